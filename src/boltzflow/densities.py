@@ -1,0 +1,55 @@
+"""What everything else is about: an energy, the density proportional to exp(-energy), and what is known of it.
+
+The author of a density writes the mathematics of one point `x` of shape `(dim,)`; batches are made above it, with
+`jax.vmap`. Every class here is abstract; every subclass elsewhere is final (nothing implemented is overridden).
+"""
+
+import abc
+from typing import Protocol, runtime_checkable
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class AbstractFixed(eqx.Module):
+    """A module whose arrays are data, never parameters: training leaves them bit for bit as they are."""
+
+
+class AbstractDensity(AbstractFixed):
+    """A density p(x) ∝ exp(-energy(x)) on R^dim, known up to its normalization.
+
+    To write one: subclass, set `dim`, define `energy`. The energy is dimensionless (in units of kT) and needs values
+    and first derivatives only, so one computed outside JAX serves as well as one that JAX can see.
+    """
+
+    dim: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The energy f(x) at one point, a scalar."""
+
+
+class AbstractDistribution(AbstractDensity):
+    """A density whose normalization is known and which can be sampled independently and exactly.
+
+    To write one: everything of `AbstractDensity`, and `log_z`, `log_prob`, `sample_and_log_prob`, such that
+    `log_prob(x) = -energy(x) - log_z` for every x.
+    """
+
+    log_z: eqx.AbstractVar[Float[Array, ""] | float]
+
+    @abc.abstractmethod
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The normalized log-density at one point."""
+
+    @abc.abstractmethod
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        """One exact sample and its log-density."""
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """A target whose modes are known: `modes` has shape `(num_modes, dim)`; the Hausdorff distance (23) needs them."""
+
+    @property
+    def modes(self) -> Float[Array, "num_modes dim"]: ...
