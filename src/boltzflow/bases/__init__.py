@@ -1,0 +1,6 @@
+"""Base densities: normalized, sampled exactly, and where every path of densities starts (f_0 of the paper)."""
+
+from boltzflow.bases.gaussian import Gaussian
+from boltzflow.bases.generalized_gaussian import GeneralizedGaussian
+
+__all__ = ["Gaussian", "GeneralizedGaussian"]

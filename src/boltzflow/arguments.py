@@ -1,0 +1,59 @@
+"""Reading what a caller gave: a checked, read-only float64 array or number, or one sentence that says what is wrong.
+
+Densities keep their numbers as NumPy float64 and cast them to the type of `x` where they are used. So a density built
+where JAX is in single precision is still exact in double, and its result has the type of its argument in both.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from boltzflow.errors import InputError
+
+
+def one_point(x: Any, dim: int) -> Float[Array, " dim"]:
+    """`x` as a floating array of shape `(dim,)`; a batch is refused, because sums over it would be silently wrong."""
+    point = jnp.asarray(x)
+    if point.shape != (dim,):
+        raise InputError(f"expected one point of shape ({dim},), got shape {point.shape}; use jax.vmap for a batch")
+    return point if jnp.issubdtype(point.dtype, jnp.floating) else point.astype(float)
+
+
+def frozen(value: Any) -> np.ndarray:
+    """A read-only float64 copy of `value`."""
+    array = np.array(value, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """`value` as a read-only float64 array; raises `InputError` where it is not real, numeric and finite."""
+    try:
+        given = np.asarray(value)
+        if np.iscomplexobj(given):
+            raise TypeError("it is complex")
+        array = frozen(given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be real numbers, got {value!r} ({error})") from None
+    if not np.all(np.isfinite(array)):
+        raise InputError(f"{name} must be finite, got {array.size - np.isfinite(array).sum()} values that are not")
+    return array
+
+
+def positive_number(name: str, value: Any) -> float:
+    """`value` as a float; raises `InputError` where it is not one positive finite number."""
+    array = real_array(name, value)
+    if array.shape != () or not array > 0:
+        raise InputError(f"{name} must be one positive number, got {value!r}")
+    return float(array)
+
+
+def whole_number(name: str, value: Any, at_least: int, at_most: int | None = None) -> int:
+    """`value` as an int; raises `InputError` where it is not a whole number in the range."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or value < at_least or (at_most is not None and value > at_most):
+        wanted = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise InputError(f"{name} must be a whole number {wanted}, got {value!r}")
+    return int(value)
