@@ -1,5 +1,6 @@
 """The paper's quantum particle in a double well (§4.2): a periodic chain, with everything exact that can be."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -117,13 +118,14 @@ class DoubleWell(AbstractDistribution):
         # well and quartic wall. For a Gaussian a spacing of 0.7 of the width is exact to rounding; else it is refined.
         bend = 2 * self.mass / step + 2 * self.mass * step + 8 * math.sqrt(self.coupling * step)
         spacing = 0.7 / math.sqrt(bend)
-        spectrum = transfer_matrix.solve(self.mass, step, potential, edge, spacing)
-        while True:
-            check = transfer_matrix.solve(self.mass, step, potential, edge, spacing / 1.5)
-            error = abs(check.log_trace(self.dim) - spectrum.log_trace(self.dim))
-            if error < _LOG_Z_TOLERANCE * max(1, self.dim / 16):  # rounding grows with N
-                return spectrum
-            spacing, spectrum = spacing / 1.5, check
+        solve = functools.partial(transfer_matrix.solve, self.mass, step, potential, edge)
+        finer = solve(spacing / 1.5)  # first, so that a chain that is too large is refused at once
+        spectrum = solve(spacing)
+        # Rounding grows with N, hence the tolerance too.
+        while abs(finer.log_trace(self.dim) - spectrum.log_trace(self.dim)) > _LOG_Z_TOLERANCE * max(1, self.dim / 16):
+            spacing /= 1.5
+            spectrum, finer = finer, solve(spacing / 1.5)
+        return spectrum
 
 
 def _mean_abs(spectrum: transfer_matrix.Spectrum, num_sites: int) -> float:
