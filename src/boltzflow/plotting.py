@@ -28,8 +28,7 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#777777",
     "axes.grid": True,
     "grid.color": "#e6e6e6",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
+    "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "figure.constrained_layout.use": True,
@@ -37,9 +36,7 @@ STYLE: dict[Any, Any] = {
 Floats = NDArray[np.float64]
 
 
-def _draw(
-    shape: tuple[int, int], size: tuple[float, float], paint: Callable[[NDArray[Any]], None], **kwargs: Any
-) -> bytes:
+def _draw(shape: tuple[int, int], size: tuple[float, float], paint: Callable[..., None], **kwargs: Any) -> bytes:
     """The PNG of a grid of axes after `paint` has drawn on them; the resolution falls until it is small enough."""
     with matplotlib.rc_context():  # the user's own settings are put aside, the backend is not touched
         matplotlib.rcdefaults()
