@@ -1,0 +1,40 @@
+"""The trainable interpolation, Eq. (20)."""
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from ..densities import AbstractDensity, AbstractDistribution
+from ..networks import TimeMixtureMLP, Whitening
+from .base import AbstractInterpolation
+
+
+class Trainable(AbstractInterpolation):
+    """f_t(x) = (1 - t) f_0(x) + t f_1(x) + t (1 - t) f_θ(t, x) (Eq. 20), f_θ a time-kernel mixture of MLPs.
+
+    f_θ is trained together with the field. It is zero at first, so training starts from the linear path.
+    """
+
+    base: AbstractDistribution
+    target: AbstractDensity
+    mlp: TimeMixtureMLP
+    whitening: Whitening
+
+    def __init__(
+        self,
+        base: AbstractDistribution,
+        target: AbstractDensity,
+        *,
+        num_networks: int = 4,
+        width: int = 64,
+        depth: int = 2,
+        whitening: Whitening | None = None,
+        key: PRNGKeyArray,
+    ):
+        """`num_networks` MLPs of `depth` hidden layers of `width`; `whitening` defaults to the identity."""
+        self.base, self.target = base, target
+        self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
+        self.mlp = TimeMixtureMLP(base.dim, 1, num_networks=num_networks, width=width, depth=depth, key=key)
+
+    def energy(self, t, x):
+        f_theta = self.mlp(t, self.whitening.whiten(x))[0]
+        return (1 - t) * self.base.energy(x) + t * self.target.energy(x) + t * (1 - t) * f_theta
