@@ -3,7 +3,7 @@
 Everywhere `log_weight = -energy - log_prob`, the log of the unnormalized target over the normalized proposal, shape
 `(n,)`, in nats. A log-weight of -inf is a point of infinite energy: a true zero weight, which is kept. NaN and +inf are
 failures: the answer is that of the other samples, its `ok` is False and its `reason` counts them. All sums run in
-float64 whatever comes in. Errors and biases are leave-one-out (jackknife), in closed form.
+float64. Errors and biases are leave-one-out (jackknife), in closed form.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from boltzflow.errors import InputError
 from boltzflow.reliability import count_non_finite as count_non_finite
 
 MIN_SAMPLES = 30
+TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
 Floats = NDArray[np.float64]
 
 
@@ -25,7 +26,7 @@ class Estimate:
     """A number, its standard error, from how many samples, by which method, and whether it may be believed.
 
     `ok` is False where the number is not to be relied on; `reason` then says why in one sentence. `value` and `stderr`
-    are floats; for an observable with a trailing shape they are arrays of that shape. An exact value has n = 0.
+    are floats, or arrays of an observable's own shape. An exact value has n = 0. What is not finite is never ok.
     """
 
     value: Any
@@ -34,6 +35,11 @@ class Estimate:
     method: str = ""
     ok: bool = True
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.value).all() and np.isfinite(self.stderr).all()):
+            object.__setattr__(self, "ok", False)
+            object.__setattr__(self, "reason", self.reason or "The estimate is not finite.")
 
 
 def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:
@@ -107,14 +113,13 @@ def hausdorff(modes: ArrayLike, x: ArrayLike) -> Estimate:
     centers, points = np.asarray(modes, dtype=np.float64), np.asarray(x, dtype=np.float64)
     if points.ndim != 2 or centers.ndim != 2 or centers.shape[1] != points.shape[1] or not len(centers):
         raise InputError(f"expected modes (num_modes, dim) and x (n, dim), got {centers.shape} and {points.shape}.")
-    num_given, points = len(points), points[np.isfinite(points).all(axis=1)]
-    n, method = len(points), "nearest sample"
-    bad = num_given - n
-    failed = f"{bad} of {num_given} samples are not finite and were left out." if bad else ""
+    finite = points[np.isfinite(points).all(axis=1)]
+    bad, n, method = len(points) - len(finite), len(finite), "nearest sample"
+    failed = f"{bad} of {len(points)} samples are not finite and were left out." if bad else ""
     if n < MIN_SAMPLES:
-        value = np.sqrt(_nearest_squared(centers, points).max()) if n else np.nan
-        return _estimate(value, np.inf, n, method, failed, _too_few(n))
-    nearest = np.sqrt([_nearest_squared(centers, part) for part in np.array_split(points, 10)])
+        value = np.sqrt(_nearest_squared(centers, finite).max()) if n else np.nan
+        return _estimate(value, np.inf, n, method, failed, TOO_FEW.format(n))
+    nearest = np.sqrt([_nearest_squared(centers, part) for part in np.array_split(finite, 10)])
     return _estimate(nearest.min(axis=0).max(), nearest.max(axis=1).std(ddof=1), n, method, failed)
 
 
@@ -184,15 +189,9 @@ def disagreement(a: Estimate, b: Estimate) -> float:
 
 
 def _estimate(value: Any, stderr: Any, n: int, method: str, *doubts: str) -> Estimate:
-    """An estimate that is ok unless there is a doubt; one that is not finite is never ok."""
-    if not any(doubts) and not (np.isfinite(value).all() and np.isfinite(stderr).all()):
-        doubts = ("The estimate is not finite.",)
+    """An estimate that is ok unless there is a doubt."""
     value, stderr = (float(v) if np.ndim(v) == 0 else v for v in (value, stderr))
     return Estimate(value, stderr, n, method, not any(doubts), " ".join(filter(None, doubts)))
-
-
-def _too_few(n: int) -> str:
-    return f"Too few samples: {n}, where at least {MIN_SAMPLES} are needed."
 
 
 def _jackknife(left_out: Floats) -> tuple[Any, Any]:
@@ -208,9 +207,9 @@ def _mean(log_weight: ArrayLike, sign: float, shift: float, method: str) -> Esti
     log_w = reliability.as_log_weight(log_weight)
     terms = log_w[~np.isnan(log_w)]
     n, infinite, num_nan = len(terms), int(np.isinf(terms).sum()), len(log_w) - len(terms)
-    doubts = [f"{num_nan} of {len(log_w)} log-weights are NaN; they were left out." if num_nan else ""]
-    doubts += [f"{infinite} of {len(log_w)} log-weights are infinite." if infinite else ""]
-    doubts += [_too_few(n) if n < MIN_SAMPLES else ""]
+    doubts = [f"{num_nan} of {len(log_w)} log-weights are NaN; they were left out."] if num_nan else []
+    doubts += [f"{infinite} of {len(log_w)} log-weights are infinite."] if infinite else []
+    doubts += [TOO_FEW.format(n)] if n < MIN_SAMPLES else []
     with np.errstate(invalid="ignore"):
         value = sign * terms.mean() + shift if n else np.nan
     stderr = np.inf if infinite or n < 2 else terms.std(ddof=1) / np.sqrt(n)

@@ -84,10 +84,7 @@ class Report:
 
 
 def _estimate_to_dict(estimate: Estimate) -> dict[str, Any]:
-    content = {field.name: getattr(estimate, field.name) for field in dataclasses.fields(estimate)}
-    if not (np.isfinite(estimate.value).all() and np.isfinite(estimate.stderr).all()):
-        content |= {"ok": False, "reason": estimate.reason or "The estimate is not finite."}
-    return content
+    return {field.name: getattr(estimate, field.name) for field in dataclasses.fields(estimate)}
 
 
 def _estimate_from_dict(content: dict[str, Any]) -> Estimate:
@@ -175,8 +172,9 @@ def render_console(report: Report, console: Console) -> None:
         table.add_row(Text(row.label), *map(Text, cells), style="" if not row.complaint else "yellow")
     console.print(Text(f"{report.target.get('name', 'target')}, seed {report.seed}, preset {report.preset}", "bold"))
     console.print(table)
-    for label, complaint in {row.label: row.complaint for row in rows if row.complaint}.items():
-        console.print(Text(f"! {label}: {complaint}", "yellow"))
+    for complaint in dict.fromkeys(row.complaint for row in rows if row.complaint):
+        labels = dict.fromkeys(row.label for row in rows if row.complaint == complaint)
+        console.print(Text(f"! {'; '.join(labels)}: {complaint}", "yellow"))
     console.print(Text("cost: " + ", ".join(f"{name} {value}" for name, value in _cost(report).items()), "dim"))
     mood, headline = _headline(report.verdict)
     console.print(Text(headline, {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}[mood]))
@@ -218,14 +216,13 @@ def write_html(
     Path(path).write_text(html, encoding="utf-8")
 
 
-def _key_numbers(report: Report) -> list[tuple[str, str, str]]:
+def _key_numbers(report: Report) -> list[tuple[str, str, str, str]]:
     """The two or three numbers everybody looks for, and the time they took."""
     wanted = {LABELS[name] for name in ("log_z", "reverse_ess", "forward_ess")}
     numbers = []
     for row in (row for row in _rows(report) if row.label in wanted):
-        against = f"exact {row.exact}, off by {row.pull}" if row.pull else row.detail
-        numbers.append(
-            (row.label, f"{row.value} {row.error}".strip(), "not to be relied on" if row.complaint else against)
-        )
-    total = report.cost.get("total_seconds")
-    return numbers + ([("time", format_duration(total), "from start to answer")] if total is not None else [])
+        beneath = f"exact {row.exact}, off by {row.pull}" if row.pull else row.detail
+        numbers.append((row.label, row.value, row.error, "not to be relied on" if row.complaint else beneath))
+    if "total_seconds" in report.cost:
+        numbers.append(("time", format_duration(report.cost["total_seconds"]), "", "from start to answer"))
+    return numbers

@@ -47,11 +47,12 @@ def banner(mood: str, heading: str, sentences: Iterable[str], notes: Iterable[st
     return f'<section class="banner {escape(mood)}" role="status"><h2>{escape(heading)}</h2>{listed}</section>\n'
 
 
-def cards(numbers: Iterable[tuple[str, str, str]]) -> str:
-    """The key numbers: (label, number, a line beneath)."""
+def cards(numbers: Iterable[tuple[str, str, str, str]]) -> str:
+    """The key numbers: (label, number, its error, a line beneath)."""
     inside = "".join(
-        f'<div class="card"><dt>{escape(label)}</dt><dd>{escape(number)}</dd><p>{escape(beneath)}</p></div>'
-        for label, number, beneath in numbers
+        f'<div class="card"><dt>{escape(label)}</dt><dd>{escape(number)} <span>{escape(error)}</span></dd>'
+        f"<p>{escape(beneath)}</p></div>"
+        for label, number, error, beneath in numbers
     )
     return f'<dl class="cards">{inside}</dl>\n' if inside else ""
 
