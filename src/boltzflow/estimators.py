@@ -10,15 +10,15 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from boltzflow import reliability
 from boltzflow.errors import InputError
+from boltzflow.reliability import Floats
 from boltzflow.reliability import count_non_finite as count_non_finite
 
 MIN_SAMPLES = 30
 TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
-Floats = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +148,10 @@ def largest_weight_share(log_weight: ArrayLike) -> Estimate:
 
 
 def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
-    """The expectation E_p[O] by self-normalized importance sampling, x ~ q: Σ w O / Σ w.
+    """The expectation E_p[O] by self-normalized importance sampling, x ~ q: Σ w O / Σ w, without its O(1/n) bias.
 
-    `values`: O at each sample, shape `(n, ...)`; `log_weight`: shape `(n,)`. The O(1/n) bias is removed by the
-    jackknife. The reliability of the weights, and of O times the weights, decides `ok`. Raises InputError on shapes
-    that do not match and on values that are not finite where the weight is not zero.
+    `values`: O at each sample, shape `(n, ...)`; `log_weight`: shape `(n,)`. `ok` looks at the weights and at O times
+    them. Raises InputError on shapes that differ and on values that are not finite where the weight is not zero.
     """
     log_w, failed = reliability.screen(log_weight)
     values, kept = np.asarray(values, dtype=np.float64), np.asarray(log_weight, dtype=np.float64) < np.inf
@@ -166,10 +165,7 @@ def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
     mean, stderr = np.full(flat.shape[1], np.nan), np.full(flat.shape[1], np.inf)
     if not reliability.hopeless(log_w):
         mean, stderr, influence = _self_normalized(flat, reliability.shares(log_w))
-        if not distrust and influence.any():
-            with np.errstate(divide="ignore"):
-                tail = reliability.tail_shape(np.log(influence))
-            distrust = reliability.distrust_tail(*tail, len(log_w), "weights times the values")
+        distrust = distrust or reliability.distrust_values(influence)
     mean, stderr = mean.reshape(shape)[()], stderr.reshape(shape)[()]
     return _estimate(mean, stderr, len(log_w), "self-normalized weights", failed, distrust)
 
@@ -195,11 +191,18 @@ def _estimate(value: Any, stderr: Any, n: int, method: str, *doubts: str) -> Est
 
 
 def _jackknife(left_out: Floats) -> tuple[Any, Any]:
-    """Bias and standard error from the n leave-one-out answers minus the full one, along the first axis."""
+    """Bias and standard error from the n leave-one-out answers minus the full one, along the first axis.
+
+    To second order (Edgeworth) the 95 % interval of a mean of skewness γ covers 0.25 γ² too little, and samples that
+    miss the tail show too small a γ; widening the error by 1 + 2 γ² makes up for both (tests).
+    """
     n = len(left_out)
     if not np.isfinite(left_out).all():  # one sample is the whole answer
         return 0.0, np.inf
-    return (n - 1) * left_out.mean(axis=0), np.sqrt((n - 1) * left_out.var(axis=0))
+    mean = left_out.mean(axis=0)
+    square, cube = (((left_out - mean) ** power).sum(axis=0) for power in (2, 3))
+    widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
+    return (n - 1) * mean, np.sqrt((n - 1) / n * square) * widening
 
 
 def _mean(log_weight: ArrayLike, sign: float, shift: float, method: str) -> Estimate:
@@ -230,14 +233,13 @@ def _ess(log_weight: ArrayLike, method: str) -> Estimate:
 
 
 def _self_normalized(values: Floats, share: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean and error of each column, shape `(k,)`, and the influence of each sample on all of them, shape `(n,)`."""
+    """Mean and error of each column, shape `(k,)`, and the influence of each sample on each of them, `(n, k)`."""
     mean = share @ values
     deviation = values - mean
     deviation[:, np.abs(deviation).max(axis=0) <= 1e-13 * np.abs(values).max(axis=0)] = 0.0  # a constant, rounded
-    spread = np.sqrt(share @ deviation**2)
-    influence = share * np.linalg.norm(deviation / np.where(spread > 0, spread, 1.0), axis=1)
+    influence = share[:, None] * deviation
     with np.errstate(divide="ignore", invalid="ignore"):
-        bias, stderr = _jackknife(-share[:, None] * deviation / (1 - share[:, None]))
+        bias, stderr = _jackknife(-influence / (1 - share[:, None]))
     return mean - bias, np.broadcast_to(stderr, mean.shape), influence
 
 

@@ -83,6 +83,23 @@ def distrust_tail(k: float, length: int, n: int, what: str = "weights") -> str:
     return f"The {what} have a heavy tail: Pareto k̂ = {k:.2f}, above {limit:.2f}." if k > limit else ""
 
 
+def distrust_values(influence: Floats) -> str:
+    """Why weights that are fine in themselves are not so times the values: a heavy tail on either side.
+
+    `influence`: weight times (value - mean), shape `(n, k)`. The sides are fitted apart: together they are a mixture,
+    which no Pareto law describes. Of many columns only the 32 most concentrated ones are looked at.
+    """
+    square = influence**2
+    concentration = square.max(axis=0) / np.maximum(square.sum(axis=0), 1e-300)
+    for column in influence.T[np.argsort(-concentration)[:32]]:
+        for side in (column, -column):
+            if np.any(side > 0):
+                log_side = np.log(np.maximum(side, 0), where=side > 0, out=np.full(len(side), -np.inf))
+                if sentence := distrust_tail(*tail_shape(log_side), len(side), "weights times the values"):
+                    return sentence
+    return ""
+
+
 def tail_threshold(n: int) -> float:
     """The k̂ above which n weights give no usable error bar: min(1 - 1/log10 n, 0.7) (Vehtari et al., 2024)."""
     return min(1 - 1 / float(np.log10(max(n, 11))), 0.7)
