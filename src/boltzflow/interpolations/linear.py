@@ -2,17 +2,20 @@
 
 from ..densities import AbstractDensity, AbstractDistribution
 from .base import AbstractInterpolation
+from .clock import Clock
 
 
 class Linear(AbstractInterpolation):
     """f_t(x) = (1 - t) f_0(x) + t f_1(x) (Eq. 17).
 
     It does not keep the relative weights of modes along the way; where they move, the field has to carry mass
-    between modes and its norm explodes (paper, Fig. 6).
+    between modes and its norm explodes (paper, Fig. 6). `clock` puts β(t) in place of t; the default is the paper's t.
     """
 
     base: AbstractDistribution
     target: AbstractDensity
+    clock: Clock = Clock()
 
     def energy(self, t, x):
-        return (1 - t) * self.base.energy(x) + t * self.target.energy(x)
+        beta = self.clock(t)
+        return (1 - beta) * self.base.energy(x) + beta * self.target.energy(x)

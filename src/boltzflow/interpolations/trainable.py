@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 from ..densities import AbstractDensity, AbstractDistribution
 from ..networks import TimeMixtureMLP, Whitening
 from .base import AbstractInterpolation
+from .clock import Clock
 
 
 class Trainable(AbstractInterpolation):
@@ -18,6 +19,7 @@ class Trainable(AbstractInterpolation):
     target: AbstractDensity
     mlp: TimeMixtureMLP
     whitening: Whitening
+    clock: Clock
 
     def __init__(
         self,
@@ -28,13 +30,19 @@ class Trainable(AbstractInterpolation):
         width: int = 64,
         depth: int = 2,
         whitening: Whitening | None = None,
+        clock: Clock | None = None,
         key: PRNGKeyArray,
     ):
-        """`num_networks` MLPs of `depth` hidden layers of `width`; `whitening` defaults to the identity."""
+        """`num_networks` MLPs of `depth` hidden layers of `width`; `whitening` defaults to the identity.
+
+        `clock` puts β(t) in place of the t of the linear part; the default is the paper's t.
+        """
         self.base, self.target = base, target
+        self.clock = Clock() if clock is None else clock
         self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
         self.mlp = TimeMixtureMLP(base.dim, 1, num_networks=num_networks, width=width, depth=depth, key=key)
 
     def energy(self, t, x):
         f_theta = self.mlp(t, self.whitening.whiten(x))[0]
-        return (1 - t) * self.base.energy(x) + t * self.target.energy(x) + t * (1 - t) * f_theta
+        beta = self.clock(t)
+        return (1 - beta) * self.base.energy(x) + beta * self.target.energy(x) + t * (1 - t) * f_theta

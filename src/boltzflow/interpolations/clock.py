@@ -1,0 +1,37 @@
+"""How fast a path is walked: a one-parameter change of time that keeps the speed of the densities even."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..densities import AbstractFixed
+
+
+class Clock(AbstractFixed):
+    """β(t) = (e^{kt} - 1) / (e^k - 1): how far along the linear path one is at time t; k = `rate` = 0 is β = t.
+
+    A multimodal target splits the mass of a wide base at very small β. With a positive rate the path takes its time
+    there; the rate at which each unit of t costs as much as any other is fitted to the pilot's temperatures.
+    """
+
+    rate: float = eqx.field(static=True, default=0.0)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """β(t), exactly 0 at t = 0 and exactly 1 at t = 1."""
+        return t if self.rate == 0 else jnp.expm1(self.rate * t) / jnp.expm1(jnp.asarray(self.rate, jnp.result_type(t)))
+
+    def inverse(self, beta: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """The time at which β is reached."""
+        beta = np.asarray(beta, float)
+        return beta if self.rate == 0 else np.log1p(beta * np.expm1(self.rate)) / self.rate
+
+
+def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
+    """The clock on which temperatures `betas`, increasing to 1 in steps of equal cost, are evenly spaced."""
+    betas = np.asarray(betas, float)
+    # The last step is cut off at β = 1: on average half of it is missing.
+    even = np.arange(1, len(betas)) / (len(betas) - 0.5)
+    rates = np.round(np.linspace(0, 8, 81), 2)
+    errors = [np.abs(Clock(float(rate)).inverse(betas[:-1]) - even).max(initial=0.0) for rate in rates]
+    return Clock(float(rates[int(np.argmin(errors))]))
