@@ -4,6 +4,8 @@ Densities keep their numbers as NumPy float64 and cast them to the type of `x` w
 where JAX is in single precision is still exact in double, and its result has the type of its argument in both.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,3 +59,9 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
         wanted = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
         raise InputError(f"{name} must be a whole number {wanted}, got {value!r}")
     return int(value)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of an error's sentence: `; did you mean 'x'?` for the choice nearest to `word`, or nothing."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,13 @@
 """Everything that determines a run besides its target and seed, and the three settings of it that we stand behind."""
 
 import dataclasses
-from typing import Literal
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from boltzflow.arguments import did_you_mean
+from boltzflow.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,5 +103,74 @@ PRESETS = ("quick", "default", "paper")
 
 
 def preset(name: str, target_name: str = "", dim: int = 2) -> Config:
-    """The preset of that name. Raises `KeyError` for a name that is not in `PRESETS`."""
+    """The preset of that name, for the shipped target named. Raises `InputError` for a name not in `PRESETS`."""
+    if name not in PRESETS:
+        raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}")
     return {"quick": quick, "default": default, "paper": lambda: paper(target_name, dim)}[name]()
+
+
+# --- what may stand in a configuration --------------------------------------------------------------------------------
+
+FIELD_TYPES: dict[str, Any] = typing.get_type_hints(Config)
+
+_AT_LEAST = {
+    "num_networks": 1, "width": 1, "depth": 1, "num_steps": 1, "batch_size": 1, "num_intervals": 1,
+    "points_per_step": 0, "sample_steps": 1, "num_eval_samples": 16, "clip_norm": 0,
+}  # fmt: skip
+_POSITIVE = ("base_std", "base_scale", "base_power", "learning_rate")
+_FRACTIONS = ("pilot_fraction", "warmup_fraction")
+_BASE_OF = {"base_std": "gaussian", "base_scale": "generalized-gaussian", "base_power": "generalized-gaussian"}
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with the fields in `changes`, validated; a parameter of a base implies that base.
+
+    Raises `InputError` where there is no such field, a value is of another type or out of range, or `changes` sets the
+    parameter of one base together with another base, where it would silently do nothing.
+    """
+    for name in changes:
+        if name not in FIELD_TYPES:
+            raise InputError(f"there is no setting {name!r}{did_you_mean(name, FIELD_TYPES)}")
+    implied = {name: base for name, base in _BASE_OF.items() if name in changes}
+    if "base" not in changes and implied:
+        if len(set(implied.values())) > 1:
+            raise InputError(f"{' and '.join(implied)} belong to different bases; give one of them, or the base")
+        changes = {**changes, "base": next(iter(implied.values()))}
+    for name, base in implied.items():
+        if changes["base"] != base and len(changes) < len(FIELD_TYPES):  # a record of a run names every field
+            raise InputError(f"{name} is of the base {base}, and does nothing with the base {changes['base']!r}")
+    return validate_config(dataclasses.replace(config, **changes))
+
+
+def validate_config(config: Config) -> Config:
+    """`config` as it is, whole numbers in float fields made floats; `InputError` for the first field that is wrong."""
+    values = {name: _checked(name, kind, getattr(config, name)) for name, kind in FIELD_TYPES.items()}
+    preset(values["preset"])
+    return Config(**values)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    choices = typing.get_args(kind)
+    if choices and value not in choices:
+        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{near}")
+    if kind is bool and not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+    if kind in (int, float):
+        return _checked_number(name, kind, value)
+    return value
+
+
+def _checked_number(name: str, kind: type, value: Any) -> int | float:
+    what = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        raise InputError(f"{name} must be {what}, got {value!r}")
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value!r}")
+    if name in _POSITIVE and not value > 0:
+        raise InputError(f"{name} must be above 0, got {value!r}")
+    if name in _AT_LEAST and value < _AT_LEAST[name]:
+        raise InputError(f"{name} must be {what} of at least {_AT_LEAST[name]}, got {value!r}")
+    if name in _FRACTIONS and not 0 <= value <= 1:
+        raise InputError(f"{name} must be from 0 to 1, got {value!r}")
+    return kind(value)
