@@ -1,0 +1,159 @@
+"""How a run is watched: a live display on a terminal, a plain line now and then anywhere else.
+
+Both are given each `Progress` of `boltzflow.training` as it comes, and are context managers around the work.
+"""
+
+import math
+import time
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_PHASES = {
+    "pilot": "looking for modes",
+    "compile": "compiling",
+    "train": "training",
+    "evaluate": "measuring",
+}
+_ESS_WORDS = (
+    (0.01, "no overlap yet"),
+    (0.1, "little overlap"),
+    (0.5, "partial overlap"),
+    (0.9, "good overlap"),
+    (0.98, "close"),
+    (math.inf, "very close"),
+)
+_LINE_EVERY_FRACTION = 0.1
+_LINE_EVERY_SECONDS = 30.0
+
+
+class ProgressLike(Protocol):
+    """What a display reads of a `Progress`."""
+
+    @property
+    def phase(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def num_steps(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def loss(self) -> float | None: ...
+    @property
+    def reverse_ess(self) -> float | None: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Display(Protocol):
+    """Shows a run as it goes: `show` each progress, `phase` where a phase begins that reports none itself."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def show(self, progress: ProgressLike) -> None: ...
+    def phase(self, phase: str) -> None: ...
+
+
+def ess_in_words(ess: float) -> str:
+    """How near the flow is to the target where it goes at all, in two or three words."""
+    return next(words for limit, words in _ESS_WORDS if not ess >= limit)
+
+
+def make_display(console: Console) -> Display:
+    """The live display where the console is a terminal, plain lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+def _numbers(loss: float | None, ess: float | None) -> str:
+    parts = [] if loss is None else [f"loss {loss:.4g}"]
+    return ", ".join(parts if ess is None else [*parts, f"reverse ESS {ess:.3f} ({ess_in_words(ess)})"])
+
+
+class LiveDisplay:
+    """One line for each phase: its name, a bar of steps, loss and reverse ESS, time gone and time to go."""
+
+    def __init__(self, console: Console):
+        self._rich = RichProgress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description:<17}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[steps]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+        )
+        self._phase = ""
+        self._task: TaskID | None = None
+        self._reverse_ess: float | None = None
+
+    def __enter__(self) -> Self:
+        self._rich.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            self._finish()
+        self._rich.stop()
+
+    def show(self, progress: ProgressLike) -> None:
+        """Moves the bar; a look at the ESS stays on display until the next."""
+        self.phase(progress.phase)
+        self._reverse_ess = progress.reverse_ess if progress.reverse_ess is not None else self._reverse_ess
+        numbers = _numbers(progress.loss, self._reverse_ess) or progress.message
+        assert self._task is not None  # set by phase
+        if progress.phase == "train":
+            steps = f"{progress.step}/{progress.num_steps}"
+            self._rich.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
+        self._rich.update(self._task, numbers=numbers)
+
+    def phase(self, phase: str) -> None:
+        """Begins a phase, unless it is the one that runs."""
+        if phase != self._phase:
+            self._finish()
+            self._phase = phase
+            self._task = self._rich.add_task(_PHASES.get(phase, phase), total=None, steps="", numbers="")
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._rich.update(self._task, total=1, completed=1)
+
+
+class PlainDisplay:
+    """A line where a phase begins, and in it one for every tenth of the steps or every 30 seconds."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._start = time.perf_counter()
+        self._phase = ""
+        self._last_step, self._last_seconds = 0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def show(self, progress: ProgressLike) -> None:
+        """Prints a line if one is due."""
+        self.phase(progress.phase)
+        done = progress.step - self._last_step
+        due = done >= _LINE_EVERY_FRACTION * progress.num_steps or progress.step == progress.num_steps
+        if done > 0 and (due or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS):
+            self._last_step, self._last_seconds = progress.step, progress.seconds
+            numbers = _numbers(progress.loss, progress.reverse_ess) or progress.message
+            self._print(f"step {progress.step} of {progress.num_steps}", numbers)
+
+    def phase(self, phase: str) -> None:
+        """Prints that a phase begins, unless it is the one that runs."""
+        if phase != self._phase:
+            self._phase = phase
+            self._print(_PHASES.get(phase, phase), "")
+
+    def _print(self, what: str, numbers: str) -> None:
+        seconds = time.perf_counter() - self._start
+        line = f"{seconds:6.1f} s  {what}" + (f": {numbers}" if numbers else "")
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
