@@ -8,6 +8,7 @@ import abc
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -36,7 +37,7 @@ class AbstractDistribution(AbstractDensity):
     `log_prob(x) = -energy(x) - log_z` for every x.
     """
 
-    log_z: eqx.AbstractVar[Float[Array, ""] | float]
+    log_z: eqx.AbstractVar[Float[Array, ""] | Float[np.ndarray, ""] | float]
 
     @abc.abstractmethod
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -53,3 +54,17 @@ class HasModes(Protocol):
 
     @property
     def modes(self) -> Float[Array, "num_modes dim"]: ...
+
+
+@runtime_checkable
+class GaussianMixtureLike(Protocol):
+    """A target that is a mixture of K Gaussians: what the diffusion interpolation (19) needs of it.
+
+    `weights` have sum 1; `covariances` are diagonals `(K, dim)` or matrices `(K, dim, dim)`; `log_z` normalizes its
+    `energy`.
+    """
+
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K dim"]
+    covariances: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
+    log_z: float

@@ -1,7 +1,7 @@
 """Solving dx/dt = V_t(x) on a prescribed time grid: the only importer of diffrax."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import diffrax
 import jax
@@ -25,7 +25,7 @@ class RK4(diffrax.AbstractERK):
         return 4
 
 
-SOLVERS: dict[str, tuple[type[diffrax.AbstractERK], int]] = {
+SOLVERS: dict[str, tuple[Callable[[], Any], int]] = {
     "euler": (diffrax.Euler, 1),
     "heun": (diffrax.Heun, 2),
     "rk4": (RK4, 4),
@@ -52,12 +52,12 @@ def solve(
     states at `times` and the inside of one step.
     """
     method = SOLVERS[solver][0]()
-    terms = diffrax.ODETerm(lambda t, y, args: vector_field(t, y))
+    terms = diffrax.ODETerm(lambda t, y, args: vector_field(jnp.asarray(t), y))
 
     @jax.checkpoint
-    def step(carry, interval):
+    def step(carry: Any, interval: Any):
         y, solver_state = carry
-        y, _, _, solver_state, _ = method.step(terms, *interval, y, None, solver_state, made_jump=False)
+        y, _, _, solver_state, _ = method.step(terms, interval[0], interval[1], y, None, solver_state, made_jump=False)
         return (y, solver_state), (y if save_steps else None)
 
     start = (state, method.init(terms, times[0], times[1], state, None))

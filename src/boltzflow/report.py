@@ -23,7 +23,7 @@ from boltzflow.estimators import Estimate
 from boltzflow.templates import page
 from boltzflow.templates.words import COST_LABELS, LABELS, format_duration, format_error, format_value
 
-SAME_QUANTITY = {"log_z_importance": "log_z", "log_z_rate": "log_z", "log_z_annealed": "log_z"}
+SAME_QUANTITY = {"log_z_importance": "log_z", "log_z_rate": "log_z", "log_z_annealed": "log_z", "log_z_pilot": "log_z"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Gaussian(AbstractDistribution):
     mean: Float[np.ndarray, " dim"]
     scale: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
     inverse_scale: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
-    log_z: float = eqx.field(static=True)
+    log_z: Float[np.ndarray, ""]
 
     def __init__(self, mean: Any, covariance: Any = None, *, scale_tril: Any = None):
         self.mean = real_array("mean", mean)
@@ -44,7 +44,8 @@ class Gaussian(AbstractDistribution):
         else:
             self.scale = linalg.check_scale("scale_tril", scale_tril, self.dim)
         self.inverse_scale = linalg.inverse(self.scale)
-        self.log_z = 0.5 * self.dim * math.log(2 * math.pi) + linalg.log_det(self.scale)
+        # An array and not a static number: another covariance is then not another compilation.
+        self.log_z = np.asarray(0.5 * self.dim * math.log(2 * math.pi) + linalg.log_det(self.scale))
 
     @classmethod
     def from_scale_tril(cls, mean: Any, scale_tril: Any) -> Self:
@@ -72,9 +73,10 @@ class Gaussian(AbstractDistribution):
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """-energy(x) - log Z at one point of shape `(dim,)`."""
-        return -self.energy(x) - self.log_z
+        energy = self.energy(x)
+        return -energy - jnp.asarray(self.log_z, energy.dtype)
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         """One exact sample `(dim,)`, μ + L z with z standard normal, and its log-density."""
         z = jax.random.normal(key, (self.dim,))
-        return self.unwhiten(z), -0.5 * jnp.sum(z**2) - self.log_z
+        return self.unwhiten(z), -0.5 * jnp.sum(z**2) - jnp.asarray(self.log_z, z.dtype)

@@ -37,15 +37,14 @@ class AnnealedSample(eqx.Module):
     num_nonfinite: Int[Array, ""]
 
 
-@eqx.filter_jit
 def anneal(
     base: AbstractDistribution,
     target: AbstractDensity,
     key: PRNGKeyArray,
+    ess_fraction: Float[Array, ""],
     *,
-    num_particles: int = 1024,
-    ess_fraction: float = 0.8,
-    num_moves: int = 3,
+    num_particles: int,
+    num_moves: int = 4,
     num_leapfrog: int = 5,
     max_steps: int = 200,
     num_saved: int = 64,
@@ -53,7 +52,8 @@ def anneal(
     """Particles of `target` ∝ exp(-f_1), from `base` along f_β = (1 - β) f_0 + β f_1 with β chosen as it goes.
 
     At every temperature the particles are resampled and moved `num_moves` times with `num_leapfrog` leapfrog steps.
-    `betas` reaches 1 unless `max_steps` came first: look at `betas[num_steps - 1]`.
+    `ess_fraction` is the share of effective samples that each change of temperature keeps. `betas` reaches 1 unless
+    `max_steps` came first: look at `betas[num_steps - 1]`. To be called under jit.
     """
     start_key, loop_key = jax.random.split(key)
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, num_particles))

@@ -33,14 +33,12 @@ def trajectory(
 
 
 def continuity_loss(
-    transport: Transport,
-    times: Float[Array, " num_times"],
-    path: Float[Array, "num_times batch dim"],
-    penalty: str,
+    transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str
 ) -> Float[Array, ""]:
-    """(1 / num_times) Σ_t E_x L(|r_t(x)|) over the points of a trajectory (Eq. 16)."""
-    _, batch, dim = path.shape
-    # One flat batch: the matrix products of the residual are then as large as they can be.
-    flat_times = jnp.repeat(times, batch)
-    residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, flat_times, path.reshape(-1, dim))
+    """The mean of L(|r_t(x)|) over pairs (t, x) (Eq. 16): those of trajectories, or of any law that covers them.
+
+    The residual is pointwise, so the law of the points changes the weighting but not the minimizer. One flat batch and
+    not a grid of times and points: the matrix products of the residual are then as large as they can be.
+    """
+    residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
     return jnp.mean(PENALTIES[penalty](residual))

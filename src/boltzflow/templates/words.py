@@ -6,7 +6,8 @@ LABELS = {
     "log_z": "log Z",
     "log_z_importance": "log Z, importance weights",
     "log_z_rate": "log Z, rate C_t",
-    "log_z_annealed": "log Z, annealed",
+    "log_z_annealed": "log Z, annealed along the path",
+    "log_z_pilot": "log Z, pilot",
     "log_z_lower": "log Z, lower bound",
     "log_z_upper": "log Z, upper bound",
     "reverse_ess": "reverse ESS",
@@ -16,6 +17,7 @@ LABELS = {
     "hausdorff": "Hausdorff distance",
     "pareto_k": "Pareto k̂ of the weights",
     "largest_weight_share": "largest weight share",
+    "solver_error": "solver error of the log-weights",
 }
 COST_LABELS = {
     "train_seconds": "training",

@@ -1,0 +1,32 @@
+"""Running jitted functions with the time of compiling them kept apart from the time of running them."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+class Stopwatch:
+    """Compiles each function once per call signature, and adds up the seconds spent compiling."""
+
+    def __init__(self) -> None:
+        self.compile_seconds = 0.0
+        self._compiled: dict[Any, Any] = {}
+
+    def run(self, function: Callable, *args: Any, **static: Any) -> Any:
+        """`function(*args, **static)` under jit, waited for; `static` are hashable Python values."""
+        leaves, structure = jax.tree.flatten(eqx.filter(args, eqx.is_array))
+        signature = (
+            function,
+            structure,
+            tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves),
+            *sorted(static.items()),
+        )
+        if signature not in self._compiled:
+            start = time.perf_counter()
+            jitted: Any = eqx.filter_jit(function)
+            self._compiled[signature] = jitted.lower(*args, **static).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return jax.block_until_ready(self._compiled[signature](*args, **static))

@@ -1,0 +1,146 @@
+"""From a run to its report: every estimate, what is known exactly, and whether to believe any of it.
+
+The verdict is what this module is for. It asks the samples themselves (weights, k̂, solver error), the pilot, which
+found points of the target without the flow and asks whether the flow would ever come to them, and exact answers where
+there are some. Each check that fails is a sentence; one is enough to distrust the run.
+"""
+
+import platform
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from . import estimators
+from .densities import AbstractDistribution, HasModes
+from .estimators import Estimate
+from .flow import sample_batch, with_resolution
+from .mode_probe import missing_regions
+from .report import Report, Verdict
+from .verdict import Findings, judge
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_NUM_FORWARD = 20_000
+_NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
+_NUM_PROBE = 1024
+_NUM_SOLVER = 1024
+
+
+def evaluate(run: "Run") -> Report:
+    """Everything there is to say about a run."""
+    start = time.perf_counter()
+    samples, target = run.samples, run.target
+    log_weight = np.asarray(samples.log_weight, np.float64)
+    estimates = _from_samples(run, log_weight)
+    known: dict[str, Estimate] = {}
+    if isinstance(target, AbstractDistribution):
+        known["log_z"] = estimators.exact(float(target.log_z))
+        estimates |= _from_exact_samples(run, target)
+    if isinstance(target, HasModes):
+        estimates["hausdorff"] = estimators.hausdorff(np.asarray(target.modes), samples.x[:_NUM_HAUSDORFF])
+    probe = run.pilot.points[:_NUM_PROBE]
+    probe_log_weight = -np.asarray(jax.vmap(target.energy)(probe)) - np.asarray(log_prob_batch(run.flow, probe))
+    findings = Findings(
+        estimates=estimates,
+        known=known,
+        ess_count=estimates["reverse_ess"].value * len(log_weight),
+        regions=missing_regions(np.asarray(probe), probe_log_weight - estimates["log_z"].value),
+        pilot_complaints=run.pilot.complaints,
+        skipped_share=run.trained.cost.get("skipped_steps", 0) / run.config.num_steps,
+        sampled_exactly=isinstance(target, AbstractDistribution),
+        num_pilot_nonfinite=run.pilot.num_nonfinite,
+    )
+    trustworthy, warnings, notes = judge(findings)
+    return Report(
+        target={"name": run.name, **run.options, "dim": target.dim},
+        seed=run.seed,
+        preset=run.config.preset,
+        versions=versions(),
+        estimates=estimates,
+        verdict=Verdict(trustworthy, warnings, notes),
+        cost=_cost(run, time.perf_counter() - start),
+        exact=known,
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions that produced the numbers, and on what."""
+    packages = {name: version(name) for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy")}
+    return packages | {"python": platform.python_version(), "device": str(jax.devices()[0].device_kind)}
+
+
+def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
+    importance = estimators.log_z_importance(log_weight)
+    estimates = {
+        "log_z": importance,
+        "log_z_importance": importance,
+        "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, len(run.pilot.points), "annealing, no flow"),
+    }
+    if run.config.loss == "continuity":
+        estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight)))
+    return estimates | {
+        "reverse_ess": estimators.reverse_ess(log_weight),
+        "reverse_kl": estimators.reverse_kl(log_weight),
+        "pareto_k": estimators.pareto_k(log_weight),
+        "largest_weight_share": estimators.largest_weight_share(log_weight),
+        "solver_error": _solver_error(run),
+    }
+
+
+def _log_z_rate(run: "Run", spread: float) -> Estimate:
+    """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training and not of sampling: the scatter of log-weights."""
+    transport = run.trained.transport
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2, jnp.float32))
+    value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
+    return Estimate(value, spread, 0, "integral of C_t")
+
+
+def _solver_error(run: "Run") -> Estimate:
+    """The mean |change of a sample's log-weight| when the solver takes twice as many steps from the same start."""
+    key = jax.random.key(run.seed)
+    fine = with_resolution(run.flow, 2 * run.flow.num_steps)
+    coarse_weight, fine_weight = (
+        -np.asarray(jax.vmap(run.target.energy)(x), np.float64) - np.asarray(log_prob, np.float64)
+        for x, log_prob in (sample_batch(flow, key, _NUM_SOLVER) for flow in (run.flow, fine))
+    )
+    with np.errstate(invalid="ignore"):
+        change = np.abs(fine_weight - coarse_weight)
+    stderr = change.std(ddof=1) / np.sqrt(len(change))
+    return Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
+
+
+def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, Estimate]:
+    x, log_prob = sample_batch(target, jax.random.fold_in(jax.random.key(run.seed), 2), _NUM_FORWARD)
+    log_weight = np.asarray(log_prob + float(target.log_z) - log_prob_batch(run.flow, x), np.float64)
+    # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
+    log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)
+    return {
+        "forward_ess": estimators.forward_ess(log_weight),
+        "forward_kl": estimators.forward_kl(log_weight, float(target.log_z)),
+    }
+
+
+def log_prob_batch(flow: AbstractDistribution, x: Float[Array, "num dim"], size: int = 4096) -> Float[Array, " num"]:
+    """The flow's log-density at every row of `x`, in batches of bounded memory."""
+    return jnp.concatenate([_log_probs(flow, x[i : i + size]) for i in range(0, len(x), size)])
+
+
+@eqx.filter_jit
+def _log_probs(flow, x):
+    return jax.vmap(flow.log_prob)(x)
+
+
+def _cost(run: "Run", seconds: float) -> dict[str, float]:
+    forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
+    cost = dict(run.trained.cost)
+    cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
+    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + len(run.pilot.points[:_NUM_PROBE])
+    return cost

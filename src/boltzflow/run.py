@@ -1,0 +1,159 @@
+"""A finished run: samples, expectations, log Z, a report; and the way to a folder and back."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from . import checkpoint, estimators
+from .densities import AbstractDensity
+from .errors import InputError
+from .estimators import Estimate
+from .evaluation import evaluate
+from .figures import figures
+from .flow import Flow, sample_batch
+from .pilot import Pilot
+from .presets import PRESETS, Config
+from .presets import preset as make_preset
+from .report import Report
+from .training import Progress, Trained, make_flow, train
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Independent samples of the flow with all that is needed to weigh them.
+
+    `x` of shape `(num, dim)`; `log_prob` of the flow, `energy` of the target and `log_weight = -energy - log_prob`,
+    each of shape `(num,)`.
+    """
+
+    x: Float[Array, "num dim"]
+    log_weight: Float[Array, " num"]
+    log_prob: Float[Array, " num"]
+    energy: Float[Array, " num"]
+
+
+@dataclass
+class Run:
+    """What `fit` returns: a trained flow and the questions it answers.
+
+    `name` and `options` describe the target for the records; `history` has a row for every few steps.
+    """
+
+    target: AbstractDensity
+    config: Config
+    seed: int
+    trained: Trained
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Rows of `step`, `seconds`, `loss`, and now and then `reverse_ess`."""
+        return self.trained.history
+
+    @property
+    def pilot(self) -> Pilot:
+        """What was found before training."""
+        return self.trained.pilot
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The sampler, an `AbstractDistribution`."""
+        return make_flow(self.config, self.trained.transport)
+
+    def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
+        """`num_samples` independent samples with their weights."""
+        x, log_prob = sample_batch(self.flow, key, num_samples)
+        energy = batch_energy(self.target, x)
+        return Samples(x, -energy - log_prob, log_prob, energy)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
+        return self.sample(jax.random.fold_in(jax.random.key(self.seed), 1), self.config.num_eval_samples)
+
+    def expectation(self, fn: Callable[[Float[Array, " dim"]], Float[Array, "..."]]) -> Estimate:
+        """E_p[fn(x)] by self-normalized importance weights over `samples`; `fn` takes one point.
+
+        Raises `InputError` where `fn` returns NaN.
+        """
+        return estimators.expectation(
+            np.asarray(jax.lax.map(fn, self.samples.x, batch_size=8192)), self.samples.log_weight
+        )
+
+    def log_z(self) -> Estimate:
+        """log ∫ exp(-energy), by importance weights over `samples`."""
+        return estimators.log_z_importance(self.samples.log_weight)
+
+    @cached_property
+    def _report(self) -> Report:
+        return evaluate(self)
+
+    def report(self) -> Report:
+        """Every estimate with its error, exact values where known, the cost, and the verdict."""
+        return self._report
+
+    def figures(self) -> list[tuple[str, str, bytes]]:
+        """(title, caption, PNG) of each picture of the report."""
+        return figures(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `folder`/checkpoint: what `load` needs to sample and report again. Nothing in it is code."""
+        record = {"seed": self.seed, "name": self.name, "options": self.options, "config": asdict(self.config)}
+        record |= {"history": self.history, "cost": self.trained.cost}
+        checkpoint.save(Path(folder) / "checkpoint", self.trained, json.loads(json.dumps(record)))
+
+
+def fit(
+    target: AbstractDensity,
+    *,
+    seed: int = 0,
+    preset: str = "default",
+    config: Config | None = None,
+    name: str = "",
+    options: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Run:
+    """Learn a flow to `target`: `boltzflow.fit(target).log_z()` is an answer, with no number that must be tuned.
+
+    The same seed gives the same numbers on the same machine. `config` overrides `preset`. Raises `InputError` for a
+    target or preset that cannot be used and `TrainingError` when training diverges.
+    """
+    if not isinstance(target, AbstractDensity):
+        raise InputError(
+            f"Expected a density, got {type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)."
+        )
+    if preset not in PRESETS:
+        raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
+    config = config or make_preset(preset, name, target.dim)
+    trained = train(target, config, jax.random.key(seed), on_progress)
+    return Run(target, config, seed, trained, name or type(target).__name__, dict(options or {}))
+
+
+def load(folder: str | Path, target: AbstractDensity) -> Run:
+    """The run that was saved in `folder`, on the same target.
+
+    Raises `InputError` where the folder holds no run, or one of another dimension.
+    """
+    trained, record = checkpoint.load(Path(folder) / "checkpoint", target)
+    config = Config(**record["config"])
+    return Run(target, config, record["seed"], trained, record["name"], record["options"])
+
+
+def batch_energy(target: AbstractDensity, x: Float[Array, "num dim"], batch_size: int = 8192) -> Float[Array, " num"]:
+    """The target's energy at every row of `x`, in batches of bounded memory."""
+    return jnp.concatenate([_energies(target, x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+
+
+@eqx.filter_jit
+def _energies(target, x):
+    return jax.vmap(target.energy)(x)

@@ -1,0 +1,128 @@
+"""Whether to trust a run: each check is a few lines, and each that fails is a plain sentence with advice in it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .estimators import Estimate, disagreement
+from .mode_probe import Region
+
+_MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
+_MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
+_MAX_SIGMA = 4.0
+_MAX_EXACT_SIGMA = 5.0
+_MAX_SOLVER_ERROR = 0.02
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the judge looks at: estimates by name, known values, and what the probe and the pilot found."""
+
+    estimates: Mapping[str, Estimate]
+    known: Mapping[str, Estimate]
+    ess_count: float
+    regions: Sequence[Region]
+    pilot_complaints: Sequence[str]
+    skipped_share: float
+    sampled_exactly: bool
+    num_pilot_nonfinite: int
+
+
+def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+    """(trustworthy, warnings, notes): trustworthy where there is no warning."""
+    checks = (_modes, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
+    warnings = tuple(sentence for check in checks for sentence in check(findings))
+    return not warnings, warnings, tuple(_notes(findings))
+
+
+def _modes(f: Findings):
+    for region in f.regions:
+        if region.share >= _MIN_SHARE:
+            yield (
+                f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
+                "covered by the sampler: train longer, widen the base, or train with the continuity loss."
+            )
+
+
+def _weights(f: Findings):
+    log_z = f.estimates["log_z"]
+    if not log_z.ok:
+        yield f"log Z and all expectations are not to be relied on: {log_z.reason}"
+    elif f.ess_count < _MIN_EFFECTIVE:
+        yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
+
+
+def _log_z_routes(f: Findings):
+    log_z = f.estimates["log_z"]
+    for name, route in (("log_z_pilot", "the annealed pilot"), ("log_z_rate", "the rate C_t")):
+        if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
+            continue
+        other = f.estimates[name]
+        if not disagreement(log_z, other) <= _MAX_SIGMA:
+            yield (
+                f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
+                f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
+                "the sampler may have lost part of the target."
+            )
+
+
+def _bound(f: Findings):
+    """The reverse KL divergence is never negative; seen below zero, the solver or the log-density is wrong."""
+    reference = f.known.get("log_z", f.estimates["log_z_pilot"])
+    kl = f.estimates["reverse_kl"]
+    gap, error = kl.value + reference.value, math.hypot(kl.stderr, reference.stderr)
+    if math.isfinite(gap) and gap < -_MAX_SIGMA * error:
+        yield (
+            f"The reverse KL divergence comes out as {gap:.3g} ± {error:.2g}, below the zero it cannot go below: the "
+            "solver's error is too large (use more sampling steps)."
+        )
+
+
+def _exact(f: Findings):
+    if "log_z" in f.known:
+        pull = disagreement(f.estimates["log_z"], f.known["log_z"])
+        if not pull <= _MAX_EXACT_SIGMA:
+            yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
+
+
+def _forward(f: Findings):
+    if "forward_ess" in f.estimates and not f.estimates["forward_ess"].value > 0.5 * f.estimates["reverse_ess"].value:
+        yield (
+            f"The forward ESS ({f.estimates['forward_ess'].value:.3f}, from exact samples) is less than half the "
+            f"reverse ESS ({f.estimates['reverse_ess'].value:.3f}): the sampler misses part of the target."
+        )
+
+
+def _solver(f: Findings):
+    error, spread = f.estimates["solver_error"], f.estimates["log_z"].stderr
+    if not error.value <= max(_MAX_SOLVER_ERROR, spread):
+        yield (
+            f"Log-weights change by {error.value:.2g} on average when the solver takes twice as many steps: use more "
+            "sampling steps."
+        )
+
+
+def _pilot(f: Findings):
+    if f.pilot_complaints:
+        yield "The search for modes is itself in doubt: " + " ".join(f.pilot_complaints)
+    if f.skipped_share > 0.2:
+        yield f"{f.skipped_share:.0%} of the training steps were skipped for a loss or gradient that was not finite."
+
+
+def _notes(f: Findings):
+    if not f.sampled_exactly:
+        yield (
+            "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
+            "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+        )
+    if 0 < f.skipped_share <= 0.2:
+        yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
+    if f.num_pilot_nonfinite:
+        yield f"{f.num_pilot_nonfinite:,} of the pilot's energies were not finite; it did not move to such points."
+
+
+def _point(x: np.ndarray) -> str:
+    shown = ", ".join(f"{value:.3g}" for value in x[:4])
+    return f"({shown}{', ...' if len(x) > 4 else ''})"
