@@ -2,8 +2,9 @@
 
 from .base import AbstractInterpolation
 from .clock import Clock, fit_clock
+from .diffusion import Diffusion
 from .linear import Linear
 from .trainable import Trainable
 from .trigonometric import Trigonometric
 
-__all__ = ["AbstractInterpolation", "Clock", "Linear", "Trainable", "Trigonometric", "fit_clock"]
+__all__ = ["AbstractInterpolation", "Clock", "Diffusion", "Linear", "Trainable", "Trigonometric", "fit_clock"]

@@ -1,22 +1,14 @@
-"""Contract checks for classes of your own: call them in a test, they raise `AssertionError` with a sentence.
+"""The contracts of densities and of distributions, that is, of targets and bases."""
 
-    from boltzflow.testing import check_density
-    check_density(MyTarget(), jax.random.key(0))
-
-Densities and distributions are checked here. What the checks cannot see is said with each.
-"""
-
-from collections.abc import Callable
-from typing import Any
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from boltzflow.densities import AbstractDensity, AbstractDistribution, AbstractFixed
 from boltzflow.finite_differences import slopes
+
+from .expectations import check_double_precision, check_scalar_function, expect, expect_close, expect_mean
 
 _NUM_POINTS = 8
 _MAX_DIM_NORMALIZED = 4  # above it, importance sampling from one wide bump says nothing on the normalization
@@ -32,25 +24,25 @@ def check_density(density: AbstractDensity, key: PRNGKeyArray, *, scale: float =
     Arguments: `key` draws the points; `scale` is their standard deviation, in the units of x. Raises `AssertionError`.
     """
     name = type(density).__name__
-    _expect(
+    expect(
         isinstance(density, AbstractFixed), f"{name} must subclass AbstractDensity, or training would move its arrays"
     )
-    _expect(isinstance(density.dim, int) and density.dim > 0, f"{name}.dim must be a positive int, got {density.dim!r}")
+    expect(isinstance(density.dim, int) and density.dim > 0, f"{name}.dim must be a positive int, got {density.dim!r}")
     point_key, direction_key = jax.random.split(key)
     points = scale * jax.random.normal(point_key, (_NUM_POINTS, density.dim))
-    _check_scalar_function(f"{name}.energy", density, lambda d, x: d.energy(x), points)
+    check_scalar_function(f"{name}.energy", density, lambda d, x: d.energy(x), points)
     found = slopes(density.energy, points, jax.random.normal(direction_key, points.shape, points.dtype))
-    _expect(
+    expect(
         all(np.isfinite(slope.automatic) for slope in found),
         f"the gradient of {name}.energy is not finite near the origin",
     )
     wrong = [slope for slope in found if not slope.agrees]
-    _expect(
+    expect(
         len(wrong) <= _NUM_POINTS // 4,  # two may sit on a kink
         f"the gradient of {name}.energy disagrees with central differences at {len(wrong)} of {_NUM_POINTS} points, "
         f"{wrong[:1]}",
     )
-    _check_double_precision(f"{name}.energy", density, lambda d, x: d.energy(x), np.asarray(points[:2]))
+    check_double_precision(f"{name}.energy", density, lambda d, x: d.energy(x), np.asarray(points[:2]))
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -87,12 +79,10 @@ def check_distribution(
 
 def _check_samples(name: str, distribution: AbstractDistribution, x: Array, log_prob: Array) -> None:
     num = x.shape[0]
-    _expect(
-        x.shape == (num, distribution.dim), f"a sample of {name} has shape {x.shape[1:]}, not ({distribution.dim},)"
-    )
-    _expect(log_prob.shape == (num,), f"the log_prob of a sample of {name} has shape {log_prob.shape[1:]}, not ()")
-    _expect(jnp.all(jnp.isfinite(x)), f"{name} drew samples that are not finite")
-    _expect(not jnp.any(jnp.all(x[1:] == x[:-1], axis=1)), f"{name} drew the same sample from different keys")
+    expect(x.shape == (num, distribution.dim), f"a sample of {name} has shape {x.shape[1:]}, not ({distribution.dim},)")
+    expect(log_prob.shape == (num,), f"the log_prob of a sample of {name} has shape {log_prob.shape[1:]}, not ()")
+    expect(jnp.all(jnp.isfinite(x)), f"{name} drew samples that are not finite")
+    expect(not jnp.any(jnp.all(x[1:] == x[:-1], axis=1)), f"{name} drew the same sample from different keys")
 
 
 def _check_values(name: str, distribution: AbstractDistribution, x: Array, log_prob: Array, num_sigma: float) -> None:
@@ -101,13 +91,13 @@ def _check_values(name: str, distribution: AbstractDistribution, x: Array, log_p
         jax.vmap(lambda point: (distribution.energy(point), jax.value_and_grad(distribution.log_prob)(point)))
     )
     energy, (again, score) = both(x)
-    _expect(jnp.all(jnp.isfinite(energy)), f"the energy of {name} is not finite at its own samples")
-    _expect_close(f"{name}.log_prob and -energy - log_z", again, -energy - distribution.log_z, energy)
-    _expect_close(f"{name}.log_prob and the log_prob returned with a sample", again, log_prob, energy)
+    expect(jnp.all(jnp.isfinite(energy)), f"the energy of {name} is not finite at its own samples")
+    expect_close(f"{name}.log_prob and -energy - log_z", again, -energy - distribution.log_z, energy)
+    expect_close(f"{name}.log_prob and the log_prob returned with a sample", again, log_prob, energy)
     score = np.asarray(score, np.float64)
-    _expect_mean(f"the mean of ∇ log p over the samples of {name}", score, 0.0, num_sigma)
+    expect_mean(f"the mean of ∇ log p over the samples of {name}", score, 0.0, num_sigma)
     along = np.sum(np.asarray(x, np.float64) * score, axis=1)
-    _expect_mean(f"the mean of x·∇ log p over the samples of {name}", along[:, None], -distribution.dim, num_sigma)
+    expect_mean(f"the mean of x·∇ log p over the samples of {name}", along[:, None], -distribution.dim, num_sigma)
 
 
 def _check_normalization(
@@ -118,14 +108,14 @@ def _check_normalization(
     mean, covariance = samples.mean(axis=0), np.atleast_2d(np.cov(samples.T))
     proposal, log_weight_of = _student_t(mean, covariance, key, 8 * len(samples))
     weight = np.exp(np.asarray(jax.jit(jax.vmap(distribution.log_prob))(proposal), np.float64) - log_weight_of)
-    _expect_mean(f"the integral of exp(log_prob) of {name}", weight[:, None], 1.0, num_sigma)
+    expect_mean(f"the integral of exp(log_prob) of {name}", weight[:, None], 1.0, num_sigma)
     for power in (1, 2):
         statistic = ((np.asarray(proposal, np.float64) - mean) / np.sqrt(np.diag(covariance))) ** power
         exact = ((samples - mean) / np.sqrt(np.diag(covariance))) ** power
         influence = weight[:, None] * (statistic - exact.mean(axis=0))
         error = np.sqrt(np.var(influence, axis=0) / len(weight) + np.var(exact, axis=0) / len(exact))
         worst = np.max(np.abs(influence.mean(axis=0)) / error)
-        _expect(
+        expect(
             worst <= num_sigma,
             f"the samples of {name} and its density disagree on a moment of order {power} by {worst:.1f} sigma",
         )
@@ -142,61 +132,3 @@ def _student_t(mean: np.ndarray, covariance: np.ndarray, key: PRNGKeyArray, num:
     log_constant = lgamma((freedom + dim) / 2) - lgamma(freedom / 2) - 0.5 * dim * np.log(freedom * np.pi)
     log_density = float(log_constant) - 0.5 * (freedom + dim) * np.log1p(np.sum(z**2, axis=1) / freedom)
     return jnp.asarray(mean + z @ lower.T), log_density - np.sum(np.log(np.diag(lower)))
-
-
-# --- what all contracts share ----------------------------------------------------------------------------------------
-
-
-def _check_scalar_function(
-    name: str, module: Any, fn: Callable[[Any, Array], Array], points: Float[Array, "n dim"]
-) -> None:
-    """`fn(module, x)` is a finite scalar of the type of x, the same when compiled and when batched."""
-    eager = [fn(module, x) for x in points[:3]]
-    shape, dtype = jnp.shape(eager[0]), jnp.result_type(eager[0])
-    _expect(shape == (), f"{name} must return a scalar for x of shape {points.shape[1:]}, got shape {shape}")
-    _expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
-    values = jnp.stack(eager)
-    batch = jax.vmap(lambda x: fn(module, x))(points)
-    _expect(jnp.all(jnp.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
-    _expect_close(f"{name} with and without jax.vmap", batch[:3], values, values)
-    compiled = eqx.filter_jit(fn)
-    _expect_close(
-        f"{name} with and without jax.jit", jnp.stack([compiled(module, x) for x in points[:3]]), values, values
-    )
-
-
-def _check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Array], points: np.ndarray) -> None:
-    single = np.asarray([fn(module, x) for x in jnp.asarray(points)])
-    with jax.enable_x64(True):
-        compiled = eqx.filter_jit(fn)
-        double = np.asarray([compiled(module, x) for x in jnp.asarray(points, jnp.float64)])
-    _expect(double.dtype == np.float64, f"{name} must keep the type of x, float64, got {double.dtype}")
-    _expect_close(f"{name} in single and in double precision", single, double, single)
-
-
-def _expect(condition: Any, sentence: str) -> None:
-    if not bool(condition):
-        raise AssertionError(sentence)
-
-
-def _expect_close(what: str, a: Any, b: Any, scale: Any) -> None:
-    """`a` and `b` agree to single precision (a few thousand roundings) of their own size and of `scale`'s."""
-    eps = float(jnp.finfo(jnp.asarray(a).dtype).eps)
-    size = 1 + np.abs(np.asarray(scale, np.float64)) + np.abs(np.asarray(b, np.float64))
-    difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
-    worst = int(np.argmax(difference / size))
-    _expect(
-        np.all(difference <= 2000 * eps * size),
-        f"{what} must agree, got {np.ravel(a)[worst]} and {np.ravel(b)[worst]}",
-    )
-
-
-def _expect_mean(what: str, values: Float[np.ndarray, "n k"], expected: float, num_sigma: float) -> None:
-    error = np.maximum(np.std(values, axis=0) / np.sqrt(len(values)), 1e-6 * np.mean(np.abs(values), axis=0)) + 1e-12
-    sigmas = (values.mean(axis=0) - expected) / error
-    worst = int(np.argmax(np.abs(sigmas)))
-    _expect(
-        abs(sigmas[worst]) <= num_sigma,
-        f"{what} must be {expected:g}, got {values.mean(axis=0)[worst]:.5g} ± {error[worst]:.2g}: "
-        "samples, log_prob and log_z do not belong together",
-    )

@@ -1,0 +1,19 @@
+"""Contract checks for classes of your own: call them in a test, they raise `AssertionError` with a sentence.
+
+    from boltzflow.testing import check_density
+    check_density(MyTarget(), jax.random.key(0))
+
+What a check cannot see is said with it.
+"""
+
+from .densities import check_density, check_distribution
+from .transport import check_interpolation, check_penalty, check_vector_field, randomize
+
+__all__ = [
+    "check_density",
+    "check_distribution",
+    "check_interpolation",
+    "check_penalty",
+    "check_vector_field",
+    "randomize",
+]

@@ -1,0 +1,65 @@
+"""What all contracts share: one expectation, one sentence where it is not met."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def check_scalar_function(
+    name: str, module: Any, fn: Callable[[Any, Array], Array], points: Float[Array, "n dim"], point: str = "x"
+) -> None:
+    """`fn(module, x)` is a finite scalar of the type of x, the same when compiled and when batched."""
+    eager = [fn(module, x) for x in points[:3]]
+    shape, dtype = jnp.shape(eager[0]), jnp.result_type(eager[0])
+    expect(shape == (), f"{name} must return a scalar for {point} of shape {points.shape[1:]}, got shape {shape}")
+    expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
+    values = jnp.stack(eager)
+    batch = jax.vmap(lambda x: fn(module, x))(points)
+    expect(jnp.all(jnp.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
+    expect_close(f"{name} with and without jax.vmap", batch[:3], values, values)
+    compiled = eqx.filter_jit(fn)
+    expect_close(
+        f"{name} with and without jax.jit", jnp.stack([compiled(module, x) for x in points[:3]]), values, values
+    )
+
+
+def check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Array], points: np.ndarray) -> None:
+    single = np.asarray([fn(module, x) for x in jnp.asarray(points)])
+    with jax.enable_x64(True):
+        compiled = eqx.filter_jit(fn)
+        double = np.asarray([compiled(module, x) for x in jnp.asarray(points, jnp.float64)])
+    expect(double.dtype == np.float64, f"{name} must keep the type of x, float64, got {double.dtype}")
+    expect_close(f"{name} in single and in double precision", single, double, single)
+
+
+def expect(condition: Any, sentence: str) -> None:
+    if not bool(condition):
+        raise AssertionError(sentence)
+
+
+def expect_close(what: str, a: Any, b: Any, scale: Any) -> None:
+    """`a` and `b` agree to single precision (a few thousand roundings) of their own size and of `scale`'s."""
+    eps = float(jnp.finfo(jnp.asarray(a).dtype).eps)
+    size = 1 + np.abs(np.asarray(scale, np.float64)) + np.abs(np.asarray(b, np.float64))
+    difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    worst = int(np.argmax(difference / size))
+    expect(
+        np.all(difference <= 2000 * eps * size),
+        f"{what} must agree, got {np.ravel(a)[worst]} and {np.ravel(b)[worst]}",
+    )
+
+
+def expect_mean(what: str, values: Float[np.ndarray, "n k"], expected: float, num_sigma: float) -> None:
+    error = np.maximum(np.std(values, axis=0) / np.sqrt(len(values)), 1e-6 * np.mean(np.abs(values), axis=0)) + 1e-12
+    sigmas = (values.mean(axis=0) - expected) / error
+    worst = int(np.argmax(np.abs(sigmas)))
+    expect(
+        abs(sigmas[worst]) <= num_sigma,
+        f"{what} must be {expected:g}, got {values.mean(axis=0)[worst]:.5g} ± {error[worst]:.2g}: "
+        "samples, log_prob and log_z do not belong together",
+    )
