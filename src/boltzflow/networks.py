@@ -4,44 +4,44 @@ Paper, §4 "Architectures": V_t and f_t are "a weighted average of 4 MLPs", weig
 one for each model", with swish between the linear layers; C_t is a single MLP. Every MLP also sees t as an input.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from . import linalg
+from .arguments import real_array
 from .densities import AbstractFixed
 
 
 class Whitening(AbstractFixed):
     """The fixed affine change of variables z = L⁻¹(x - mean): what a network sees of x.
 
-    `scale_tril` is L: a scalar, a vector (diagonal) or a lower-triangular matrix, in the units of x.
+    Arguments: `mean` of shape `(dim,)`; `scale_tril` the L, a scalar, a vector (diagonal) or a lower-triangular matrix,
+    in the units of x. They are kept in double precision: an L⁻¹ that is the inverse of L to single precision only
+    would make every divergence wrong by as much. Raises `InputError` where a shape is another one, a number is not
+    finite or the diagonal is not positive.
     """
 
-    mean: Float[Array, " dim"]
-    scale_tril: Float[Array, "..."]
-    inverse: Float[Array, "..."]
+    mean: Float[np.ndarray, " dim"]
+    scale_tril: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
+    inverse: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
 
-    def __init__(self, mean: Float[Array, " dim"], scale_tril: Float[Array, "..."]):
-        self.mean = jnp.asarray(mean)
-        self.scale_tril = jnp.asarray(scale_tril)
-        if self.scale_tril.ndim == 2:
-            eye = jnp.eye(self.mean.shape[0], dtype=self.mean.dtype)
-            self.inverse = jax.scipy.linalg.solve_triangular(self.scale_tril, eye, lower=True)
-        else:
-            self.inverse = 1 / self.scale_tril
+    def __init__(self, mean: Any, scale_tril: Any):
+        self.mean = real_array("mean", mean)
+        self.scale_tril = linalg.check_scale("scale_tril", scale_tril, self.mean.size)
+        self.inverse = linalg.inverse(self.scale_tril)
 
     def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """z = L⁻¹(x - mean)."""
-        return _apply(self.inverse, x - self.mean)
+        return linalg.apply(self.inverse, x - jnp.asarray(self.mean, x.dtype))
 
     def push(self, v: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """L v: a velocity of z as a velocity of x. The divergence is the same in both coordinates."""
-        return _apply(self.scale_tril, v)
-
-
-def _apply(matrix, vector):
-    return matrix @ vector if matrix.ndim == 2 else matrix * vector
+        return linalg.apply(self.scale_tril, v)
 
 
 class TimeKernels(AbstractFixed):
@@ -91,7 +91,9 @@ class MLP(eqx.Module):
         the in_size tangent vectors forward.
         """
         layers = self._hidden(t, x)
-        w_in, w_out = self.weights[0][:, : self.in_size], self.weights[-1]
+        # In the type of x before they are multiplied: weights in single precision do for points in double precision.
+        w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
+        w_out = jnp.asarray(self.weights[-1], x.dtype)
         first_slope, last_slope = layers[0][1], layers[-1][1]
         if len(layers) == 1:
             trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope

@@ -1,6 +1,7 @@
 """How fast a path is walked: a one-parameter change of time that keeps the speed of the densities even."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,7 +20,11 @@ class Clock(AbstractFixed):
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """β(t), exactly 0 at t = 0 and exactly 1 at t = 1."""
-        return t if self.rate == 0 else jnp.expm1(self.rate * t) / jnp.expm1(jnp.asarray(self.rate, jnp.result_type(t)))
+        if self.rate == 0:
+            return t
+        beta = jnp.expm1(self.rate * t) / jnp.expm1(jnp.asarray(self.rate, jnp.result_type(t)))
+        # A compiler that evaluates the denominator beforehand rounds it otherwise than the numerator.
+        return jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
 
     def inverse(self, beta: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """The time at which β is reached."""
