@@ -62,6 +62,6 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of an error's sentence: `; did you mean 'x'?` for the choice nearest to `word`, or nothing."""
+    """For an error's sentence: ` (did you mean 'x'?)` with the choice nearest to `word`, or nothing."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,243 @@
+"""What can be typed, through tyro, and what is made of it.
+
+Every option is read as text and converted here, so that a flag, a TOML file and Python are told the same about a value
+that cannot be used.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import itertools
+import shlex
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from boltzflow.arguments import did_you_mean
+from boltzflow.cli import commands
+from boltzflow.cli.run import RunRequest, run
+from boltzflow.errors import InputError
+from boltzflow.presets import FIELD_TYPES, PRESETS, Config
+from boltzflow.run_folder import check_seed
+from boltzflow.targets import SHIPPED, TargetOption
+
+# --- what can be typed ------------------------------------------------------------------------------------------------
+
+
+def _text(description: str, metavar: str, hint: str = "") -> Any:
+    """The type of an option: text, or None where it is not given."""
+    return Annotated[str | None, tyro.conf.arg(help=description, metavar=metavar, help_behavior_hint=hint)]
+
+
+def _positional(description: str, metavar: str, hint: str = "(required)") -> Any:
+    """The type of an argument without a name: text, or None where it is not given."""
+    return tyro.conf.Positional[_text(description, metavar, hint)]  # type: ignore[misc]
+
+
+def _flag(description: str) -> Any:
+    return Annotated[bool, tyro.conf.arg(help=description, help_behavior_hint="")]
+
+
+def _arguments(summary: str, types: dict[str, Any]) -> Any:
+    """The class of a command's arguments, all of which may be left out as far as tyro is concerned."""
+    fields: list[Any] = []
+    for name, kind in types.items():
+        is_group = dataclasses.is_dataclass(kind)
+        default = dataclasses.field(default_factory=kind) if is_group else False if kind.__origin__ is bool else None
+        fields.append((name, Annotated[kind, tyro.conf.arg(name="")] if is_group else kind, default))
+    return dataclasses.make_dataclass("Arguments", fields, namespace={"__doc__": summary})
+
+
+def _setting_descriptions() -> dict[str, str]:
+    """The docstring under each field of `Config`."""
+    body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(Config)).body[0]).body
+    return {
+        field.target.id: ast.literal_eval(below.value)
+        for field, below in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr)
+    }
+
+
+_METAVARS = {int: "INT", float: "FLOAT", bool: "{true,false}"}
+_DIM = TargetOption("dim", int, 0, "dimension of a function in a file")
+_OPTION_KINDS = {option.name: option.kind for record in SHIPPED.values() for option in (*record.options, _DIM)}
+_SETTING_KINDS = {name: kind for name, kind in FIELD_TYPES.items() if name != "preset"}
+_TARGET = f"One of {', '.join(SHIPPED)}; or path/to/file.py:name, a function x -> energy or a density."
+_DIRECTORY = _positional("The folder of a run.", "DIR")
+
+
+def _settings() -> Any:
+    """All of `Config` as options, besides the preset, which has one of its own."""
+    descriptions, defaults = _setting_descriptions(), dataclasses.asdict(Config())
+    types = {
+        name: _text(
+            descriptions[name],
+            _METAVARS.get(kind) or "{" + ",".join(typing.get_args(kind)) + "}",
+            f"(preset default: {str(defaults[name]).lower()})",
+        )
+        for name, kind in _SETTING_KINDS.items()
+    }
+    return _arguments("", types)
+
+
+def _target_options() -> Any:
+    types = {"dim": _text(_DIM.help, "INT", "(path/to/file.py:name)")}
+    for record in SHIPPED.values():
+        for option in record.options:
+            hint = f"({record.name}, default: {option.default})"
+            types[option.name] = _text(option.help, _METAVARS[option.kind], hint)
+    return _arguments("", types)
+
+
+@functools.cache
+def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
+    """Each command's arguments, and what does it."""
+    run_types = {
+        "target": _positional(_TARGET, "TARGET", "(may come from --config)"),
+        "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
+        "out": _text("Folder of the run.", "DIR", "(default: runs/TARGET-1, or the next number that is free)"),
+        "preset": _text("What the settings start from.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
+        "config": _text("TOML file of settings, or the config.toml of another run.", "FILE.toml"),
+        "overwrite": _flag("Replace the run that the folder holds."),
+        "options": _target_options(),
+        "settings": _settings(),
+    }
+    sample_types = {
+        "directory": _DIRECTORY,
+        "num_samples": _text("How many samples.", "INT", "(required)"),
+        "out": _text("Where to: arrays x, log_weight, log_prob, energy.", "FILE.npz", "(required)"),
+        "seed": _text("Seed of the samples.", "INT", "(default: 0)"),
+        "overwrite": _flag("Replace the file if there is one."),
+    }
+    check_types = {"target": _positional(_TARGET, "TARGET"), "options": _target_options()}
+    directory = {"directory": _DIRECTORY}
+    return {
+        "run": (_arguments("Train a flow to a target, and report.", run_types), _run),
+        "sample": (_arguments("Draw independent samples, with weights, from a finished run.", sample_types), _sample),
+        "report": (_arguments("Measure a finished run again; write its report.", directory), _report),
+        "resume": (_arguments("Say whether a run is finished.", directory), _resume),
+        "check": (_arguments("Check a target of your own, with advice.", check_types), _check),
+        "targets": (_arguments("List the targets that ship.", {}), _targets),
+    }
+
+
+# --- what is typed ----------------------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> Callable[[], int]:
+    """What `argv` asks for, ready to be done. Raises `InputError`; `SystemExit` after printing help."""
+    if list(argv) == ["--version"]:
+        return commands.version
+    table = _commands()
+    if argv and not argv[0].startswith("-") and argv[0] not in table:
+        near = did_you_mean(argv[0], table)
+        raise InputError(f"there is no command {argv[0]!r}{near}; there are {', '.join(table)}")
+    kinds = [Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in table.items()]
+    wanted = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[typing.Union[*kinds]]]  # type: ignore[misc]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            given, unknown = tyro.cli(
+                wanted, prog="boltzflow", description=_DESCRIPTION, args=list(argv), return_unknown_args=True,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )  # fmt: skip
+    except SystemExit as end:
+        if end.code:
+            raise InputError(_first_sentence(complaint.getvalue())) from None
+        raise
+    if unknown:
+        raise InputError(_what_is_unknown(unknown, _names(given), argv[0]))
+    action = next(action for kind, action in table.values() if isinstance(given, kind))
+    return functools.partial(action, given, shlex.join(["boltzflow", *argv]))
+
+
+_DESCRIPTION = "Learn a flow to a Boltzmann density from its energy alone, and know whether to trust it."
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro says in its box up to the first rule, without the frame."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    until = next((n for n, line in enumerate(lines) if line.startswith("─")), len(lines))
+    return " ".join(lines[:until]).rstrip(".") + "; see boltzflow --help"
+
+
+def _names(given: Any) -> Iterable[str]:
+    for field in dataclasses.fields(given):
+        value = getattr(given, field.name)
+        yield from _names(value) if dataclasses.is_dataclass(value) else [field.name]
+
+
+def _what_is_unknown(unknown: Sequence[str], names: Iterable[str], command: str) -> str:
+    first = unknown[0]
+    if not first.startswith("-"):
+        return f"{command} takes no further argument {first!r}"
+    flags = ["--" + name.replace("_", "-") for name in names]
+    return f"{command} has no option {first}{did_you_mean(first.split('=')[0], flags)}; see boltzflow {command} --help"
+
+
+def _convert(name: str, kind: Any, text: str) -> Any:
+    """The value of an option; whether it is in range is asked where it is used."""
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--{name.replace('_', '-')} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"--{name.replace('_', '-')} must be {what}, got {text!r}") from None
+
+
+def _converted(group: Any, kinds: dict[str, Any]) -> dict[str, Any]:
+    return {name: _convert(name, kinds[name], text) for name, text in vars(group).items() if text is not None}
+
+
+# --- the commands: from what was given to what is asked of them -------------------------------------------------------
+
+
+def _run(given: Any, command: str) -> int:
+    request = RunRequest(
+        given.target or "", _converted(given.options, _OPTION_KINDS), None if given.seed is None else _seed(given.seed),
+        given.out, given.preset, given.config, _converted(given.settings, _SETTING_KINDS), given.overwrite, command,
+    )  # fmt: skip
+    return run(request)
+
+
+def _sample(given: Any, command: str) -> int:
+    if given.num_samples is None or given.out is None:
+        raise InputError("sample needs --num-samples and --out, as in --num-samples 10000 --out samples.npz")
+    number = _convert("num_samples", int, given.num_samples)
+    return commands.sample(_directory(given), number, given.out, _seed(given.seed or "0"), given.overwrite)
+
+
+def _report(given: Any, command: str) -> int:
+    return commands.report(_directory(given))
+
+
+def _resume(given: Any, command: str) -> int:
+    return commands.resume(_directory(given))
+
+
+def _check(given: Any, command: str) -> int:
+    return commands.check(given.target or "", _converted(given.options, _OPTION_KINDS))
+
+
+def _targets(given: Any, command: str) -> int:
+    return commands.targets()
+
+
+def _directory(given: Any) -> str:
+    if not given.directory:
+        raise InputError("give the folder of a run, as in runs/double-well-1")
+    return str(given.directory)
+
+
+def _seed(text: str) -> int:
+    return check_seed(_convert("seed", int, text))

@@ -1,0 +1,137 @@
+"""What each command besides `run` does, with arguments that have their types by now. Each returns its exit status.
+
+Problems are raised: `InputError` before anything was written, `KeyboardInterrupt` with a sentence on what there is.
+"""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from boltzflow import estimators, run_folder, stored
+from boltzflow.arguments import whole_number
+from boltzflow.check_target import check_target
+from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output
+from boltzflow.errors import InputError
+from boltzflow.load_target import load_target
+from boltzflow.progress import make_display
+from boltzflow.report import Report
+from boltzflow.run import Run
+from boltzflow.run_folder import REPORT_JSON, RunRecord
+from boltzflow.targets import SHIPPED
+from boltzflow.version import VERSION
+
+# --- what is done with a run ------------------------------------------------------------------------------------------
+
+
+def report(directory: str) -> int:
+    """Measures a finished run again and writes its report."""
+    folder = Path(directory)
+    finished = stored.load(folder)
+    run_folder.check_writable(folder)
+    console = output()
+    with make_display(console) as display:
+        report = measure(finished, folder, _record_of(finished, folder), display)
+    return conclude(report, folder, console)
+
+
+def _record_of(finished: Run, folder: Path) -> RunRecord:
+    """The record of a run; one that was saved from Python has no `config.toml`."""
+    if (folder / run_folder.CONFIG).exists():
+        return run_folder.read_record(folder)
+    return RunRecord(finished.name, finished.options, finished.seed, finished.config, version=VERSION)
+
+
+def sample(directory: str, num_samples: int, out: str, seed: int = 0, overwrite: bool = False) -> int:
+    """Writes `num_samples` samples with their weights to a file of NumPy arrays."""
+    num_samples = whole_number("num-samples", num_samples, at_least=1)
+    path = Path(out)
+    if path.suffix != ".npz":
+        raise InputError(f"--out must end in .npz, got {out!r}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another file with --out, or --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}")
+    run_folder.check_writable(path.parent)
+    finished = stored.load(Path(directory))
+    samples = finished.sample(jax.random.key(seed), num_samples)
+    arrays = {name: np.asarray(getattr(samples, name)) for name in ("x", "log_weight", "log_prob", "energy")}
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(part, path)
+    console = output()
+    console.print(Text(f"{num_samples:,} samples: {path}"), soft_wrap=True)
+    if num_samples > 1:
+        ess = estimators.reverse_ess(arrays["log_weight"])
+        console.print(Text(f"reverse ESS {ess.value:.3f}" + ("" if ess.ok else f" ({ess.reason})")), soft_wrap=True)
+    return _standing(Path(directory), console)
+
+
+def _standing(folder: Path, console: Console) -> int:
+    """The exit status of what comes from a run: samples of one that its report distrusts are no better than it."""
+    if not (folder / REPORT_JSON).exists():
+        return DONE
+    verdict = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8")).verdict
+    if not verdict.trustworthy:
+        console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
+    return DONE if verdict.trustworthy else DISTRUSTED
+
+
+def resume(directory: str) -> int:
+    """Says whether a run is finished. This is where one that is not will be continued."""
+    folder = Path(directory)
+    record = run_folder.read_record(folder)
+    rows = run_folder.read_metrics(folder)
+    if (folder / run_folder.CHECKPOINT).is_dir():
+        output().print(Text(f"{folder} is finished, {record.config.num_steps} steps; nothing to resume."))
+        return DONE
+    step = int(rows[-1]["step"]) if rows else 0
+    raise InputError(
+        f"{folder} was interrupted at step {step} of {record.config.num_steps}, and this version keeps nothing to "
+        f"continue from; start it again: boltzflow run --config {folder / run_folder.CONFIG} --out {folder} --overwrite"
+    )
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def check(name: str, options: Mapping[str, int | float]) -> int:
+    """Checks a target as far as it can be before training, and says what was found."""
+    if not name:
+        raise InputError("say which target to check, as in path/to/file.py:name")
+    loaded = load_target(name, options)
+    console = output()
+    for sentence in check_target(loaded.target):
+        console.print(Text(f"- {sentence}"), soft_wrap=True)
+    dim = f" --dim {options['dim']}" if "dim" in options else ""
+    console.print(Text(f"{name} can be run: boltzflow run {name}{dim}"), soft_wrap=True)
+    return DONE
+
+
+def targets() -> int:
+    """A table of the targets that ship."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header in ("target", "dim", "options", "what it is", "known exactly"):
+        table.add_column(header)
+    for record in SHIPPED.values():
+        options = "\n".join(f"--{o.name.replace('_', '-')} {o.default}" for o in record.options)
+        exact = ", ".join(record.exact)
+        table.add_row(record.name, str(record.factory().dim), options, record.description, exact)
+    console = output()
+    console.print(table)
+    console.print(Text("Your own: boltzflow run path/to/file.py:name --dim 8"))
+    return DONE
+
+
+def version() -> int:
+    """The versions that matter in a report of a defect."""
+    print(f"boltzflow {VERSION}, jax {jax.__version__}, Python {platform.python_version()}")
+    return DONE

@@ -1,0 +1,45 @@
+"""The end of a run: its report on the console and in its folder, and what exit status it deserves."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from boltzflow import run_folder
+from boltzflow.progress import Display
+from boltzflow.report import Report, render_console, write_html
+from boltzflow.run import Run
+from boltzflow.run_folder import REPORT_HTML, REPORT_JSON, RunRecord
+
+DONE, DISTRUSTED = 0, 3
+_PLAIN_WIDTH = 120  # of what is not a terminal
+
+
+def output() -> Console:
+    """Standard output: a terminal as wide as it is, a pipe or file of 120 columns."""
+    return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
+
+
+def measure(finished: Run, directory: Path, record: RunRecord, display: Display) -> Report:
+    """The report of a run that is saved, written to its folder."""
+    display.phase("evaluate")
+    try:
+        report = finished.report()
+        run_folder.write_whole(directory / REPORT_JSON, report.to_json())
+        text = run_folder.record_to_toml(record)
+        write_html(report, finished.figures(), directory / REPORT_HTML, record.command, text)
+    except KeyboardInterrupt:
+        sentence = f"interrupted; the flow is trained and saved, and `boltzflow report {directory}` measures it"
+        raise KeyboardInterrupt(sentence) from None
+    return report
+
+
+def conclude(report: Report, directory: Path, console: Console) -> int:
+    """Prints the report and where it lies; returns the exit status."""
+    console.print()
+    render_console(report, console)
+    console.print(Text(f"report: {directory / REPORT_HTML}"), soft_wrap=True)
+    hint = f"samples: boltzflow sample {directory} --num-samples 10000 --out samples.npz"
+    console.print(Text(hint), soft_wrap=True)
+    return DONE if report.verdict.trustworthy else DISTRUSTED

@@ -1,0 +1,104 @@
+"""`boltzflow run`: from what was asked for to a trained flow in its folder, with a report."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boltzflow import presets, run_folder
+from boltzflow import run as runs
+from boltzflow.cli.finish import conclude, measure, output
+from boltzflow.errors import InputError
+from boltzflow.load_target import LoadedTarget, load_target
+from boltzflow.progress import Display, make_display
+from boltzflow.run import Run
+from boltzflow.run_folder import GivenSettings, RunRecord
+from boltzflow.targets import SHIPPED
+from boltzflow.training import Progress
+from boltzflow.version import VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRequest:
+    """What `boltzflow run` was asked for; None or an empty text is what was not given."""
+
+    target: str
+    options: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
+    seed: int | None = None
+    out: str | None = None
+    preset: str | None = None
+    config: str | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overwrite: bool = False
+    command: str = ""
+
+
+def run(request: RunRequest) -> int:
+    """Trains a flow, writes the run's folder, prints the report. Nothing is written before the input is validated."""
+    given = run_folder.read_settings(Path(request.config)) if request.config else GivenSettings({})
+    name = request.target or given.target
+    if not name:
+        raise InputError(f"say which target to run: {', '.join(SHIPPED)}, or path/to/file.py:name")
+    recorded = given.options if name == given.target else {}
+    loaded = load_target(name, {**recorded, **request.options})
+    config = _settle(request, given, loaded)
+    seed = request.seed if request.seed is not None else given.seed or 0
+    directory = Path(request.out) if request.out else run_folder.free_folder(loaded.short_name)
+    run_folder.claim(directory, request.overwrite)
+    record = RunRecord(
+        loaded.name, loaded.options, seed, config, loaded.path, loaded.sha256, request.command, VERSION
+    )  # fmt: skip
+    console = output()
+    with make_display(console) as display:
+        finished = _train(loaded, record, directory, display)
+        report = measure(finished, directory, record, display)
+    return conclude(report, directory, console)
+
+
+def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> presets.Config:
+    """The preset, changed by the file, changed by the options."""
+    in_file = given.settings.get("preset")
+    if request.preset and in_file and request.preset != in_file:
+        raise InputError(f"--preset {request.preset} and preset = {in_file!r} in {request.config} differ; give one")
+    config = presets.preset(request.preset or in_file or "default", loaded.name, loaded.target.dim)
+    return presets.with_changes(presets.with_changes(config, given.settings), request.settings)
+
+
+def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display) -> Run:
+    """The trained run, saved. The folder is opened with the first step: by then the pilot has used the energy."""
+    steps_done, is_open = 0, False
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal steps_done, is_open
+        display.show(progress)
+        if progress.phase != "train":
+            return
+        if not is_open:
+            run_folder.open_folder(directory, record)
+            is_open = True
+        steps_done = progress.step
+        row = {"step": progress.step, "seconds": progress.seconds}
+        measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
+        run_folder.append_metrics(directory, row | {k: v for k, v in measured.items() if v is not None})
+
+    try:
+        finished = runs.fit(
+            loaded.target, seed=record.seed, preset=record.config.preset, config=record.config, name=record.target,
+            options=dict(record.options), on_progress=on_progress,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(directory, steps_done, record.config.num_steps)) from None
+    if not is_open:
+        run_folder.open_folder(directory, record)
+    finished.save(directory)
+    run_folder.write_metrics(directory, finished.history)
+    return finished
+
+
+def _interrupted(directory: Path, steps_done: int, num_steps: int) -> str:
+    if not steps_done:
+        return "interrupted before the first step; nothing was written"
+    return (
+        f"interrupted at step {steps_done} of {num_steps}; {directory} holds its settings and metrics, but no flow "
+        "yet: start it again with --overwrite"
+    )

@@ -1,0 +1,30 @@
+"""A finished run back from its folder, its target included."""
+
+from pathlib import Path
+
+from boltzflow import checkpoint, run
+from boltzflow.densities import AbstractDensity
+from boltzflow.load_target import load_target, reload_target
+from boltzflow.run import Run
+from boltzflow.run_folder import CHECKPOINT, CONFIG, read_record
+
+
+def load(directory: str | Path, target: AbstractDensity | None = None) -> Run:
+    """The run in a folder that `boltzflow run` or `Run.save` wrote.
+
+    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give
+    `target` for a run on a density that only Python knew. Raises `InputError` where the folder holds no finished run,
+    or its target cannot be had.
+    """
+    directory = Path(directory)
+    if target is None:
+        target = _recorded_target(directory)
+    return run.load(directory, target)
+
+
+def _recorded_target(directory: Path) -> AbstractDensity:
+    saved = checkpoint.read_record(directory / CHECKPOINT)
+    if not (directory / CONFIG).exists():  # saved from Python
+        return load_target(saved["name"], saved["options"]).target
+    record = read_record(directory)
+    return reload_target(record.target, record.options, record.path, record.sha256, where=str(directory))
