@@ -1,0 +1,41 @@
+"""Learn a flow from a simple base to a Boltzmann density, given only its energy, and know whether to trust it.
+
+run = boltzflow.fit(boltzflow.Energy(energy, dim=8))
+print(run.log_z())
+"""
+
+from boltzflow.densities import AbstractDensity, AbstractDistribution
+from boltzflow.errors import InputError, TrainingError
+from boltzflow.estimators import Estimate
+from boltzflow.flow import Flow
+from boltzflow.presets import Config
+from boltzflow.report import Report
+from boltzflow.run import Run, Samples, fit
+from boltzflow.stored import load
+from boltzflow.targets import DoubleWell, Energy, GaussianMixture, gmm_40, many_well, mixture_2, mixture_4
+from boltzflow.training import Progress
+from boltzflow.version import VERSION as __version__
+
+__all__ = [
+    "AbstractDensity",
+    "AbstractDistribution",
+    "Config",
+    "DoubleWell",
+    "Energy",
+    "Estimate",
+    "Flow",
+    "GaussianMixture",
+    "InputError",
+    "Progress",
+    "Report",
+    "Run",
+    "Samples",
+    "TrainingError",
+    "__version__",
+    "fit",
+    "gmm_40",
+    "load",
+    "many_well",
+    "mixture_2",
+    "mixture_4",
+]

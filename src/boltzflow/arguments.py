@@ -61,7 +61,7 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
     return int(value)
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: Any, choices: Iterable[str]) -> str:
     """For an error's sentence: ` (did you mean 'x'?)` with the choice nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5) if isinstance(word, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -56,7 +56,7 @@ def _price(target: AbstractDensity, key: jax.Array) -> str:
 
 
 def _tails(target: AbstractDensity, points: jax.Array) -> list[str]:
-    """Advice where the energy does not grow outward, or is not finite far out."""
+    """Advice where the energy grows too slowly outward, or is not finite far out."""
     directions = points / np.linalg.norm(points, axis=1, keepdims=True)
     near, far = (np.asarray(jax.vmap(target.energy)(radius * directions)) for radius in _RADII)
     if not (np.isfinite(near).all() and np.isfinite(far).all()):
@@ -64,10 +64,11 @@ def _tails(target: AbstractDensity, points: jax.Array) -> list[str]:
             f"advice: the energy is not finite everywhere at |x| = {_RADII[0]:g} and {_RADII[1]:g}; where samples can "
             "come there, make it large instead"
         ]
-    flat = int(np.sum(far <= near))
+    needed = target.dim * np.log(_RADII[1] / _RADII[0])  # what the volume gains, exp(-energy) must lose
+    flat = int(np.sum(far - near <= needed))
     if flat:
         return [
-            f"advice: in {flat} of {len(points)} directions the energy does not grow from |x| = {_RADII[0]:g} to "
-            f"{_RADII[1]:g}; make sure that exp(-energy) has a finite integral, or confine it"
+            f"advice: in {flat} of {len(points)} directions the energy grows too little from |x| = {_RADII[0]:g} to "
+            f"{_RADII[1]:g} for exp(-energy) to have a finite integral, if it goes on so; confine it"
         ]
     return [f"the energy grows outward from |x| = {_RADII[0]:g} to {_RADII[1]:g} in all of {len(points)} directions"]

@@ -137,7 +137,7 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
             raise InputError(f"{' and '.join(implied)} belong to different bases; give one of them, or the base")
         changes = {**changes, "base": next(iter(implied.values()))}
     for name, base in implied.items():
-        if changes["base"] != base and len(changes) < len(FIELD_TYPES):  # a record of a run names every field
+        if changes["base"] != base and len(implied) < len(_BASE_OF):  # the record of a run names them all
             raise InputError(f"{name} is of the base {base}, and does nothing with the base {changes['base']!r}")
     return validate_config(dataclasses.replace(config, **changes))
 
@@ -152,7 +152,7 @@ def validate_config(config: Config) -> Config:
 def _checked(name: str, kind: Any, value: Any) -> Any:
     choices = typing.get_args(kind)
     if choices and value not in choices:
-        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        near = did_you_mean(value, choices)
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{near}")
     if kind is bool and not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, got {value!r}")
