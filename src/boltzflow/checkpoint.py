@@ -36,7 +36,10 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     numbers = {"clock_rate": pilot.clock.rate, "complaints": list(pilot.complaints)}
     for name in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_nonfinite"):
         numbers[name] = getattr(pilot, name)
-    _replace(folder / "arrays.npz", lambda file: np.savez(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()}))
+    _replace(
+        folder / "arrays.npz",
+        lambda file: np.savez(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()}),
+    )
     text = json.dumps({"format": FORMAT, **record, "pilot": numbers}, indent=1)
     _replace(folder / "record.json", lambda file: file.write(text.encode()))
 

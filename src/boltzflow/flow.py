@@ -1,7 +1,6 @@
 """The flow: samples of the base carried along a velocity field, with their exact log-density (Eq. 4)."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -65,18 +64,3 @@ class Flow(AbstractDistribution):
 def with_resolution(flow: Flow, num_steps: int) -> Flow:
     """The same flow integrated in `num_steps` steps: to see what the solver's error is."""
     return Flow(flow.base, flow.field, solver=flow.solver, num_steps=num_steps)
-
-
-def sample_batch(
-    flow: AbstractDistribution, key: PRNGKeyArray, num_samples: int, batch_size: int = 8192
-) -> tuple[Float[Array, "num_samples dim"], Float[Array, " num_samples"]]:
-    """Samples and log-densities in batches of bounded memory, under jit."""
-    batch_size = min(batch_size, num_samples)
-    keys = jax.random.split(key, -(-num_samples // batch_size))
-    xs, log_probs = zip(*(_sample(flow, k, batch_size) for k in keys), strict=True)
-    return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
-
-
-@eqx.filter_jit
-def _sample(flow, key, num_samples):
-    return jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, num_samples))

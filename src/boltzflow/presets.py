@@ -44,7 +44,7 @@ class Config:
     """The initial learning rate, annealed to 0 by a cosine."""
     clip_norm: float = 0.0
     """Clip the gradient at this norm; 0 does not clip."""
-    num_steps: int = 2000
+    num_steps: int = 2500
     """Optimizer steps."""
     batch_size: int = 256
     """Trajectories of the flow in each step."""

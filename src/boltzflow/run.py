@@ -7,19 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from . import checkpoint, estimators
+from .batches import map_points, sample_batch
 from .densities import AbstractDensity
 from .errors import InputError
 from .estimators import Estimate
 from .evaluation import evaluate
 from .figures import figures
-from .flow import Flow, sample_batch
+from .flow import Flow
 from .pilot import Pilot
 from .presets import PRESETS, Config
 from .presets import preset as make_preset
@@ -73,7 +72,7 @@ class Run:
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """`num_samples` independent samples with their weights."""
         x, log_prob = sample_batch(self.flow, key, num_samples)
-        energy = batch_energy(self.target, x)
+        energy = map_points(self.target.energy, x)
         return Samples(x, -energy - log_prob, log_prob, energy)
 
     @cached_property
@@ -86,9 +85,7 @@ class Run:
 
         Raises `InputError` where `fn` returns NaN.
         """
-        return estimators.expectation(
-            np.asarray(jax.lax.map(fn, self.samples.x, batch_size=8192)), self.samples.log_weight
-        )
+        return estimators.expectation(np.asarray(map_points(fn, self.samples.x)), self.samples.log_weight)
 
     def log_z(self) -> Estimate:
         """log ∫ exp(-energy), by importance weights over `samples`."""
@@ -147,13 +144,3 @@ def load(folder: str | Path, target: AbstractDensity) -> Run:
     trained, record = checkpoint.load(Path(folder) / "checkpoint", target)
     config = Config(**record["config"])
     return Run(target, config, record["seed"], trained, record["name"], record["options"])
-
-
-def batch_energy(target: AbstractDensity, x: Float[Array, "num dim"], batch_size: int = 8192) -> Float[Array, " num"]:
-    """The target's energy at every row of `x`, in batches of bounded memory."""
-    return jnp.concatenate([_energies(target, x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
-
-
-@eqx.filter_jit
-def _energies(target, x):
-    return jax.vmap(target.energy)(x)

@@ -75,7 +75,11 @@ def build_transport(
     config: Config, base: AbstractDistribution, target: AbstractDensity, clock: Clock, key: PRNGKeyArray
 ) -> Transport:
     """Field, path and rate as the configuration describes them; a fitted base also whitens what the networks see."""
-    whitening = Whitening(jnp.asarray(base.mean), jnp.asarray(base.scale)) if config.base == "pilot" and isinstance(base, Gaussian) else None
+    whitening = (
+        Whitening(jnp.asarray(base.mean), jnp.asarray(base.scale))
+        if config.base == "pilot" and isinstance(base, Gaussian)
+        else None
+    )
     sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
     keys = jax.random.split(key, 3)
     path: AbstractInterpolation
