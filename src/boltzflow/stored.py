@@ -4,9 +4,11 @@ from pathlib import Path
 
 from boltzflow import checkpoint, run
 from boltzflow.densities import AbstractDensity
-from boltzflow.load_target import load_target, reload_target
+from boltzflow.errors import InputError
+from boltzflow.load_target import reload_target
 from boltzflow.run import Run
 from boltzflow.run_folder import CHECKPOINT, CONFIG, read_record
+from boltzflow.targets import SHIPPED, make_target
 
 
 def load(directory: str | Path, target: AbstractDensity | None = None) -> Run:
@@ -25,6 +27,8 @@ def load(directory: str | Path, target: AbstractDensity | None = None) -> Run:
 def _recorded_target(directory: Path) -> AbstractDensity:
     saved = checkpoint.read_record(directory / CHECKPOINT)
     if not (directory / CONFIG).exists():  # saved from Python
-        return load_target(saved["name"], saved["options"]).target
+        if saved["name"] not in SHIPPED:
+            raise InputError(f"{directory} was saved from Python; give its target: boltzflow.load(dir, target)")
+        return make_target(saved["name"], **saved["options"])
     record = read_record(directory)
     return reload_target(record.target, record.options, record.path, record.sha256, where=str(directory))

@@ -1,0 +1,44 @@
+"""Where compiled programs are kept, and that a folder that cannot be had is no reason to fail."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from boltzflow.compilation_cache import cache_folder, use_compilation_cache
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """What was set in JAX's configuration, without setting it."""
+    found = {}
+    monkeypatch.setattr(jax.config, "update", found.__setitem__)
+    return found
+
+
+def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
+    assert cache_folder() is None
+    monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("BOLTZFLOW_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "boltzflow" / "xla"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache_folder() == Path("/home/somebody/.cache/boltzflow/xla")
+
+
+def test_the_cache_is_turned_on_where_it_can_be(monkeypatch, tmp_path, configured):
+    monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path / "new"))
+    use_compilation_cache()
+    assert configured["jax_compilation_cache_dir"] == str(tmp_path / "new") and (tmp_path / "new").is_dir()
+
+
+def test_a_folder_that_cannot_be_had_is_done_without(monkeypatch, tmp_path, configured):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path / "file" / "below"))
+    use_compilation_cache()
+    monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
+    use_compilation_cache()
+    assert configured == {}

@@ -1,0 +1,65 @@
+"""A run back from its folder: the target it is rebuilt on, and when it is refused. The run itself is replaced."""
+
+import pytest
+
+from boltzflow import Config, InputError, checkpoint, run, run_folder, stored
+from boltzflow.load_target import load_target
+from boltzflow.run_folder import RunRecord
+from boltzflow.version import VERSION
+
+ENERGY = "def energy(x):\n    return (x**2).sum()\n"
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The targets that runs were loaded on."""
+    targets = []
+    monkeypatch.setattr(run, "load", lambda folder, target: targets.append(target))
+    return targets
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """What the checkpoint says of the target."""
+    content = {"name": "double-well", "options": {"num_sites": 3}}
+    monkeypatch.setattr(checkpoint, "read_record", lambda folder: content)
+    return content
+
+
+def test_a_shipped_target_is_made_again(tmp_path, loaded, saved):
+    options = {"num_sites": 4, "mass": 2.0, "coupling": 1.0, "total_time": 4.0}
+    run_folder.open_folder(tmp_path, RunRecord("double-well", options, 0, Config(), version=VERSION))
+    stored.load(tmp_path)
+    assert (loaded[0].dim, loaded[0].mass) == (4, 2.0)
+
+
+def test_a_file_is_imported_only_if_it_is_the_same(tmp_path, loaded, saved):
+    path = tmp_path / "mine.py"
+    path.write_text(ENERGY)
+    target = load_target(f"{path}:energy", {"dim": 3})
+    record = RunRecord(target.name, target.options, 0, Config(), target.path, target.sha256, version=VERSION)
+    run_folder.open_folder(tmp_path / "a", record)
+    stored.load(tmp_path / "a")
+    assert loaded[0].dim == 3
+    path.write_text("raise RuntimeError('imported')\n")
+    with pytest.raises(InputError, match="has changed since"):
+        stored.load(tmp_path / "a")
+    path.unlink()
+    with pytest.raises(InputError, match="is gone"):
+        stored.load(tmp_path / "a")
+    stored.load(tmp_path / "a", target.target)
+    assert loaded[1] is target.target
+
+
+def test_a_run_saved_from_python_needs_its_target_unless_it_is_a_shipped_one(tmp_path, loaded, saved):
+    stored.load(tmp_path)
+    assert loaded[0].dim == 3
+    (tmp_path / "mine.py").write_text("raise RuntimeError('imported')\n")
+    saved["name"] = f"{tmp_path}/mine.py:energy"
+    with pytest.raises(InputError, match=r"give its target: boltzflow\.load\(dir, target\)"):
+        stored.load(tmp_path)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no finished run"):
+        stored.load(tmp_path)
