@@ -51,11 +51,11 @@ def test_the_live_display_shows_phases_steps_and_the_last_ess():
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     with make_display(console) as display:
         assert isinstance(display, LiveDisplay)
-        for progress in (Progress("pilot", 0, 10, 0.0, message="hello"), train(5, 1.0, 10, 0.5), train(10, 2.0, 10)):
+        for progress in (Progress("pilot", 0, 10, 0.0), train(5, 1.0, 10, 0.5), train(10, 2.0, 10)):
             display.show(progress)
         display.phase("evaluate")
     shown = console.file.getvalue()
-    assert all(part in shown for part in ("looking for modes", "hello", "10/10", "reverse ESS 0.500", "measuring"))
+    assert all(part in shown for part in ("looking for modes", "10/10", "reverse ESS 0.500", "measuring"))
 
 
 def test_the_live_display_lets_go_of_the_terminal_when_interrupted():

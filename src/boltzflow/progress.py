@@ -7,9 +7,11 @@ import math
 import time
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 _PHASES = {
     "pilot": "looking for modes",
@@ -73,53 +75,53 @@ def _numbers(loss: float | None, ess: float | None) -> str:
 
 
 class LiveDisplay:
-    """One line for each phase: its name, a bar of steps, loss and reverse ESS, time gone and time to go."""
+    """A line for each phase, its name, a bar of steps, time gone and time to go; below them loss and reverse ESS."""
 
     def __init__(self, console: Console):
-        self._rich = RichProgress(
+        self._bars = RichProgress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<17}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[steps]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
         )
-        self._phase = ""
+        self._phase, self._numbers = "", ""
         self._task: TaskID | None = None
         self._reverse_ess: float | None = None
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
-        self._rich.start()
+        self._live.start(refresh=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if exception[0] is None:
             self._finish()
-        self._rich.stop()
+        self._live.stop()
 
     def show(self, progress: ProgressLike) -> None:
         """Moves the bar; a look at the ESS stays on display until the next."""
         self.phase(progress.phase)
         self._reverse_ess = progress.reverse_ess if progress.reverse_ess is not None else self._reverse_ess
-        numbers = _numbers(progress.loss, self._reverse_ess) or progress.message
-        assert self._task is not None  # set by phase
-        if progress.phase == "train":
+        self._numbers = _numbers(progress.loss, self._reverse_ess) or progress.message
+        if self._task is not None and progress.phase == "train":
             steps = f"{progress.step}/{progress.num_steps}"
-            self._rich.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
-        self._rich.update(self._task, numbers=numbers)
+            self._bars.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
 
     def phase(self, phase: str) -> None:
         """Begins a phase, unless it is the one that runs."""
         if phase != self._phase:
             self._finish()
             self._phase = phase
-            self._task = self._rich.add_task(_PHASES.get(phase, phase), total=None, steps="", numbers="")
+            self._task = self._bars.add_task(_PHASES.get(phase, phase), total=None, steps="")
 
     def _finish(self) -> None:
         if self._task is not None:
-            self._rich.update(self._task, total=1, completed=1)
+            self._bars.update(self._task, total=1, completed=1)
+
+    def _render(self) -> RenderableType:
+        return Group(self._bars, Text(f"  {self._numbers}", "dim", no_wrap=True, overflow="ellipsis"))
 
 
 class PlainDisplay:
