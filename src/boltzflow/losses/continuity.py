@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -28,8 +29,10 @@ def trajectory(
 ) -> Float[Array, "num_times batch dim"]:
     """Where the flow carries the points `x0` of t = 0 at each of `times` (increasing, in [0, 1]); no gradient."""
     grid = jnp.concatenate([jnp.zeros((1,), times.dtype), times])
-    path = solve(jax.vmap(transport.field.velocity, (None, 0)), x0, grid, solver=solver, save_steps=True)
-    return jax.lax.stop_gradient(path[1:])
+    # Stopped before the solve and not after it: what is differentiated around it then costs no more than a value.
+    arrays, rest = eqx.partition(transport.field, eqx.is_inexact_array)
+    field, x0, grid = eqx.combine(jax.lax.stop_gradient(arrays), rest), *jax.lax.stop_gradient((x0, grid))
+    return solve(jax.vmap(field.velocity, (None, 0)), x0, grid, solver=solver, save_steps=True)[1:]
 
 
 def continuity_loss(

@@ -18,7 +18,7 @@ def check_scalar_function(
     shape, dtype = jnp.shape(eager), jnp.result_type(eager)
     expect(shape == (), f"{name} must return a scalar for {point} of shape {points.shape[1:]}, got shape {shape}")
     expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
-    batch = jax.vmap(lambda x: fn(module, x))(points)
+    batch = eqx.filter_jit(jax.vmap(fn, (None, 0)))(module, points)
     expect(jnp.all(jnp.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
     expect_close(f"{name} with and without jax.vmap", batch[0], eager, eager)
     compiled = eqx.filter_jit(fn)
