@@ -5,6 +5,7 @@ found points of the target without the flow and asks whether the flow would ever
 there are some. Each check that fails is a sentence; one is enough to distrust the run.
 """
 
+import dataclasses
 import platform
 import time
 from importlib.metadata import version
@@ -54,7 +55,7 @@ def evaluate(run: "Run") -> Report:
         pilot_complaints=run.pilot.complaints,
         skipped_share=run.trained.cost.get("skipped_steps", 0) / run.config.num_steps,
         sampled_exactly=isinstance(target, AbstractDistribution),
-        num_pilot_nonfinite=run.pilot.num_nonfinite,
+        nonfinite_share=run.pilot.num_nonfinite / run.pilot.num_gradients,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
@@ -121,8 +122,12 @@ def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, E
     log_weight = np.asarray(log_prob + float(target.log_z) - map_points(run.flow.log_prob, x), np.float64)
     # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
     log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)
+    forward_ess = estimators.forward_ess(log_weight)
+    if not forward_ess.ok:
+        reason = f"Its own error bar is in doubt; log Z and expectations do not use it. {forward_ess.reason}"
+        forward_ess = dataclasses.replace(forward_ess, reason=reason)
     return {
-        "forward_ess": estimators.forward_ess(log_weight),
+        "forward_ess": forward_ess,
         "forward_kl": estimators.forward_kl(log_weight, float(target.log_z)),
     }
 

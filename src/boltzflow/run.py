@@ -20,7 +20,7 @@ from .evaluation import evaluate
 from .figures import figures
 from .flow import Flow
 from .pilot import Pilot
-from .presets import PRESETS, Config
+from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
 from .training import Progress, Trained, make_flow, train
@@ -132,6 +132,7 @@ def fit(
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     config = config or make_preset(preset, name, target.dim)
+    validate_config(config)
     trained = train(target, config, jax.random.key(seed), on_progress)
     return Run(target, config, seed, trained, name or type(target).__name__, dict(options or {}))
 

@@ -136,6 +136,7 @@ def train(
     opt_state = make_optimizer(config).init(params)
     state = TrainState(params, opt_state, train_key, jnp.zeros((), int), jnp.zeros((), int))
     trained = Trained(transport, pilot)
+    on_progress(Progress("compile", 0, config.num_steps, seconds()))
     bad_chunks = 0
     while (step := int(state.step)) < config.num_steps:
         length = min(_CHUNK, config.num_steps - step)
@@ -174,7 +175,7 @@ def _train_chunk(state: TrainState, frozen: Transport, points, *, config: Config
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step number.
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old), (params, opt_state), (state.params, state.opt_state)
         )

@@ -14,6 +14,7 @@ _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars 
 _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
 _MAX_SOLVER_ERROR = 0.02
+_MAX_NONFINITE_SHARE = 0.01  # some trial moves overflow on every steep energy, and are rejected
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Findings:
     pilot_complaints: Sequence[str]
     skipped_share: float
     sampled_exactly: bool
-    num_pilot_nonfinite: int
+    nonfinite_share: float
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -56,7 +57,11 @@ def _weights(f: Findings):
 
 def _log_z_routes(f: Findings):
     log_z = f.estimates["log_z"]
-    for name, route in (("log_z_pilot", "the annealed pilot"), ("log_z_rate", "the rate C_t")):
+    routes = (
+        ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
+        ("log_z_rate", "the rate C_t", "training has not converged, or the sampler has lost part of the target"),
+    )
+    for name, route, meaning in routes:
         if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
             continue
         other = f.estimates[name]
@@ -64,7 +69,7 @@ def _log_z_routes(f: Findings):
             yield (
                 f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
                 f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
-                "the sampler may have lost part of the target."
+                f"{meaning}."
             )
 
 
@@ -119,8 +124,11 @@ def _notes(f: Findings):
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
-    if f.num_pilot_nonfinite:
-        yield f"{f.num_pilot_nonfinite:,} of the pilot's energies were not finite; it did not move to such points."
+    if f.nonfinite_share > _MAX_NONFINITE_SHARE:
+        yield (
+            f"{f.nonfinite_share:.1%} of the pilot's energies were not finite (NaN, or beyond single precision); it did "
+            "not move to such points."
+        )
 
 
 def _point(x: np.ndarray) -> str:

@@ -1,0 +1,88 @@
+"""The annealed sampler and the pilot: log Z and modes without a flow, the base, the pace, and its complaints."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow.bases import Gaussian
+from boltzflow.compilation import Stopwatch
+from boltzflow.interpolations import Clock, fit_clock
+from boltzflow.pilot import fit_gaussian, fly_pilot
+
+# Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
+SIGMA = 5
+
+
+@pytest.fixture(scope="module")
+def watch():
+    return Stopwatch()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [bf.mixture_2(), bf.mixture_4(), bf.DoubleWell(16, 1.5), bf.DoubleWell(16, 6.0)],
+    ids=["mixture-2", "mixture-4", "chain-1.5", "chain-6"],
+)
+def test_pilot_measures_log_z_and_the_share_of_each_mode(target, watch):
+    pilot = fly_pilot(target, jax.random.key(1), stopwatch=watch)
+    assert not pilot.complaints
+    assert 0.001 < pilot.log_z_stderr < 0.1
+    assert abs(pilot.log_z - float(target.log_z)) < SIGMA * pilot.log_z_stderr
+    modes = np.asarray(target.modes)
+    exact = jax.vmap(lambda k: target.sample_and_log_prob(k)[0])(jax.random.split(jax.random.key(2), 4096))
+
+    def shares(x):
+        nearest = np.argmin(np.linalg.norm(np.asarray(x)[:, None] - modes, axis=2), axis=1)
+        return np.bincount(nearest, minlength=len(modes)) / len(x)
+
+    # Resampling correlates the particles: their shares err by a few times the binomial error of 4096 free draws.
+    np.testing.assert_allclose(shares(pilot.points), shares(exact), atol=0.06)
+    assert pilot.path_times[0] == 0 and pilot.path_times[-1] == 1
+    assert (np.diff(pilot.path_times) > 0).all()
+    np.testing.assert_allclose(pilot.path_points[-1].mean(), pilot.points.mean(), atol=0.3)
+
+
+def test_base_is_widened_until_the_target_fits_inside():
+    far = bf.GaussianMixture([0.5, 0.5], [[200.0, 0.0], [-200.0, 0.0]], 1.0)
+    pilot = fly_pilot(far, jax.random.key(0))
+    assert not pilot.complaints
+    # Both modes, 400 widths apart; N(0, 5²) would never have come near them.
+    assert abs(np.mean(np.asarray(pilot.points)[:, 0] > 0) - 0.5) < 0.1
+    np.testing.assert_allclose(np.sqrt(pilot.base.scale[0, 0] ** 2), 200, rtol=0.05)
+
+
+def test_fit_gaussian_has_the_points_moments_and_survives_few_points():
+    key = jax.random.key(4)
+    x = jax.random.normal(key, (50_000, 3)) @ jnp.array([[2.0, 0, 0], [1, 1, 0], [0, 0, 0.1]]).T + 5
+    base = fit_gaussian(x)
+    np.testing.assert_allclose(base.mean, [5, 5, 5], atol=0.05)
+    covariance = np.asarray(base.scale_tril) @ np.asarray(base.scale_tril).T
+    np.testing.assert_allclose(covariance, [[4, 2, 0], [2, 2, 0], [0, 0, 0.01]], atol=0.13)  # 5 σ
+    few = fit_gaussian(jax.random.normal(key, (10, 20)))  # fewer points than dimensions
+    assert np.isfinite(few.log_z)
+
+
+def test_fit_clock_finds_the_rate_of_evenly_spaced_temperatures():
+    times = np.arange(1, 31) / 30
+    for rate in (0.0, 1.5, 3.9):
+        betas = np.asarray(Clock(rate)(jnp.asarray(times)))
+        assert abs(fit_clock(betas).rate - rate) < 0.25
+    assert fit_clock(np.array([1.0])).rate == 0  # base equals target: one step
+
+
+def test_custom_base_is_kept_and_pace_can_be_the_papers(watch):
+    base = Gaussian(np.zeros(2), 64.0 * np.eye(2))
+    pilot = fly_pilot(bf.mixture_2(), jax.random.key(1), base=base, pace=False, stopwatch=watch)
+    assert pilot.base is base and pilot.clock.rate == 0
+    assert abs(pilot.log_z) < SIGMA * pilot.log_z_stderr
+
+
+def test_energy_that_falls_forever_is_refused_or_complained_of():
+    falling = bf.Energy(lambda x: -jnp.sum(x), 2)  # exp(-energy) cannot be normalized
+    try:
+        pilot = fly_pilot(falling, jax.random.key(0))
+    except bf.InputError:
+        return
+    assert pilot.complaints

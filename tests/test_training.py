@@ -1,0 +1,192 @@
+"""Training end to end on small settings: determinism, frozen targets, saving, and what the verdict says."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow import presets
+from boltzflow.bases import Gaussian
+from boltzflow.continuity import LogZRate, Transport
+from boltzflow.evaluation import evaluate
+from boltzflow.interpolations import Linear
+from boltzflow.pilot import fly_pilot
+from boltzflow.run import Run
+from boltzflow.training import Trained
+from boltzflow.vector_fields import TimeMixture
+
+TINY = dataclasses.replace(presets.default(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
+
+
+def correlated_gaussian():
+    return bf.GaussianMixture([1.0], [[1.0, -2.0]], np.array([[[4.0, 1.2], [1.2, 1.0]]]))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return bf.fit(correlated_gaussian(), seed=3, config=TINY)
+
+
+def test_easy_target_is_trusted_and_right(run):
+    report = run.report()
+    assert report.verdict.trustworthy, report.verdict.warnings
+    log_z = report.estimates["log_z"]
+    assert abs(log_z.value) < 5 * log_z.stderr + 1e-4
+    assert report.estimates["reverse_ess"].value > 0.97
+    assert report.exact["log_z"].value == 0
+    assert {"train_seconds", "compile_seconds", "total_seconds", "steps", "gradient_evaluations"} <= set(report.cost)
+    mean = run.expectation(lambda x: x)
+    assert (np.abs(np.asarray(mean.value) - [1, -2]) < 5 * np.asarray(mean.stderr)).all()
+
+
+def test_same_seed_gives_the_same_numbers(run):
+    again = bf.fit(correlated_gaussian(), seed=3, config=TINY)
+    other = bf.fit(correlated_gaussian(), seed=4, config=TINY)
+    np.testing.assert_array_equal(again.samples.x, run.samples.x)
+    np.testing.assert_array_equal(again.samples.log_weight, run.samples.log_weight)
+    assert [row["loss"] for row in again.history] == [row["loss"] for row in run.history]
+    assert not np.array_equal(other.samples.x, run.samples.x)
+
+
+def test_target_base_and_whitening_do_not_move_in_training(run):
+    fresh = correlated_gaussian()
+    path = run.trained.transport.interpolation
+    for mine, theirs in zip(jax.tree.leaves(fresh), jax.tree.leaves(path.target), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for mine, theirs in zip(jax.tree.leaves(run.pilot.base), jax.tree.leaves(path.base), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for whitening in (path.whitening, run.flow.field.whitening):
+        np.testing.assert_array_equal(whitening.mean, jnp.asarray(run.pilot.base.mean))
+        np.testing.assert_array_equal(whitening.scale_tril, jnp.asarray(run.pilot.base.scale))
+    assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(run.flow.field.mlp.networks[0].weights[-1]))
+
+
+def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
+    run.save(tmp_path)
+    loaded = bf.run.load(tmp_path, correlated_gaussian())
+    a, b = run.sample(jax.random.key(9), 500), loaded.sample(jax.random.key(9), 500)
+    np.testing.assert_array_equal(a.x, b.x)
+    np.testing.assert_array_equal(a.log_weight, b.log_weight)
+    assert loaded.report().verdict.trustworthy == run.report().verdict.trustworthy
+    assert loaded.config == run.config and loaded.history == run.history
+    with pytest.raises(bf.InputError, match="dimension"):
+        bf.run.load(tmp_path, bf.DoubleWell(4))
+    (tmp_path / "checkpoint" / "arrays.npz").write_bytes(b"PK not a zip file")
+    with pytest.raises(bf.InputError, match="damaged"):
+        bf.run.load(tmp_path, correlated_gaussian())
+
+
+def still_run(target, base, num_eval_samples=8192):
+    """A run whose flow is its base: the field is zero, as a flow that collapsed onto what `base` covers."""
+    config = dataclasses.replace(TINY, base="gaussian", num_eval_samples=num_eval_samples, sample_steps=2)
+    pilot = fly_pilot(target, jax.random.key(0))
+    rate = LogZRate(width=4, depth=1, key=jax.random.key(0))
+    field = TimeMixture(target.dim, num_networks=1, width=4, depth=1, key=jax.random.key(0))
+    cost = {"train_seconds": 1.0, "compile_seconds": 1.0, "steps": 1.0, "gradient_evaluations": 1.0}
+    return Run(target, config, 0, Trained(Transport(field, Linear(base, target), rate), pilot, [], cost), "still")
+
+
+class Hidden(bf.AbstractDensity):
+    """A density stripped of everything that is known exactly: what a user's own energy is."""
+
+    inner: bf.AbstractDensity
+    dim: int = eqx.field(static=True)
+
+    def energy(self, x):
+        return self.inner.energy(x)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["exactly known", "energy only"])
+def test_collapsed_flow_is_not_reported_as_good(known):
+    """All of the flow sits on one of four modes: reverse ESS is perfect, and the run must be distrusted."""
+    target = bf.mixture_4() if known else Hidden(bf.mixture_4(), 2)
+    report = evaluate(still_run(target, Gaussian(np.array([8.0, 8.0]), 1.0)))
+    assert report.estimates["reverse_ess"].value > 0.999
+    assert not report.verdict.trustworthy
+    missing = [w for w in report.verdict.warnings if "is not covered" in w]
+    assert len(missing) == 3 and all("2" in w.split("%")[0] for w in missing)  # three regions of about a quarter each
+    assert any("disagree" in w for w in report.verdict.warnings)
+    assert ("forward_ess" in report.estimates) == known
+
+
+def test_one_of_two_wells_of_the_chain_is_not_reported_as_good():
+    target = bf.DoubleWell(8, 6.0)
+    x = jax.vmap(lambda k: target.sample_and_log_prob(k)[0])(jax.random.split(jax.random.key(1), 4000))
+    right = np.asarray(x)[np.asarray(x).mean(axis=1) > 0]
+    report = evaluate(still_run(target, Gaussian(right.mean(axis=0), np.cov(right.T))))
+    assert not report.verdict.trustworthy
+    assert any("not covered" in warning for warning in report.verdict.warnings)
+
+
+def test_wide_base_is_distrusted_for_its_weights():
+    report = evaluate(still_run(bf.mixture_4(), Gaussian(np.zeros(2), 1e6)))
+    assert not report.verdict.trustworthy
+    assert not report.estimates["log_z"].ok
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "reverse-kl", "optimizer": "adam", "learning_rate": 1e-3, "clip_norm": 1.0},
+        {"interpolation": "linear"},
+        {"interpolation": "trigonometric", "pilot_fraction": 0.0, "warmup_fraction": 0.0},
+        {
+            "interpolation": "diffusion",
+            "base": "gaussian",
+            "base_std": 2.0,
+            "points_per_step": 0,
+            "warmup_fraction": 0.0,
+        },
+        {"base": "generalized-gaussian", "base_scale": 4.0, "penalty": "log1p", "jitter": False},
+    ],
+    ids=lambda changes: next(iter(changes.values())),
+)
+def test_every_setting_trains(changes):
+    config = dataclasses.replace(TINY, num_steps=20, num_intervals=4, batch_size=64, num_eval_samples=1000, **changes)
+    run = bf.fit(bf.mixture_2(), config=config)
+    assert np.isfinite([row["loss"] for row in run.history]).all()
+    assert np.isfinite(np.asarray(run.samples.x)).all()
+
+
+def test_paper_preset_is_the_papers():
+    chain, far = presets.paper("double-well", 64), presets.paper("mixture-2")
+    assert (chain.num_steps, chain.width, chain.depth, chain.base_power) == (250_000, 128, 3, 4.0)
+    assert (far.num_steps, far.width, far.depth, far.base_std) == (10_000, 64, 2, 2.0)
+    for config in (chain, far):
+        assert (config.num_intervals, config.train_solver, config.batch_size) == (50, "rk4", 256)
+        assert (config.optimizer, config.learning_rate, config.penalty) == ("adam", 3e-3, "abs+square")
+        assert not config.jitter and config.points_per_step == 0 and config.pilot_fraction == 0
+    small = dataclasses.replace(far, num_steps=2)
+    run = bf.fit(bf.mixture_2(), config=small, name="mixture-2")
+    assert len(run.history) == 1 and run.pilot.clock.rate == 0
+
+
+def test_training_that_diverges_says_so():
+    config = dataclasses.replace(TINY, num_steps=400, learning_rate=1e30, optimizer="adam")
+    with pytest.raises(bf.errors.TrainingError, match="learning rate"):
+        bf.fit(correlated_gaussian(), config=config)
+
+
+def test_unusable_targets_are_refused_with_a_sentence():
+    with pytest.raises(bf.InputError, match="Energy"):
+        bf.fit(lambda x: 0.5 * jnp.sum(x**2))
+    with pytest.raises(bf.InputError):
+        bf.fit(bf.Energy(lambda x: jnp.nan * jnp.sum(x), 2), config=TINY)
+    with pytest.raises(bf.InputError, match="preset"):
+        bf.fit(correlated_gaussian(), preset="fast")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mixture-2", "mixture-4", "chain"])
+def test_default_preset_reaches_what_is_promised(name):
+    target = {"mixture-2": bf.mixture_2, "mixture-4": bf.mixture_4, "chain": bf.DoubleWell}[name]()
+    report = bf.fit(target, seed=0).report()
+    assert report.verdict.trustworthy, report.verdict.warnings
+    assert report.estimates["reverse_ess"].value >= 0.98
+    assert report.estimates["forward_ess"].value >= 0.98
+    log_z = report.estimates["log_z"]
+    assert abs(log_z.value - float(target.log_z)) < min(0.005, 4 * log_z.stderr)
