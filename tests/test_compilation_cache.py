@@ -10,10 +10,13 @@ from boltzflow.compilation_cache import cache_folder, use_compilation_cache
 
 @pytest.fixture
 def configured(monkeypatch):
-    """What was set in JAX's configuration, without setting it."""
-    found = {}
-    monkeypatch.setattr(jax.config, "update", found.__setitem__)
-    return found
+    """What was set in JAX's configuration, without setting it; the tests' own cache is put aside meanwhile."""
+    before, found = jax.config.values["jax_compilation_cache_dir"], {}
+    jax.config.update("jax_compilation_cache_dir", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.config, "update", found.__setitem__)
+        yield found
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):

@@ -126,8 +126,8 @@ def _notes(f: Findings):
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
     if f.nonfinite_share > _MAX_NONFINITE_SHARE:
         yield (
-            f"{f.nonfinite_share:.1%} of the pilot's energies were not finite (NaN, or beyond single precision); it did "
-            "not move to such points."
+            f"{f.nonfinite_share:.1%} of the pilot's energies were not finite (NaN, or beyond single precision); it "
+            "did not move to such points."
         )
 
 

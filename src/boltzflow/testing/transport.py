@@ -25,10 +25,10 @@ def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
 
     Networks that start at zero, as ours do, keep every contract trivially; these do not.
     """
-    rng = np.random.default_rng(np.ravel(jax.random.key_data(key)))  # no compilation for each shape
+    rng = _generator(key)
 
     def move(leaf):
-        return leaf + jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+        return jnp.asarray(np.asarray(leaf) + scale * rng.standard_normal(leaf.shape), leaf.dtype)
 
     trained, fixed = eqx.partition(tree, trainable(tree))
     return eqx.combine(jax.tree.map(move, trained), fixed)
@@ -47,19 +47,25 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     """
     name = type(interpolation).__name__
     _check_frozen_ends(name, interpolation)
-    noise_key, point_key, time_key, direction_key = jax.random.split(key, 4)
-    interpolation = randomize(interpolation, noise_key)
-    x, _ = jax.jit(jax.vmap(interpolation.base.sample_and_log_prob))(jax.random.split(point_key, _NUM_POINTS))
+    interpolation, rng = randomize(interpolation, key), _generator(key)
+    sample = eqx.filter_jit(lambda base, keys: jax.vmap(base.sample_and_log_prob)(keys)[0])
+    x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
-    t = jax.random.uniform(time_key, (_NUM_POINTS,), x.dtype).at[0].set(0).at[1].set(1)
-    points = jnp.concatenate([t[:, None], x], axis=1)
-    check_scalar_function(
-        f"{name}.energy", interpolation, lambda i, tx: i.energy(tx[0], tx[1:]), points, point="(t, x)"
-    )
-    direction = jax.random.normal(direction_key, points.shape, points.dtype)
-    # Inward in time, so that the path is never asked for outside of [0, 1].
-    direction = direction.at[:, 0].set(jnp.where(t < 0.5, 1.0, -1.0))
+    points = np.concatenate([_times(rng)[:, None], x], axis=1, dtype=x.dtype)
+    check_scalar_function(f"{name}.energy", interpolation, _at, jnp.asarray(points), point="(t, x)")
+    direction = rng.standard_normal(points.shape).astype(x.dtype)
+    direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is never asked for outside of [0, 1]
     _check_derivatives(name, interpolation, points, direction)
+
+
+def _generator(key: PRNGKeyArray) -> np.random.Generator:
+    """NumPy's generator, seeded with `key`: its numbers cost no compilation for each shape."""
+    return np.random.default_rng(np.ravel(jax.random.key_data(key)))
+
+
+def _times(rng: np.random.Generator) -> np.ndarray:
+    """Times in [0, 1], the first two of them its ends."""
+    return np.concatenate([[0.0, 1.0], rng.uniform(size=_NUM_POINTS - 2)])
 
 
 def _check_frozen_ends(name: str, interpolation: AbstractInterpolation) -> None:
@@ -71,17 +77,15 @@ def _check_frozen_ends(name: str, interpolation: AbstractInterpolation) -> None:
         )
 
 
-def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[Array, "n dim"]) -> None:
+def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[np.ndarray, "n dim"]) -> None:
+    path, alone = (lambda module, t, point: module.energy(t, point)), (lambda module, point: module.energy(point))
+    compiled_path, compiled_alone = eqx.filter_jit(path), eqx.filter_jit(alone)
     for time, end in ((0.0, "base"), (1.0, "target")):
         t, density = jnp.asarray(time, x.dtype), getattr(interpolation, end)
-        compiled = (
-            eqx.filter_jit(lambda i, t, point: i.energy(t, point)),
-            eqx.filter_jit(lambda d, point: d.energy(point)),
-        )
-        for point in x[:3]:
+        for point in map(jnp.asarray, x[:3]):
             pairs = {
-                "": (interpolation.energy(t, point), density.energy(point)),
-                " under jax.jit": (compiled[0](interpolation, t, point), compiled[1](density, point)),
+                "": (path(interpolation, t, point), alone(density, point)),
+                " under jax.jit": (compiled_path(interpolation, t, point), compiled_alone(density, point)),
             }
             for how, (got, wanted) in pairs.items():
                 expect(
@@ -94,8 +98,8 @@ def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[Array,
 def _check_derivatives(
     name: str,
     interpolation: AbstractInterpolation,
-    points: Float[Array, "n dim+1"],
-    direction: Float[Array, "n dim+1"],
+    points: Float[np.ndarray, "n dim+1"],
+    direction: Float[np.ndarray, "n dim+1"],
 ) -> None:
     """`derivatives` along `direction` against one-sided differences of second order.
 
@@ -119,7 +123,10 @@ def _check_derivatives(
 
 
 def _slopes(
-    name: str, interpolation: AbstractInterpolation, points: Float[Array, "n dim+1"], direction: Float[Array, "n dim+1"]
+    name: str,
+    interpolation: AbstractInterpolation,
+    points: Float[np.ndarray, "n dim+1"],
+    direction: Float[np.ndarray, "n dim+1"],
 ) -> tuple[np.ndarray, list[tuple[float, np.ndarray, np.ndarray]], np.ndarray]:
     """The slopes by `derivatives`; for two steps the slopes by differences, fine and coarse; the size of the energy."""
 
@@ -161,14 +168,12 @@ def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: 
     """
     name = type(field).__name__
     expect(isinstance(field.dim, int) and field.dim > 0, f"{name}.dim must be a positive int, got {field.dim!r}")
-    noise_key, point_key, time_key = jax.random.split(key, 3)
-    field = randomize(field, noise_key)
-    x = scale * jax.random.normal(point_key, (_NUM_POINTS, field.dim))
-    t = jax.random.uniform(time_key, (_NUM_POINTS,), x.dtype).at[0].set(0).at[1].set(1)
-    _check_outputs(name, field, t, x)
+    field, rng = randomize(field, key), _generator(key)
+    t, x = _times(rng), scale * rng.standard_normal((_NUM_POINTS, field.dim))
+    _check_outputs(name, field, jnp.asarray(t, float), jnp.asarray(x, float))
     with jax.enable_x64(True):
         trained, fixed = eqx.partition(field, trainable(field))
-        double = eqx.combine(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), trained), fixed)
+        double = eqx.combine(jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), trained), fixed)
         _check_divergence(name, double, jnp.asarray(t, jnp.float64), jnp.asarray(x, jnp.float64))
 
 
@@ -178,15 +183,16 @@ def _check_outputs(name: str, field: AbstractVectorField, t: Float[Array, " n"],
     def fn(module, time, point):
         return module.velocity_and_divergence(time, point)
 
-    compiled, eager = eqx.filter_jit(fn), fn(field, t[0], x[0])
-    alone = [compiled(field, *pair) for pair in zip(t, x, strict=True)]
+    pairs = [(jnp.asarray(time), jnp.asarray(point)) for time, point in zip(np.asarray(t), np.asarray(x), strict=True)]
+    compiled, eager = eqx.filter_jit(fn), fn(field, *pairs[0])
+    alone = [compiled(field, *pair) for pair in pairs]
     batched = eqx.filter_jit(jax.vmap(fn, (None, 0, 0)))(field, t, x)
     for part, (word, shape) in enumerate((("velocity", (field.dim,)), ("divergence", ()))):
-        what, batch, first = f"the {word} of {name}", batched[part], eager[part]
+        what, batch, first = f"the {word} of {name}", np.asarray(batched[part]), eager[part]
         expect(first.shape == shape, f"{what} must have shape {shape}, got {first.shape}")
         expect(first.dtype == x.dtype, f"{what} must keep the type of x, {x.dtype}, got {first.dtype}")
-        expect(jnp.all(jnp.isfinite(batch)), f"{what} is not finite near the origin: {batch}")
-        values, size = jnp.stack([pair[part] for pair in alone]), jnp.max(jnp.abs(batch))
+        expect(np.all(np.isfinite(batch)), f"{what} is not finite near the origin: {batch}")
+        values, size = np.stack([pair[part] for pair in alone]), np.max(np.abs(batch))
         expect_close(f"{what} with and without jax.vmap", batch[0], first, size)
         expect_close(f"{what} with and without jax.jit", values[0], first, size)
         expect_close(f"{what} with jax.vmap and with jax.jit", batch, values, size)
@@ -226,16 +232,14 @@ def check_penalty(penalty: Callable[[Any], Any]) -> None:
     It is elementwise, finite with a finite gradient from r = 0 to 10⁶, even in r, smallest at 0, never decreases with
     |r|, and is not constant. Raises `AssertionError`.
     """
-    r = jnp.concatenate([jnp.zeros(1), jnp.logspace(-6, 6, 97)])
-    values, mirrored = penalty(r), penalty(-r)
-    expect(values.shape == r.shape, f"a penalty must be elementwise: shape {r.shape} gave {values.shape}")
-    expect(jnp.all(jnp.isfinite(values)), f"a penalty must be finite, got {values[~jnp.isfinite(values)]}")
-    expect(jnp.array_equal(values, mirrored), "a penalty must be even in r")
-    expect(jnp.all(jnp.diff(values) >= 0), "a penalty must not decrease with |r|")
+    r = np.append(0.0, np.logspace(-6, 6, 97))
+    both = jnp.asarray(np.append(r, -r), float)
+    values = np.asarray(penalty(both))
+    expect(values.shape == both.shape, f"a penalty must be elementwise: shape {both.shape} gave {values.shape}")
+    expect(np.all(np.isfinite(values)), f"a penalty must be finite, got {values[~np.isfinite(values)]}")
+    values, mirrored = np.split(values, 2)
+    expect(np.array_equal(values, mirrored), "a penalty must be even in r")
+    expect(np.all(np.diff(values) >= 0), "a penalty must not decrease with |r|")
     expect(values[-1] > values[0], "a penalty must be larger far from r = 0 than there")
-    both = jnp.concatenate([r, -r])
-    slope = jax.vmap(jax.grad(lambda one: penalty(one)))(both)
-    expect(
-        jnp.all(jnp.isfinite(slope)),
-        f"the gradient of a penalty must be finite, not so at {both[~jnp.isfinite(slope)]}",
-    )
+    finite = np.isfinite(jax.jit(jax.vmap(jax.grad(lambda one: penalty(one))))(both))
+    expect(np.all(finite), f"the gradient of a penalty must be finite, not so at {both[~finite]}")
