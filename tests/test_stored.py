@@ -14,7 +14,7 @@ ENERGY = "def energy(x):\n    return (x**2).sum()\n"
 def loaded(monkeypatch):
     """The targets that runs were loaded on."""
     targets = []
-    monkeypatch.setattr(run, "load", lambda folder, target: targets.append(target))
+    monkeypatch.setattr(run, "load", lambda folder, target, parts: targets.append(target))
     return targets
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"targets", "bases", "interpolations", "vector_fields"},
     {"continuity", "flow"},
     {"losses", "correction", "presets", "testing", "check_target"},
-    {"pilot", "training", "checkpoint", "mode_probe"},
+    {"pilot", "assembly", "training", "checkpoint", "mode_probe"},
     {"templates", "report", "plotting", "figures", "verdict", "evaluation", "run"},
     {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
     {"cli", "paper", "__main__"},

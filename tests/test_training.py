@@ -17,7 +17,7 @@ from boltzflow.interpolations import Linear
 from boltzflow.pilot import fly_pilot
 from boltzflow.run import Run
 from boltzflow.training import Trained
-from boltzflow.vector_fields import TimeMixture
+from boltzflow.vector_fields import AbstractVectorField, TimeMixture
 
 TINY = dataclasses.replace(presets.default(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
 
@@ -78,6 +78,34 @@ def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
     (tmp_path / "checkpoint" / "arrays.npz").write_bytes(b"PK not a zip file")
     with pytest.raises(bf.InputError, match="damaged"):
         bf.run.load(tmp_path, correlated_gaussian())
+
+
+class Shear(AbstractVectorField):
+    """A field of one's own: V(x) = A x with A strictly upper triangular."""
+
+    slope: jax.Array
+    dim: int = eqx.field(static=True, default=2)
+
+    def velocity(self, t, x):
+        return jnp.array([self.slope * x[1], 0.0])
+
+    def velocity_and_divergence(self, t, x):
+        return self.velocity(t, x), jnp.zeros(())
+
+
+def test_parts_of_ones_own_are_trained_saved_and_asked_for(tmp_path):
+    parts = bf.Parts(
+        base=Gaussian(np.array([1.0, -2.0]), np.array([4.0, 1.0])),
+        make_field=lambda base, key: Shear(jnp.zeros(())),
+        make_interpolation=lambda base, target, key: Linear(base, target),
+    )
+    run = bf.fit(correlated_gaussian(), config=dataclasses.replace(TINY, num_steps=20), parts=parts)
+    assert float(run.flow.field.slope) != 0 and run.flow.base.scale.shape == (2,)
+    run.save(tmp_path)
+    with pytest.raises(bf.InputError, match="parts of its own"):
+        bf.load(tmp_path, correlated_gaussian())
+    loaded = bf.load(tmp_path, correlated_gaussian(), parts)
+    assert float(loaded.flow.field.slope) == float(run.flow.field.slope)
 
 
 def still_run(target, base, num_eval_samples=8192):

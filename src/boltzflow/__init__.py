@@ -4,6 +4,7 @@ run = boltzflow.fit(boltzflow.Energy(energy, dim=8))
 print(run.log_z())
 """
 
+from boltzflow.assembly import Parts
 from boltzflow.densities import AbstractDensity, AbstractDistribution
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.estimators import Estimate
@@ -26,6 +27,7 @@ __all__ = [
     "Flow",
     "GaussianMixture",
     "InputError",
+    "Parts",
     "Progress",
     "Report",
     "Run",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .assembly import NO_PARTS, Parts, build_transport, choose_base
 from .bases import Gaussian
 from .continuity import trainable
 from .densities import AbstractDensity
@@ -18,7 +19,7 @@ from .errors import InputError
 from .interpolations import Clock
 from .pilot import Pilot
 from .presets import Config
-from .training import Trained, build_transport, choose_base
+from .training import Trained
 
 FORMAT = 1
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
@@ -44,9 +45,13 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     _replace(folder / "record.json", lambda file: file.write(text.encode()))
 
 
-def load(folder: Path, target: AbstractDensity) -> tuple[Trained, dict[str, Any]]:
-    """What `save` wrote, for the same target. Raises `InputError` where it cannot be read or does not fit."""
+def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tuple[Trained, dict[str, Any]]:
+    """What `save` wrote, for the same target and parts. Raises `InputError` where it cannot be read or does not fit."""
     record = read_record(folder)
+    if record.get("parts", []) != parts.names():
+        raise InputError(
+            f"The run was trained with parts of its own ({', '.join(record['parts'])}): give the same to load."
+        )
     try:
         with np.load(folder / "arrays.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -55,9 +60,9 @@ def load(folder: Path, target: AbstractDensity) -> tuple[Trained, dict[str, Any]
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config, numbers = Config(**record["config"]), dict(record["pilot"])
-    base = choose_base(config, target.dim) or Gaussian(arrays["base.mean"], scale_tril=arrays["base.scale"])
+    base = choose_base(config, parts, target.dim) or Gaussian(arrays["base.mean"], scale_tril=arrays["base.scale"])
     clock = Clock(numbers.pop("clock_rate"))
-    transport = build_transport(config, base, target, clock, jax.random.key(0))
+    transport = build_transport(config, parts, base, target, clock, jax.random.key(0))
     params, frozen = eqx.partition(transport, trainable(transport))
     try:
         params = jax.tree_util.tree_map_with_path(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from . import checkpoint, estimators
+from .assembly import NO_PARTS, Parts, make_flow
 from .batches import map_points, sample_batch
 from .densities import AbstractDensity
 from .errors import InputError
@@ -23,7 +24,7 @@ from .pilot import Pilot
 from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
-from .training import Progress, Trained, make_flow, train
+from .training import Progress, Trained, train
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Run:
     trained: Trained
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    parts: Parts = NO_PARTS
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -106,7 +108,7 @@ class Run:
     def save(self, folder: str | Path) -> None:
         """Write `folder`/checkpoint: what `load` needs to sample and report again. Nothing in it is code."""
         record = {"seed": self.seed, "name": self.name, "options": self.options, "config": asdict(self.config)}
-        record |= {"history": self.history, "cost": self.trained.cost}
+        record |= {"parts": self.parts.names(), "history": self.history, "cost": self.trained.cost}
         checkpoint.save(Path(folder) / "checkpoint", self.trained, json.loads(json.dumps(record)))
 
 
@@ -119,10 +121,12 @@ def fit(
     name: str = "",
     options: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    parts: Parts = NO_PARTS,
 ) -> Run:
     """Learn a flow to `target`: `boltzflow.fit(target).log_z()` is an answer, with no number that must be tuned.
 
-    The same seed gives the same numbers on the same machine. `config` overrides `preset`. Raises `InputError` for a
+    The same seed gives the same numbers on the same machine. `config` overrides `preset`; `parts`
+    are a base, path or field of your own. Raises `InputError` for a
     target or preset that cannot be used and `TrainingError` when training diverges.
     """
     if not isinstance(target, AbstractDensity):
@@ -133,15 +137,15 @@ def fit(
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     config = config or make_preset(preset, name, target.dim)
     validate_config(config)
-    trained = train(target, config, jax.random.key(seed), on_progress)
-    return Run(target, config, seed, trained, name or type(target).__name__, dict(options or {}))
+    trained = train(target, config, jax.random.key(seed), on_progress, parts)
+    return Run(target, config, seed, trained, name or type(target).__name__, dict(options or {}), parts)
 
 
-def load(folder: str | Path, target: AbstractDensity) -> Run:
-    """The run that was saved in `folder`, on the same target.
+def load(folder: str | Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> Run:
+    """The run that was saved in `folder`, on the same target and with the same parts.
 
     Raises `InputError` where the folder holds no run, or one of another dimension.
     """
-    trained, record = checkpoint.load(Path(folder) / "checkpoint", target)
+    trained, record = checkpoint.load(Path(folder) / "checkpoint", target, parts)
     config = Config(**record["config"])
-    return Run(target, config, record["seed"], trained, record["name"], record["options"])
+    return Run(target, config, record["seed"], trained, record["name"], record["options"], parts)

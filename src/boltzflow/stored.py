@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from boltzflow import checkpoint, run
+from boltzflow.assembly import NO_PARTS, Parts
 from boltzflow.densities import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.load_target import reload_target
@@ -11,17 +12,17 @@ from boltzflow.run_folder import CHECKPOINT, CONFIG, read_record
 from boltzflow.targets import SHIPPED, make_target
 
 
-def load(directory: str | Path, target: AbstractDensity | None = None) -> Run:
+def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
     """The run in a folder that `boltzflow run` or `Run.save` wrote.
 
-    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give
-    `target` for a run on a density that only Python knew. Raises `InputError` where the folder holds no finished run,
-    or its target cannot be had.
+    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give the
+    `target` of a run on a density that only Python knew, and the `parts` that were one's own. Raises `InputError`
+    where the folder holds no finished run, or its target cannot be had.
     """
     directory = Path(directory)
     if target is None:
         target = _recorded_target(directory)
-    return run.load(directory, target)
+    return run.load(directory, target, parts)
 
 
 def _recorded_target(directory: Path) -> AbstractDensity:

@@ -11,19 +11,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .bases import Gaussian, GeneralizedGaussian
+from .assembly import NO_PARTS, Parts, build_transport, choose_base, make_flow, make_optimizer
+from .bases import Gaussian
 from .compilation import Stopwatch
-from .continuity import LogZRate, Transport, trainable
-from .densities import AbstractDensity, AbstractDistribution
+from .continuity import Transport, trainable
+from .densities import AbstractDensity
 from .errors import TrainingError
 from .flow import Flow
-from .interpolations import AbstractInterpolation, Clock, Diffusion, Linear, Trainable, Trigonometric
 from .losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
-from .networks import Whitening
 from .pilot import Pilot, fly_pilot
 from .presets import Config
 from .targets import check_energy
-from .vector_fields import TimeMixture
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5
@@ -62,58 +60,12 @@ class TrainState(eqx.Module):
     num_skipped: Int[Array, ""]
 
 
-def choose_base(config: Config, dim: int) -> AbstractDistribution | None:
-    """The base that the configuration names; None where the pilot is to fit it."""
-    if config.base == "gaussian":
-        return Gaussian(jnp.zeros(dim), config.base_std**2)
-    if config.base == "generalized-gaussian":
-        return GeneralizedGaussian(dim, config.base_scale, config.base_power)
-    return None
-
-
-def build_transport(
-    config: Config, base: AbstractDistribution, target: AbstractDensity, clock: Clock, key: PRNGKeyArray
-) -> Transport:
-    """Field, path and rate as the configuration describes them; a fitted base also whitens what the networks see."""
-    whitening = (
-        Whitening(jnp.asarray(base.mean), jnp.asarray(base.scale))
-        if config.base == "pilot" and isinstance(base, Gaussian)
-        else None
-    )
-    sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
-    keys = jax.random.split(key, 3)
-    path: AbstractInterpolation
-    match config.interpolation:
-        case "linear":
-            path = Linear(base, target, clock)
-        case "trigonometric":
-            path = Trigonometric(base, target)
-        case "diffusion":
-            path = Diffusion(base, target)
-        case _:
-            path = Trainable(base, target, whitening=whitening, clock=clock, key=keys[0], **sizes)
-    velocity_field = TimeMixture(target.dim, whitening=whitening, key=keys[1], **sizes)
-    return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=keys[2]))
-
-
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Muon or Adam with a cosine schedule to zero, after clipping if the configuration asks for it."""
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
-    optimizer = optax.contrib.muon(schedule) if config.optimizer == "muon" else optax.adam(schedule)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
-
-
-def make_flow(config: Config, transport: Transport) -> Flow:
-    """The sampler of a transport."""
-    base, velocity_field = transport.interpolation.base, transport.field
-    return Flow(base, velocity_field, solver=config.sample_solver, num_steps=config.sample_steps)
-
-
 def train(
     target: AbstractDensity,
     config: Config,
     key: PRNGKeyArray,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    parts: Parts = NO_PARTS,
 ) -> Trained:
     """Fly the pilot, then take `config.num_steps` optimizer steps.
 
@@ -126,12 +78,12 @@ def train(
 
     pilot_key, network_key, train_key, ess_key = jax.random.split(key, 4)
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
-    base = choose_base(config, target.dim)
+    base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
     check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(jax.random.split(pilot_key, 64)))
     start = time.perf_counter()
     pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
-    transport = build_transport(config, pilot.base, target, pilot.clock, network_key)
+    transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key)
     params, frozen = eqx.partition(transport, trainable(transport))
     opt_state = make_optimizer(config).init(params)
     state = TrainState(params, opt_state, train_key, jnp.zeros((), int), jnp.zeros((), int))

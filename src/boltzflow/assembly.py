@@ -1,0 +1,89 @@
+"""From a configuration to the objects of a run: base, path, field, rate, optimizer and sampler."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PRNGKeyArray
+
+from .bases import Gaussian, GeneralizedGaussian
+from .continuity import LogZRate, Transport
+from .densities import AbstractDensity, AbstractDistribution
+from .flow import Flow
+from .interpolations import AbstractInterpolation, Clock, Diffusion, Linear, Trainable, Trigonometric
+from .networks import Whitening
+from .presets import Config
+from .vector_fields import AbstractVectorField, TimeMixture
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of your own, each used in place of the one that the configuration names.
+
+    `base`: a distribution; `make_interpolation(base, target, key)`: a path of energies, its arrays are trained;
+    `make_field(base, key)`: a velocity field. Nothing needs to be registered.
+    """
+
+    base: AbstractDistribution | None = None
+    make_interpolation: (
+        Callable[[AbstractDistribution, AbstractDensity, PRNGKeyArray], AbstractInterpolation] | None
+    ) = None
+    make_field: Callable[[AbstractDistribution, PRNGKeyArray], AbstractVectorField] | None = None
+
+    def names(self) -> list[str]:
+        """Which parts are one's own."""
+        return [name for name, part in vars(self).items() if part is not None]
+
+
+NO_PARTS = Parts()
+
+
+def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution | None:
+    """The base that the parts give or the configuration names; None where the pilot is to fit it."""
+    if parts.base is not None:
+        return parts.base
+    if config.base == "gaussian":
+        return Gaussian(jnp.zeros(dim), config.base_std**2)
+    if config.base == "generalized-gaussian":
+        return GeneralizedGaussian(dim, config.base_scale, config.base_power)
+    return None
+
+
+def build_transport(
+    config: Config, parts: Parts, base: AbstractDistribution, target: AbstractDensity, clock: Clock, key: PRNGKeyArray
+) -> Transport:
+    """Field, path and rate, untrained; a Gaussian base that was fitted also whitens what the networks see."""
+    whitening = None
+    if config.base == "pilot" and parts.base is None and isinstance(base, Gaussian):
+        whitening = Whitening(jnp.asarray(base.mean), jnp.asarray(base.scale))
+    sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
+    path_key, field_key, rate_key = jax.random.split(key, 3)
+    path: AbstractInterpolation
+    if parts.make_interpolation is not None:
+        path = parts.make_interpolation(base, target, path_key)
+    elif config.interpolation == "trainable":
+        path = Trainable(base, target, whitening=whitening, clock=clock, key=path_key, **sizes)
+    elif config.interpolation == "linear":
+        path = Linear(base, target, clock)
+    else:
+        path = {"trigonometric": Trigonometric, "diffusion": Diffusion}[config.interpolation](base, target)
+    if parts.make_field is not None:
+        velocity_field = parts.make_field(base, field_key)
+    else:
+        velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
+    return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Muon or Adam with a cosine schedule to zero, after clipping if the configuration asks for it."""
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    optimizer = optax.contrib.muon(schedule) if config.optimizer == "muon" else optax.adam(schedule)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
+
+
+def make_flow(config: Config, transport: Transport) -> Flow:
+    """The sampler of a transport."""
+    base, velocity_field = transport.interpolation.base, transport.field
+    return Flow(base, velocity_field, solver=config.sample_solver, num_steps=config.sample_steps)
