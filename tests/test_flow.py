@@ -99,7 +99,7 @@ def test_log_prob_of_a_sample_is_the_one_that_came_with_it(base, key):
 def test_flow_keeps_the_contract_of_a_distribution(key):
     """Among others: it integrates to one, its samples belong to it, and the round trip holds in single precision."""
     pair = make_pair(1)
-    flow = Flow(Gaussian(np.zeros(1), pair.base_variance), ExactField(pair, error=0.7), num_steps=8)
+    flow = Flow(Gaussian(np.zeros(1), pair.base_variance), ExactField(pair, error=0.4), num_steps=16)
     check_distribution(flow, key, num_samples=2048, num_sigma=SIGMAS)
 
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from boltzflow.bases import Gaussian, GeneralizedGaussian
-from boltzflow.densities import GaussianMixtureLike
-from boltzflow.errors import InputError
 from boltzflow.interpolations import (
     AbstractInterpolation,
     Clock,
@@ -29,7 +27,6 @@ CHAIN, CHAIN_BASE = DoubleWell(4, 1.5), GeneralizedGaussian(4, 1.0, 4.0)
 FULL = GaussianMixture(
     [0.25, 0.75], [[0.0, 1.0], [3.0, -1.0]], np.array([[[1.0, 0.4], [0.4, 0.5]], [[0.1, 0.0], [0.0, 3.0]]])
 )
-DIAGONAL = GaussianMixture([0.2, 0.3, 0.5], 3 * np.eye(3), [[0.1, 1.0, 2.0], [1.0, 1.0, 1.0], [3.0, 0.3, 0.3]])
 
 
 @pytest.fixture
@@ -112,83 +109,6 @@ def test_clock_is_fitted_to_temperatures_of_equal_cost():
     betas = np.append(np.asarray(Clock(4.0)(jnp.asarray(times))), 1.0)
     assert fit_clock(betas).rate == pytest.approx(4.0, abs=0.11)
     assert fit_clock(np.append(times, 1.0)).rate == pytest.approx(0.0, abs=0.11)
-
-
-# --- diffusion -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", [FULL, DIAGONAL], ids=["full", "diagonal"])
-def test_diffusion_is_the_mixture_of_stretched_and_widened_components(target, key):
-    """Eq. (19) at paper-time t = s²: the mixture of means √t μ and covariances t Σ + (1 - t) σ² I."""
-    variance, dim = 1.7, target.dim
-    covariances = target.covariances if target.covariances.ndim == 3 else [np.diag(c) for c in target.covariances]
-    with jax.enable_x64(True):
-        base = Gaussian(np.zeros(dim), variance)
-        x = 3 * jax.random.normal(key, (16, dim))
-        energy = jax.jit(jax.vmap(Diffusion(base, target).energy, (None, 0)))
-        energy_of = eqx.filter_jit(lambda mixture, x: jax.vmap(mixture.energy)(x))
-        for s in (0.0, 0.01, 0.3, 0.9, 1.0):
-            at_s = np.stack([s**2 * c + (1 - s**2) * variance * np.eye(dim) for c in covariances])
-            exact = np.asarray(energy_of(GaussianMixture(target.weights, s * target.means, at_s), x))
-            np.testing.assert_allclose(energy(s, x), exact - (1 - s) * np.asarray(base.log_z), rtol=1e-12, atol=1e-12)
-
-
-def test_diffusion_has_the_rate_it_states():
-    """Z_t by quadrature in one dimension; C_t = log Z_1 - log Z_0 at every t."""
-    with jax.enable_x64(True):
-        base, target = Gaussian(np.zeros(1), 4.0), GaussianMixture([0.3, 0.7], [[-3.0], [2.0]], [0.2, 0.6])
-        path, x = Diffusion(base, target), jnp.linspace(-20, 20, 4001)[:, None]
-        energy = jax.jit(jax.vmap(jax.vmap(path.energy, (None, 0)), (0, None)))
-        t = np.linspace(0, 1, 5)
-        log_z = np.log(np.sum(np.exp(-energy(jnp.asarray(t), x)), axis=1) * 0.01)
-    np.testing.assert_allclose(log_z, base.log_z + t * path.log_z_rate, atol=1e-9)
-    assert path.log_z_rate == pytest.approx(-0.5 * np.log(2 * np.pi * 4.0), rel=1e-12)
-
-
-def test_diffusion_is_smooth_at_the_start_where_the_clock_of_the_paper_is_not():
-    path, x = Diffusion(Gaussian(np.zeros(2), 1.0), mixture_2()), jnp.asarray([1.0, -1.5])
-    t = jnp.asarray([0.0, 1e-6, 1e-3])
-    df_dt, _ = jax.jit(jax.vmap(path.derivatives, (0, None)))(t, x)
-    mean = mixture_2().weights @ mixture_2().means
-    # ∂_s f_0 = -x·⟨μ⟩/σ² + log Z_0; on the paper's clock it would be divided by 2√t: 500 times as large at 1e-6.
-    assert df_dt[0] == pytest.approx(float(-x @ mean + np.log(2 * np.pi)), rel=1e-5)
-    np.testing.assert_allclose(df_dt, df_dt[0], atol=0.1)
-
-
-def test_diffusion_is_stable_in_single_precision_far_from_every_mode():
-    path = Diffusion(Gaussian(np.zeros(2), 1.0), mixture_2())
-    both = jax.jit(jax.vmap(lambda t, x: (path.energy(t, x), *path.derivatives(t, x)), (None, 0)))
-    x = np.asarray([[300.0, -200.0], [1e4, 1e4]])
-    for t in (0.0, 0.5, 1.0):
-        single = both(np.float32(t), jnp.asarray(x, jnp.float32))
-        with jax.enable_x64(True):
-            double = both(t, x)
-        # The energy and its gradient; the time derivative too, up to the rounding of an energy that is 10⁵ and 10⁸.
-        np.testing.assert_allclose(single[0], double[0], rtol=1e-5)
-        np.testing.assert_allclose(single[2], double[2], rtol=1e-5)
-        assert np.all(np.isfinite(single[1])) and single[1][0] == pytest.approx(float(double[1][0]), rel=0.01)
-
-
-def test_mixtures_have_what_diffusion_asks_for():
-    assert isinstance(FULL, GaussianMixtureLike)
-    assert not isinstance(CHAIN, GaussianMixtureLike) and not isinstance(BASE, GaussianMixtureLike)
-
-
-@pytest.mark.parametrize(
-    "base, target, sentence",
-    [
-        (CHAIN_BASE, CHAIN, "Gaussian mixtures only, and DoubleWell is none; use the trainable interpolation"),
-        (Gaussian(np.zeros(3), 1.0), FULL, "the base has dimension 3 and the target 2"),
-        (BASE, FULL, "centered isotropic Gaussian, energy |x|²/2σ², and GeneralizedGaussian is none"),
-        (Gaussian([0.1, 0.0], 1.0), FULL, "centered isotropic Gaussian"),
-        (Gaussian(np.zeros(2), [1.0, 1.1]), FULL, "centered isotropic Gaussian"),
-        (Gaussian(np.zeros(2), [[1.0, 0.1], [0.1, 1.0]]), FULL, "use Gaussian(np.zeros(2), variance)"),
-    ],
-)
-def test_diffusion_refuses_what_it_is_not_known_for(base, target, sentence):
-    with pytest.raises(InputError) as error:
-        Diffusion(base, target)
-    assert sentence in str(error.value)
 
 
 # --- negative controls -----------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_divergence_is_exact_in_double_precision_with_weights_in_single(key):
     with jax.enable_x64(True):
         t, x = jnp.asarray(0.4), jax.random.normal(key, (3,))
         _, divergence = eqx.filter_jit(field.velocity_and_divergence)(t, x)
-        trace = np.trace(eqx.filter_jit(jax.jacfwd(field.velocity, argnums=1))(t, x))
+        trace = np.trace(eqx.filter_jit(lambda f, t, x: jax.jacfwd(f.velocity, argnums=1)(t, x))(field, t, x))
         assert divergence.dtype == jnp.float64 and float(divergence) == pytest.approx(float(trace), rel=1e-11)
 
 
@@ -106,7 +106,7 @@ def test_whitening_that_cannot_be_inverted_is_refused(scale, sentence):
 
 @pytest.mark.parametrize("num", [1, 2, 4, 7])
 def test_time_kernels_sum_to_one_and_take_turns(num):
-    kernels = jax.jit(jax.vmap(TimeKernels(num)))
+    kernels = jax.jit(jax.vmap(TimeKernels(num).__call__))
     weights = kernels(np.linspace(0, 1, 25))
     assert weights.shape == (25, num) and np.all(weights > 0)
     np.testing.assert_allclose(np.sum(weights, axis=1), 1.0, rtol=1e-6)
