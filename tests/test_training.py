@@ -193,6 +193,14 @@ def test_paper_preset_is_the_papers():
     assert len(run.history) == 1 and run.pilot.clock.rate == 0
 
 
+def test_settings_that_belong_together():
+    changed = presets.with_changes(presets.default(), {"loss": "reverse-kl", "num_steps": 7})
+    assert (changed.optimizer, changed.train_solver, changed.num_steps) == ("adam", "rk4", 7)
+    assert presets.with_changes(presets.paper(), {"loss": "reverse-kl"}).num_steps == 10_000
+    with pytest.raises(bf.InputError, match="centered Gaussian"):
+        presets.with_changes(presets.default(), {"interpolation": "diffusion"})
+
+
 def test_training_that_diverges_says_so():
     config = dataclasses.replace(TINY, num_steps=400, learning_rate=1e30, optimizer="adam")
     with pytest.raises(bf.errors.TrainingError, match="learning rate"):

@@ -13,7 +13,8 @@ class Flow(AbstractDistribution):
     """The distribution of x(1) where x(0) ~ base and dx/dt = V_t(x).
 
     log q(x(1)) = log p_0(x(0)) - ∫ ∇·V_t(x(t)) dt (Eq. 4), integrated together with x by a fixed-step Runge–Kutta
-    method. `solver` is a name in `boltzflow.integrate.SOLVERS`.
+    method. `solver` is a name in `boltzflow.integrate.SOLVERS`. As a density a flow is data, and its arrays are never
+    trained; a loss that trains one builds it from the field inside itself, as `losses.reverse_kl` is used.
     """
 
     base: AbstractDistribution

@@ -79,7 +79,8 @@ class MLP(eqx.Module):
         self.in_size = in_size
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return self.weights[-1] @ self._hidden(t, x)[-1][0] + self.biases[-1]
+        with _full_precision():
+            return self.weights[-1] @ self._hidden(t, x)[-1][0] + self.biases[-1]
 
     def value_and_divergence(
         self, t: Float[Array, ""], x: Float[Array, " in_size"]
@@ -90,7 +91,10 @@ class MLP(eqx.Module):
         and tr(W2 D1 W1) = Σ_j d1_j (W1 W2)_jj for one: the cost does not grow with the dimension. Deeper networks push
         the in_size tangent vectors forward.
         """
-        layers = self._hidden(t, x)
+        with _full_precision():
+            return self._value_and_trace(self._hidden(t, x), x)
+
+    def _value_and_trace(self, layers, x):
         # In the type of x before they are multiplied: weights in single precision do for points in double precision.
         w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
         w_out = jnp.asarray(self.weights[-1], x.dtype)
@@ -116,6 +120,11 @@ class MLP(eqx.Module):
             a = pre * s
             layers.append((a, s + a * (1 - s)))
         return layers
+
+
+def _full_precision():
+    """Matrix products in the precision of their arguments: TF32, a GPU's default, would drown a small residual."""
+    return jax.default_matmul_precision("highest")
 
 
 class TimeMixtureMLP(eqx.Module):

@@ -15,8 +15,8 @@ from boltzflow.targets import SHIPPED, make_target
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
     """The run in a folder that `boltzflow run` or `Run.save` wrote.
 
-    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give the
-    `target` of a run on a density that only Python knew, and the `parts` that were one's own. Raises `InputError`
+    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give
+    the `target` of a run on a density that only Python knew, and the `parts` that were one's own. Raises `InputError`
     where the folder holds no finished run, or its target cannot be had.
     """
     directory = Path(directory)
