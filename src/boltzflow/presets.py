@@ -122,7 +122,7 @@ _FRACTIONS = ("pilot_fraction", "warmup_fraction")
 _BASE_OF = {"base_std": "gaussian", "base_scale": "generalized-gaussian", "base_power": "generalized-gaussian"}
 
 
-_REVERSE_KL = {
+_REVERSE_KL: dict[str, Any] = {
     "optimizer": "adam", "learning_rate": 3e-3, "clip_norm": 1.0, "train_solver": "rk4", "num_intervals": 8,
     "num_steps": 1000,
 }  # fmt: skip
