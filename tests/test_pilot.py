@@ -86,3 +86,17 @@ def test_energy_that_falls_forever_is_refused_or_complained_of():
     except bf.InputError:
         return
     assert pilot.complaints
+
+
+def test_stopwatch_compiles_anew_for_another_function():
+    watch = Stopwatch()
+    one, seven = (bf.Energy(lambda x, c=c: c * jnp.sum(x**2), 2) for c in (1.0, 7.0))
+    values = [float(watch.run(lambda target, x: target.energy(x), t, jnp.ones(2))) for t in (one, seven)]
+    assert values == [2.0, 14.0]
+    seconds = watch.compile_seconds
+
+    def energy(target, x):
+        return target.energy(x)
+
+    assert [float(watch.run(energy, t, jnp.ones(2))) for t in (one, seven, one)] == [2.0, 14.0, 2.0]
+    assert watch.compile_seconds > seconds > 0

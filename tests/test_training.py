@@ -75,7 +75,8 @@ def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
     assert loaded.config == run.config and loaded.history == run.history
     with pytest.raises(bf.InputError, match="dimension"):
         bf.run.load(tmp_path, bf.DoubleWell(4))
-    (tmp_path / "checkpoint" / "arrays.npz").write_bytes(b"PK not a zip file")
+    arrays = tmp_path / "checkpoint" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-200])
     with pytest.raises(bf.InputError, match="damaged"):
         bf.run.load(tmp_path, correlated_gaussian())
 
@@ -108,10 +109,10 @@ def test_parts_of_ones_own_are_trained_saved_and_asked_for(tmp_path):
     assert float(loaded.flow.field.slope) == float(run.flow.field.slope)
 
 
-def still_run(target, base, num_eval_samples=8192):
+def still_run(target, base, num_eval_samples=8192, pilot_base=None):
     """A run whose flow is its base: the field is zero, as a flow that collapsed onto what `base` covers."""
     config = dataclasses.replace(TINY, base="gaussian", num_eval_samples=num_eval_samples, sample_steps=2)
-    pilot = fly_pilot(target, jax.random.key(0))
+    pilot = fly_pilot(target, jax.random.key(0), base=pilot_base)
     rate = LogZRate(width=4, depth=1, key=jax.random.key(0))
     field = TimeMixture(target.dim, num_networks=1, width=4, depth=1, key=jax.random.key(0))
     cost = {"train_seconds": 1.0, "compile_seconds": 1.0, "steps": 1.0, "gradient_evaluations": 1.0}
@@ -139,6 +140,17 @@ def test_collapsed_flow_is_not_reported_as_good(known):
     assert len(missing) == 3 and all("2" in w.split("%")[0] for w in missing)  # three regions of about a quarter each
     assert any("disagree" in w for w in report.verdict.warnings)
     assert ("forward_ess" in report.estimates) == known
+
+
+def test_mode_outside_a_base_of_ones_own_is_found_from_a_wide_one():
+    """From N(0, 1) even the pilot's second flight sees half of the target, and agrees with the flow."""
+    target = Hidden(bf.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [30.0, 0.0]], 1.0), 2)
+    base = Gaussian(np.zeros(2), 1.0)
+    run = still_run(target, base, pilot_base=base)
+    assert run.report().estimates["reverse_ess"].value > 0.999 and abs(run.pilot.log_z - np.log(0.5)) < 0.01
+    assert any("x = (30" in w or "x = (29.9" in w or "x = (30.0" in w for w in run.report().verdict.warnings)
+    assert not run.log_z().ok and "not covered" in run.log_z().reason
+    assert not run.expectation(lambda x: x[0]).ok
 
 
 def test_one_of_two_wells_of_the_chain_is_not_reported_as_good():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -74,6 +75,11 @@ def build_transport(
     else:
         velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
     return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))
+
+
+def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
+    """The transport with C_t starting from a constant: the pilot's log Z_1 - log Z_0, which may be in the thousands."""
+    return eqx.tree_at(lambda t: t.log_z_rate.mlp.biases[-1], transport, jnp.full((1,), mean_rate, jnp.float32))
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

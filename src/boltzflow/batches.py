@@ -31,6 +31,11 @@ def sample_batch(
     return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
 
 
+def purpose_key(seed: int, purpose: int) -> PRNGKeyArray:
+    """The key of one use of a run's seed after training, apart from all that training splits from it."""
+    return jax.random.fold_in(jax.random.key(seed), 2**31 + purpose)
+
+
 @eqx.filter_jit
 def _mapped(function, x):
     return jax.vmap(function)(x)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from .assembly import NO_PARTS, Parts, build_transport, choose_base
 from .bases import Gaussian
 from .continuity import trainable
+from .correction.annealed import spread
 from .densities import AbstractDensity
 from .errors import InputError
 from .interpolations import Clock
@@ -31,7 +33,8 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     pilot = trained.pilot
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    arrays["pilot.points"] = pilot.points[:_KEPT_POINTS]
+    arrays["pilot.points"] = spread(pilot.points, _KEPT_POINTS)
+    arrays["pilot.wide_points"] = spread(pilot.wide_points, _KEPT_POINTS)
     if isinstance(pilot.base, Gaussian):
         arrays |= {"base.mean": pilot.base.mean, "base.scale": pilot.base.scale}
     numbers = {"clock_rate": pilot.clock.rate, "complaints": list(pilot.complaints)}
@@ -55,8 +58,13 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     try:
         with np.load(folder / "arrays.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder / 'arrays.npz'} cannot be read ({error}): the checkpoint is damaged.") from None
+    needed = {"pilot.points", "pilot.wide_points"}
+    if not needed <= arrays.keys() or (
+        Config(**record["config"]).base == "pilot" and not parts.base and "base.mean" not in arrays
+    ):
+        raise InputError(f"{folder / 'arrays.npz'} lacks the pilot's arrays: the checkpoint is damaged.")
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config, numbers = Config(**record["config"]), dict(record["pilot"])
@@ -70,9 +78,9 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         )
     except KeyError as error:
         raise InputError(f"{folder / 'arrays.npz'} lacks {error}: the checkpoint is damaged.") from None
-    points = jnp.asarray(arrays["pilot.points"])
+    points, wide_points = jnp.asarray(arrays["pilot.points"]), jnp.asarray(arrays["pilot.wide_points"])
     numbers["complaints"] = tuple(numbers["complaints"])
-    pilot = Pilot(base, clock, points, jnp.ones(1), points[None], **numbers)
+    pilot = Pilot(base, clock, points, wide_points, jnp.ones(1), points[None], **numbers)
     return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"]), record
 
 

@@ -18,9 +18,12 @@ class Stopwatch:
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:
         """`function(*args, **static)` under jit, waited for; `static` are hashable Python values."""
         leaves, structure = jax.tree.flatten(eqx.filter(args, eqx.is_array))
+        # Functions and plain numbers in the arguments are part of the program that is compiled.
+        constants = tuple(jax.tree.leaves(eqx.filter(args, eqx.is_array, inverse=True)))
         signature = (
             function,
             structure,
+            constants,
             tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves),
             *sorted(static.items()),
         )

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import estimators
-from .batches import map_points, sample_batch
+from .batches import map_points, purpose_key, sample_batch
+from .correction.annealed import spread
 from .densities import AbstractDistribution, HasModes
 from .estimators import Estimate
 from .flow import with_resolution
-from .mode_probe import missing_regions
+from .mode_probe import Region, missing_regions
 from .report import Report, Verdict
 from .verdict import Findings, judge
 
@@ -45,13 +46,11 @@ def evaluate(run: "Run") -> Report:
         estimates |= _from_exact_samples(run, target)
     if isinstance(target, HasModes):
         estimates["hausdorff"] = estimators.hausdorff(np.asarray(target.modes), samples.x[:_NUM_HAUSDORFF])
-    probe = run.pilot.points[:_NUM_PROBE]
-    probe_log_weight = -np.asarray(map_points(target.energy, probe) + map_points(run.flow.log_prob, probe))
     findings = Findings(
         estimates=estimates,
         known=known,
         ess_count=estimates["reverse_ess"].value * len(log_weight),
-        regions=missing_regions(np.asarray(probe), probe_log_weight - estimates["log_z"].value),
+        regions=_uncovered(run, estimates["log_z"].value),
         pilot_complaints=run.pilot.complaints,
         skipped_share=run.trained.cost.get("skipped_steps", 0) / run.config.num_steps,
         sampled_exactly=isinstance(target, AbstractDistribution),
@@ -70,6 +69,16 @@ def evaluate(run: "Run") -> Report:
     )
 
 
+def _uncovered(run: "Run", log_z: float) -> list[Region]:
+    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one."""
+    found = []
+    for points in (run.pilot.points, run.pilot.wide_points):
+        probe = spread(points, _NUM_PROBE)
+        log_weight = -np.asarray(map_points(run.target.energy, probe) + map_points(run.flow.log_prob, probe))
+        found.append(missing_regions(np.asarray(probe), log_weight - log_z))
+    return max(found, key=lambda regions: sum(region.share for region in regions))
+
+
 def versions() -> dict[str, str]:
     """The versions that produced the numbers, and on what."""
     packages = {name: version(name) for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy")}
@@ -77,20 +86,24 @@ def versions() -> dict[str, str]:
 
 
 def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
+    solver_error, shift = _solver_error(run)
+    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(run.samples.energy)))
     importance = estimators.log_z_importance(log_weight)
+    # The error of sampling is not all of it: the solver's bias and rounding do not fall as samples grow.
+    importance = dataclasses.replace(importance, stderr=float(np.sqrt(importance.stderr**2 + shift**2 + rounding**2)))
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
         "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, len(run.pilot.points), "annealing, no flow"),
     }
     if run.config.loss == "continuity":
-        estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight)))
+        estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
     return estimates | {
         "reverse_ess": estimators.reverse_ess(log_weight),
         "reverse_kl": estimators.reverse_kl(log_weight),
         "pareto_k": estimators.pareto_k(log_weight),
         "largest_weight_share": estimators.largest_weight_share(log_weight),
-        "solver_error": _solver_error(run),
+        "solver_error": solver_error,
     }
 
 
@@ -103,9 +116,9 @@ def _log_z_rate(run: "Run", spread: float) -> Estimate:
     return Estimate(value, spread, 0, "integral of C_t")
 
 
-def _solver_error(run: "Run") -> Estimate:
-    """The mean |change of a sample's log-weight| when the solver takes twice as many steps from the same start."""
-    key = jax.random.key(run.seed)
+def _solver_error(run: "Run") -> tuple[Estimate, float]:
+    """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and that of log Z."""
+    key = purpose_key(run.seed, 3)
     fine = with_resolution(run.flow, 2 * run.flow.num_steps)
     coarse_weight, fine_weight = (
         -np.asarray(map_points(run.target.energy, x), np.float64) - np.asarray(log_prob, np.float64)
@@ -114,11 +127,16 @@ def _solver_error(run: "Run") -> Estimate:
     with np.errstate(invalid="ignore"):
         change = np.abs(fine_weight - coarse_weight)
     stderr = change.std(ddof=1) / np.sqrt(len(change))
-    return Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
+    finite = np.isfinite(coarse_weight) & np.isfinite(fine_weight)
+    shift = (
+        np.logaddexp.reduce(fine_weight[finite]) - np.logaddexp.reduce(coarse_weight[finite]) if finite.any() else 0.0
+    )
+    estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
+    return estimate, abs(float(shift))
 
 
 def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, Estimate]:
-    x, log_prob = sample_batch(target, jax.random.fold_in(jax.random.key(run.seed), 2), _NUM_FORWARD)
+    x, log_prob = sample_batch(target, purpose_key(run.seed, 2), _NUM_FORWARD)
     log_weight = np.asarray(log_prob + float(target.log_z) - map_points(run.flow.log_prob, x), np.float64)
     # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
     log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)
@@ -136,5 +154,5 @@ def _cost(run: "Run", seconds: float) -> dict[str, float]:
     forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
     cost = dict(run.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
-    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + len(run.pilot.points[:_NUM_PROBE])
+    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + 2 * _NUM_PROBE
     return cost

@@ -22,6 +22,7 @@ from .interpolations import Clock, fit_clock
 _NUM_PARTICLES = 4096
 _MAX_STEPS = 200
 _MAX_WIDENINGS = 8
+_MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
 _SAVED_NUMBERS = 2**24  # floats kept of the particles along the path: 64 MiB
 
 
@@ -29,7 +30,8 @@ _SAVED_NUMBERS = 2**24  # floats kept of the particles along the path: 64 MiB
 class Pilot:
     """The annealed sampler's findings.
 
-    `base` and `clock` to train with; equally weighted `points` of the target, shape `(num_points, dim)`; `path_times`,
+    `base` and `clock` to train with; equally weighted `points` of the target as found from that base, and `wide_points`
+    as found from a wide one, each of shape `(num_points, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
     log Z with its error; and what it cost. `complaints` are sentences on what went wrong, if anything did.
     """
@@ -37,6 +39,7 @@ class Pilot:
     base: AbstractDistribution
     clock: Clock
     points: Float[Array, "num_points dim"]
+    wide_points: Float[Array, "num_points dim"]
     path_times: Float[Array, " num_knots"]
     path_points: Float[Array, "num_knots num_saved dim"]
     log_z: float
@@ -57,11 +60,11 @@ def fly_pilot(
 ) -> Pilot:
     """Explore `target`; `base` None fits a Gaussian to it; `pace` False keeps the paper's clock β = t.
 
-    Raises `InputError` where the target's energy is not finite at most points of every base tried.
+    Raises `InputError` where the target's energy leads to points that are not finite.
     """
     watch = stopwatch or Stopwatch()
     explore_key, path_key, start_key = jax.random.split(key, 3)
-    found, wide_gradients = _explore(target, explore_key, watch)
+    found, wide_gradients, doubts = _explore(target, explore_key, watch)
     if base is None:
         base = fit_gaussian(found.x)
     sample = _anneal(base, target, path_key, 0.97, watch)
@@ -73,15 +76,18 @@ def fly_pilot(
     return Pilot(
         base=base,
         clock=clock,
-        points=sample.x if betas[-1] == 1 else found.x,
+        points=sample.x,
+        wide_points=found.x,
         path_times=jnp.asarray(times, jnp.float32),
         path_points=jnp.concatenate([start[None], sample.path[:num_steps]]),
         log_z=float(sample.log_z),
-        log_z_stderr=float(sample.log_z_stderr),
+        log_z_stderr=max(float(sample.log_z_stderr), _MIN_STDERR),
         acceptance=float(sample.acceptance),
         num_gradients=wide_gradients + int(sample.num_gradients),
         num_nonfinite=int(found.num_nonfinite + sample.num_nonfinite),
-        complaints=tuple(_complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")),
+        complaints=tuple(
+            doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")
+        ),
     )
 
 
@@ -94,22 +100,33 @@ def fit_gaussian(x: Float[Array, "num dim"]) -> Gaussian:
     return Gaussian(points.mean(axis=0), covariance)
 
 
-def _explore(target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[AnnealedSample, int]:
-    """Anneal from N(0, s² I), with s grown until the target's spread is well inside it in every direction."""
-    scale, gradients = 5.0, 0
+def _explore(target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[AnnealedSample, int, list[str]]:
+    """Anneal from N(0, s² I), with s grown until the target fits well inside it, and no wider base finds more of it.
+
+    A mode out of reach of one base is seen from a wider one: so the base that fits is confirmed from one four times as
+    wide, whose particles are used only where they spread further.
+    """
+    scale, gradients, fitting = 5.0, 0, None
     for attempt in range(_MAX_WIDENINGS):
         base = Gaussian(np.zeros(target.dim), scale**2 * np.eye(target.dim))
         sample = _anneal(base, target, jax.random.fold_in(key, attempt), 0.8, watch)
         gradients += int(sample.num_gradients)
-        points = np.asarray(sample.x, np.float64)
-        if not np.isfinite(points).all():
-            raise InputError("The energy led the pilot to non-finite points: is it finite, and does it grow outwards?")
-        spread = np.sqrt(np.linalg.eigvalsh(np.atleast_2d(np.cov(points, rowvar=False)))[-1])
-        reach = np.hypot(np.abs(points.mean(axis=0)).max(), spread)
-        if reach * 2 <= scale:
-            break
-        scale = max(3 * reach, 2 * scale)
-    return sample, gradients
+        reach = _reach(sample)
+        if fitting is not None and reach <= 1.5 * fitting[1]:
+            return fitting[0], gradients, []
+        fitting = (sample, reach) if 2 * reach <= scale else None
+        scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
+    sentence = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
+    return sample, gradients, [sentence]
+
+
+def _reach(sample: AnnealedSample) -> float:
+    """How far the particles are from the origin: their mean and their largest standard deviation in any direction."""
+    points = np.asarray(sample.x, np.float64)
+    if not np.isfinite(points).all():
+        raise InputError("The energy led the pilot to non-finite points: is it finite, and does it grow outwards?")
+    variance = np.linalg.eigvalsh(np.atleast_2d(np.cov(points, rowvar=False)))[-1]
+    return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
 def _anneal(base, target, key, ess_fraction, watch: Stopwatch) -> AnnealedSample:

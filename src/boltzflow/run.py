@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from . import checkpoint, estimators
 from .assembly import NO_PARTS, Parts, make_flow
-from .batches import map_points, sample_batch
+from .batches import map_points, purpose_key, sample_batch
 from .densities import AbstractDensity
 from .errors import InputError
 from .estimators import Estimate
@@ -24,6 +24,7 @@ from .pilot import Pilot
 from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
+from .targets import DoubleWell
 from .training import Progress, Trained, train
 
 
@@ -80,18 +81,26 @@ class Run:
     @cached_property
     def samples(self) -> Samples:
         """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
-        return self.sample(jax.random.fold_in(jax.random.key(self.seed), 1), self.config.num_eval_samples)
+        return self.sample(purpose_key(self.seed, 1), self.config.num_eval_samples)
 
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Float[Array, "..."]]) -> Estimate:
         """E_p[fn(x)] by self-normalized importance weights over `samples`; `fn` takes one point.
 
-        Raises `InputError` where `fn` returns NaN.
+        Not ok where the verdict distrusts the run. Raises `InputError` where `fn` returns NaN.
         """
-        return estimators.expectation(np.asarray(map_points(fn, self.samples.x)), self.samples.log_weight)
+        estimate = estimators.expectation(np.asarray(map_points(fn, self.samples.x)), self.samples.log_weight)
+        return self._vouched(estimate)
 
     def log_z(self) -> Estimate:
-        """log ∫ exp(-energy), by importance weights over `samples`."""
-        return estimators.log_z_importance(self.samples.log_weight)
+        """log ∫ exp(-energy), by importance weights over `samples`; not ok where the verdict distrusts the run."""
+        return self._vouched(self.report().estimates["log_z"])
+
+    def _vouched(self, estimate: Estimate) -> Estimate:
+        """Weights alone cannot see a missing mode: an estimate is as good as the run it comes from."""
+        verdict = self.report().verdict
+        if verdict.trustworthy or not estimate.ok:
+            return estimate
+        return replace(estimate, ok=False, reason=verdict.warnings[0])
 
     @cached_property
     def _report(self) -> Report:
@@ -135,6 +144,10 @@ def fit(
         )
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
+    if preset == "paper" and config is None and not name:
+        if not isinstance(target, DoubleWell):
+            raise InputError('The preset "paper" depends on the target: give its name, as in name="mixture-2".')
+        name = "double-well"
     config = config or make_preset(preset, name, target.dim)
     validate_config(config)
     trained = train(target, config, jax.random.key(seed), on_progress, parts)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .assembly import NO_PARTS, Parts, build_transport, choose_base, make_flow, make_optimizer
+from .assembly import NO_PARTS, Parts, build_transport, choose_base, make_flow, make_optimizer, with_mean_rate
 from .bases import Gaussian
 from .compilation import Stopwatch
 from .continuity import Transport, trainable
@@ -84,6 +84,7 @@ def train(
     start = time.perf_counter()
     pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
     transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key)
+    transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
     params, frozen = eqx.partition(transport, trainable(transport))
     opt_state = make_optimizer(config).init(params)
     state = TrainState(params, opt_state, train_key, jnp.zeros((), int), jnp.zeros((), int))
@@ -169,9 +170,7 @@ def _draw_points(transport: Transport, points, step: Int[Array, ""], key: PRNGKe
 
     all_x = jax.lax.cond(warming, unused, own) if config.warmup_fraction else own()
     all_times = jnp.repeat(times, config.batch_size)
-    if not config.points_per_step:
-        return all_times, all_x
-    pick = jax.random.permutation(pick_key, all_x.shape[0])[: config.points_per_step]
+    pick = jax.random.permutation(pick_key, all_x.shape[0])[: config.points_per_step or None]
     pilot_times, pilot_x = _pilot_points(points, pilot_key, pick.shape[0])
     # The pilot's times are stratified in order: every second one of them spans [0, 1] as well as all.
     share = jnp.where(warming, 1.0, config.pilot_fraction)
@@ -204,7 +203,8 @@ def _quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, confi
 
 
 def _cost(config: Config, pilot: Pilot, train_seconds: float, compile_seconds: float, skipped: int) -> dict[str, float]:
-    points = config.points_per_step or (config.num_intervals + (not config.jitter)) * config.batch_size
+    all_points = (config.num_intervals + (not config.jitter)) * config.batch_size
+    points = min(config.points_per_step or all_points, all_points)
     gradients = config.num_steps * (config.batch_size if config.loss == "reverse-kl" else points)
     cost = {
         "train_seconds": train_seconds,

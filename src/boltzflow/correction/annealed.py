@@ -69,7 +69,7 @@ def anneal(
         index = _systematic(resample_key, log_weight)
         scale_tril = _robust_cholesky(x[index])
         x, f1, acceptance, size, new_bad = moves(move_key, next_beta, x[index], f1[index], scale_tril, size)
-        path = path.at[step].set(x[:num_saved])
+        path = path.at[step].set(spread(x, num_saved))
         return (step + 1, next_beta, log_z, x, f1, ancestor[index], size, betas.at[step].set(next_beta), path,
                 acceptance, bad + new_bad)  # fmt: skip
 
@@ -94,6 +94,11 @@ def anneal(
         num_gradients=num_particles * (1 + num_steps * num_moves * (num_leapfrog + 1)),
         num_nonfinite=bad,
     )
+
+
+def spread(x: Float[Array, "num dim"], num: int) -> Float[Array, "num dim"]:
+    """`num` of the particles, evenly apart: resampling keeps the offspring of a particle together."""
+    return x[:: max(1, len(x) // num)][:num]
 
 
 def base_log_z(base: AbstractDistribution) -> Float[Array, ""]:
