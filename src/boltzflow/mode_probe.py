@@ -27,13 +27,16 @@ def missing_regions(
     """
     uncovered = ~(np.asarray(excess) <= _UNCOVERED)
     scale = points.std(axis=0) + 1e-12
-    radius = 1.3 * np.sqrt(points.shape[1])
+    # Within a mode the squared distance from its center is about dim; two modes that split one axis are 2 apart on it.
+    radius = np.sqrt(2 * points.shape[1] - 1.6)
     left = points[uncovered]
     depth = np.where(np.isfinite(excess), excess, np.inf)[uncovered]
     regions = []
     while len(left):
-        distance = np.linalg.norm((left - left[np.argmax(depth)]) / scale, axis=1)
-        near = distance <= radius
+        seed = left[np.argmax(depth)]
+        center = np.median(left[np.linalg.norm((left - seed) / scale, axis=1) <= radius], axis=0)
+        near = np.linalg.norm((left - center) / scale, axis=1) <= radius
+        near |= (left == seed).all(axis=1)
         regions.append(Region(np.median(left[near], axis=0), float(near.sum() / len(points))))
         left, depth = left[~near], depth[~near]
     return sorted(regions, key=lambda region: -region.share)[:max_regions]

@@ -14,6 +14,7 @@ _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars 
 _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
 _MAX_SOLVER_ERROR = 0.02
+_TAIL_OF_INFINITE_VARIANCE = 0.5
 _MAX_NONFINITE_SHARE = 0.01  # some trial moves overflow on every steep energy, and are rejected
 
 
@@ -121,6 +122,12 @@ def _notes(f: Findings):
         yield (
             "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
             "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+        )
+    k = f.estimates["pareto_k"].value
+    if f.estimates["log_z"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
+        yield (
+            f"The weights have a tail of infinite variance (Pareto k̂ = {k:.2f}, above 0.5): the error bars of log Z "
+            "and of expectations may be a few times too small. Train longer, or use a wider base."
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."

@@ -1,0 +1,81 @@
+"""The judge alone: each check fails on findings made for it, and only that one."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from boltzflow.estimators import Estimate
+from boltzflow.mode_probe import Region, missing_regions
+from boltzflow.verdict import Findings, judge
+
+
+def estimate(value, stderr=0.001, ok=True, reason=""):
+    return Estimate(value, stderr, 1000, "test", ok, reason)
+
+
+GOOD = Findings(
+    estimates={
+        "log_z": estimate(1.0), "log_z_pilot": estimate(1.01, 0.02), "log_z_rate": estimate(1.02, 0.05),
+        "reverse_ess": estimate(0.99), "forward_ess": estimate(0.99), "reverse_kl": estimate(-0.995),
+        "pareto_k": estimate(0.2), "solver_error": estimate(1e-4),
+    },
+    known={"log_z": estimate(1.0, 0.0)},
+    ess_count=99_000,
+    regions=(),
+    pilot_complaints=(),
+    skipped_share=0.0,
+    sampled_exactly=True,
+    nonfinite_share=0.0,
+)  # fmt: skip
+
+
+def changed(**estimates):
+    return dataclasses.replace(GOOD, estimates={**GOOD.estimates, **estimates})
+
+
+def test_good_findings_are_trusted_without_a_word():
+    assert judge(GOOD) == (True, (), ())
+
+
+@pytest.mark.parametrize(
+    ("findings", "words"),
+    [
+        (dataclasses.replace(GOOD, regions=[Region(np.array([30.0, 0.0]), 0.3)]), "about 30% .* x = \\(30, 0\\)"),
+        (changed(log_z=estimate(1.0, ok=False, reason="Heavy tail.")), "not to be relied on: Heavy tail"),
+        (dataclasses.replace(GOOD, ess_count=120.0), "Only 120 effective samples"),
+        (changed(log_z_pilot=estimate(1.2, 0.02)), "annealed pilot .* disagree"),
+        (changed(log_z_rate=estimate(1.5, 0.05)), "rate C_t .* disagree"),
+        (changed(reverse_kl=estimate(-1.1)), "cannot go below"),
+        (dataclasses.replace(GOOD, known={"log_z": estimate(1.006, 0.0)}), "away from the exact value"),
+        (changed(forward_ess=estimate(0.3)), "forward ESS"),
+        (changed(solver_error=estimate(0.5)), "sampling steps"),
+        (changed(solver_error=estimate(float("nan"))), "sampling steps"),
+        (dataclasses.replace(GOOD, pilot_complaints=("It stopped.",)), "It stopped."),
+        (dataclasses.replace(GOOD, skipped_share=0.4), "40% of the training steps"),
+    ],
+)
+def test_each_check_fails_alone_and_says_why(findings, words):
+    trustworthy, warnings, _ = judge(findings)
+    assert not trustworthy and len(warnings) == 1
+    assert re.search(words, warnings[0])
+
+
+def test_notes_do_not_distrust():
+    trustworthy, _, notes = judge(dataclasses.replace(changed(pareto_k=estimate(0.6)), sampled_exactly=False))
+    assert trustworthy
+    assert any("infinite variance" in note for note in notes) and any("No exact samples" in note for note in notes)
+
+
+def test_missing_regions_are_found_apart_and_small_misfits_are_not():
+    rng = np.random.default_rng(0)
+    centers = np.array([[-8.0, -8], [-8, 8], [8, -8], [8, 8]])[np.arange(1000) % 4]
+    points = centers + rng.normal(size=(1000, 2))
+    assert missing_regions(points, rng.normal(size=1000)) == []
+    excess = np.where(np.arange(1000) % 4 < 2, np.where(np.arange(1000) % 4 == 0, 20.0, np.inf), 0.1)
+    regions = missing_regions(points, excess)
+    assert [region.share for region in regions] == [0.25, 0.25]
+    found = sorted(tuple(np.round(region.center).tolist()) for region in regions)
+    assert found == [(-8.0, -8.0), (-8.0, 8.0)]
+    assert missing_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
