@@ -29,7 +29,7 @@ _MAX_SKIPPED_CHUNKS = 5
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: its phase ("pilot", "train", "evaluate"), step, seconds so far, and what is known by now."""
+    """Where a run stands: its phase ("pilot", "compile", "train", "evaluate"), step, seconds, and what is known."""
 
     phase: str
     step: int

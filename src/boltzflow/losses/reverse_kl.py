@@ -11,7 +11,7 @@ from ..flow import Flow
 def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: PRNGKeyArray) -> Float[Array, ""]:
     """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z over one sample for each of `keys`, shape `(batch,)`.
 
-    The gradient goes through the solve of the flow; its memory is bounded by recursive checkpointing.
+    The gradient goes through the solve of the flow; each of its steps is checkpointed, which bounds the memory.
     """
     x, log_prob = jax.vmap(flow.sample_and_log_prob)(keys)
     return jnp.mean(log_prob + jax.vmap(target.energy)(x))
