@@ -14,6 +14,7 @@ import pytest
 
 from boltzflow.bases import Gaussian, GeneralizedGaussian
 from boltzflow.errors import InputError
+from boltzflow.linalg import Circulant
 
 SIGMAS = 5.0
 POWERS = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 20.0]
@@ -142,3 +143,38 @@ def test_type_follows_the_point_under_x64(base):
 def test_mistakes_are_answered_with_a_sentence(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+# --- the same at every site of a lattice ------------------------------------------------------------------------------
+
+
+def circulant(shape):
+    waves = np.meshgrid(*(2 * np.pi * np.fft.fftfreq(n) for n in shape), indexing="ij")
+    return Circulant(1 / np.sqrt(0.3 + sum(2 - 2 * np.cos(k) for k in waves)))
+
+
+@pytest.mark.parametrize("shape", [(6,), (5,), (4, 3), (2, 2, 3)], ids=str)
+def test_gaussian_on_a_lattice_is_the_gaussian_of_its_matrix(shape, key):
+    scale = circulant(shape)
+    matrix, dim = np.asarray(scale.matrix()), math.prod(shape)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
+    on_lattice, dense = Gaussian(np.ones(dim), scale_tril=scale), Gaussian(np.ones(dim), matrix @ matrix)
+    with jax.enable_x64(True):
+        z = jax.random.normal(key, (dim,))
+        np.testing.assert_allclose(on_lattice.unwhiten(z), 1 + matrix @ z, rtol=1e-12)
+        np.testing.assert_allclose(on_lattice.whiten(on_lattice.unwhiten(z)), z, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(on_lattice.log_prob(z), dense.log_prob(z), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "eigenvalues, sentence",
+    [(np.array([1.0, 0.0]), "positive"), (np.array([1.0, 2.0, 3.0]), "opposite"), (1.0, "lattice")],
+)
+def test_a_circulant_refuses_what_is_not_symmetric_and_positive(eigenvalues, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Circulant(eigenvalues)
+
+
+def test_a_circulant_of_another_size_is_refused():
+    with pytest.raises(InputError, match="must have 5 sites"):
+        Gaussian(np.zeros(5), scale_tril=circulant((4,)))

@@ -50,7 +50,7 @@ def test_field_is_zero_before_training_and_not_after(key):
     moved = randomize(field, key)
     velocity, divergence = both(moved)
     assert np.all(np.abs(velocity) > 1e-4) and abs(divergence) > 1e-4
-    assert np.array_equal(moved.whitening.scale_tril, field.whitening.scale_tril)
+    assert np.array_equal(moved.whitening.decode, field.whitening.decode)
 
 
 def test_divergence_is_exact_in_double_precision_with_weights_in_single(key):
@@ -88,6 +88,23 @@ def test_whitening_is_the_inverse_of_its_push(scale, key):
         np.testing.assert_allclose(x, np.array([1.0, 2.0, 3.0]) + lower @ z, rtol=1e-13)
     single = whitening.whiten(jnp.ones(3, jnp.float32))
     assert single.dtype == jnp.float32
+
+
+def test_whitening_may_keep_some_directions_only(key):
+    directions = np.linalg.qr(np.arange(9.0).reshape(3, 3) ** 2 + np.eye(3))[0][:, :2]
+    with jax.enable_x64(True):
+        whitening, y = Whitening([1.0, 2.0, 3.0], LOWER, directions), jax.random.normal(key, (2,))
+        assert whitening.size == 2
+        x = whitening.push(y) + jnp.asarray(whitening.mean)
+        np.testing.assert_allclose(whitening.whiten(x), y, rtol=1e-12)
+        np.testing.assert_allclose(x - jnp.asarray(whitening.mean), LOWER @ directions @ y, rtol=1e-12)
+    check_vector_field(TimeMixture(3, num_networks=2, width=7, whitening=whitening, key=key), key)
+
+
+@pytest.mark.parametrize("directions", [np.ones((3, 2)), np.eye(4), np.ones(3)], ids=["skew", "size", "vector"])
+def test_directions_must_be_orthonormal_columns(directions):
+    with pytest.raises(InputError, match="directions must"):
+        Whitening(np.zeros(3), 1.0, directions)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,21 @@ class HasModes(Protocol):
 
 
 @runtime_checkable
+class OnLattice(Protocol):
+    """A target on the sites of a periodic lattice, whose energy does not change when all sites are shifted.
+
+    `lattice_shape` has the sites along each axis, their product the dimension (sites in C order); `sign_symmetric` says
+    whether the energy of -x is that of x. What is claimed here is used without another question by the pilot and by
+    fields that share the symmetry; `boltzflow.targets.check_energy` verifies it.
+    """
+
+    @property
+    def lattice_shape(self) -> tuple[int, ...]: ...
+    @property
+    def sign_symmetric(self) -> bool: ...
+
+
+@runtime_checkable
 class GaussianMixtureLike(Protocol):
     """A target that is a mixture of K Gaussians: what the diffusion interpolation (19) needs of it.
 

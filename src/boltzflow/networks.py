@@ -13,35 +13,54 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from . import linalg
-from .arguments import real_array
+from .arguments import frozen, real_array
 from .densities import AbstractFixed
+from .errors import InputError
 
 
 class Whitening(AbstractFixed):
-    """The fixed affine change of variables z = L⁻¹(x - mean): what a network sees of x.
+    """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean): what a network sees of x, and where it moves it.
 
-    Arguments: `mean` of shape `(dim,)`; `scale_tril` the L, a scalar, a vector (diagonal) or a lower-triangular matrix,
-    in the units of x. They are kept in double precision: an L⁻¹ that is the inverse of L to single precision only
-    would make every divergence wrong by as much. Raises `InputError` where a shape is another one, a number is not
-    finite or the diagonal is not positive.
+    Arguments: `mean` of shape `(dim,)`; `scale` the L of `linalg`: a scalar, a vector (diagonal), a lower-triangular
+    matrix or a `Circulant`, in the units of x; `directions` the R, `(dim, size)` with orthonormal columns, the
+    directions of L⁻¹(x - mean) that are kept, all of them as they are where it is None. What it holds is kept in double
+    precision: an L⁻¹ that is the inverse of L to single precision only would make every divergence wrong by as much.
+    Raises `InputError` where a shape is another one, a number is not finite, the diagonal is not positive or the
+    directions are not orthonormal.
     """
 
     mean: Float[np.ndarray, " dim"]
-    scale_tril: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
-    inverse: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
+    encode: Any
+    decode: Any
+    size: int = eqx.field(static=True)
 
-    def __init__(self, mean: Any, scale_tril: Any):
+    def __init__(self, mean: Any, scale: Any, directions: Any = None):
         self.mean = real_array("mean", mean)
-        self.scale_tril = linalg.check_scale("scale_tril", scale_tril, self.mean.size)
-        self.inverse = linalg.inverse(self.scale_tril)
+        self.size = self.mean.size
+        self.decode = linalg.check_scale("scale", scale, self.size)
+        self.encode = linalg.inverse(self.decode)
+        if directions is not None:
+            directions = _orthonormal(directions, self.size)
+            self.size = directions.shape[1]
+            self.decode = frozen(linalg.dense(self.decode) @ directions)
+            self.encode = frozen(directions.T @ linalg.dense(self.encode))
 
-    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """z = L⁻¹(x - mean)."""
-        return linalg.apply(self.inverse, x - jnp.asarray(self.mean, x.dtype))
+    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " size"]:
+        """y = Rᵀ L⁻¹(x - mean)."""
+        return linalg.apply(self.encode, x - jnp.asarray(self.mean, x.dtype))
 
-    def push(self, v: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """L v: a velocity of z as a velocity of x. The divergence is the same in both coordinates."""
-        return linalg.apply(self.scale_tril, v)
+    def push(self, v: Float[Array, " size"]) -> Float[Array, " dim"]:
+        """L R v: a velocity of y as a velocity of x. The divergence is the same in both coordinates."""
+        return linalg.apply(self.decode, v)
+
+
+def _orthonormal(directions: Any, dim: int) -> np.ndarray:
+    array = real_array("directions", directions)
+    if array.ndim != 2 or array.shape[0] != dim or not 1 <= array.shape[1] <= dim:
+        raise InputError(f"directions must have shape ({dim}, size) with size from 1 to {dim}, got {array.shape}")
+    if not np.allclose(array.T @ array, np.eye(array.shape[1]), atol=1e-6):
+        raise InputError("directions must be orthonormal columns")
+    return array
 
 
 class TimeKernels(AbstractFixed):

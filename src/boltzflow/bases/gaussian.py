@@ -22,14 +22,15 @@ class Gaussian(AbstractDistribution):
 
     Arguments: `mean` of shape `(dim,)`, in the units of x; `covariance` in their square, of shape `()` (one variance),
     `(dim,)` (variances) or `(dim, dim)`; or instead of it `scale_tril`, the L, of shape `()`, `(dim,)` (standard
-    deviations) or `(dim, dim)` (lower triangular). The first two forms cost dim, the last dim². Raises `InputError`
-    where a shape is another one or Σ is not symmetric and positive definite.
+    deviations) or `(dim, dim)` (lower triangular), or a `linalg.Circulant`, which is the same at every site of a
+    periodic lattice. The first two forms cost dim, a matrix dim², a `Circulant` dim log dim. Raises `InputError` where a
+    shape is another one or Σ is not symmetric and positive definite.
     """
 
     dim: int = eqx.field(static=True)
     mean: Float[np.ndarray, " dim"]
-    scale: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
-    inverse_scale: Float[np.ndarray, " dim"] | Float[np.ndarray, "dim dim"]
+    scale: linalg.Scale
+    inverse_scale: linalg.Scale
     log_z: Float[np.ndarray, ""]
 
     def __init__(self, mean: Any, covariance: Any = None, *, scale_tril: Any = None):

@@ -40,7 +40,7 @@ class Trainable(AbstractInterpolation):
         self.base, self.target = base, target
         self.clock = Clock() if clock is None else clock
         self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
-        self.mlp = TimeMixtureMLP(base.dim, 1, num_networks=num_networks, width=width, depth=depth, key=key)
+        self.mlp = TimeMixtureMLP(self.whitening.size, 1, num_networks=num_networks, width=width, depth=depth, key=key)
 
     def energy(self, t, x):
         f_theta = self.mlp(t, self.whitening.whiten(x))[0]

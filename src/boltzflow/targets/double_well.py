@@ -65,6 +65,16 @@ class DoubleWell(AbstractDistribution):
         return self.total_time / self.dim
 
     @property
+    def lattice_shape(self) -> tuple[int, ...]:
+        """A ring of N sites, each like the others."""
+        return (self.dim,)
+
+    @property
+    def sign_symmetric(self) -> bool:
+        """The energy of -φ is that of φ."""
+        return True
+
+    @property
     def modes(self) -> Float[Array, "2 dim"]:
         """The two constant configurations at the minima ± √(m/λ) of V, shape `(2, num_sites)`."""
         return jnp.asarray(self._well * np.array([[-1.0], [1.0]]) * np.ones((2, self.dim)))

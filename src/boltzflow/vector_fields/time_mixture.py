@@ -9,7 +9,7 @@ from .base import AbstractVectorField
 
 
 class TimeMixture(AbstractVectorField):
-    """V_t(x) = L Σ_k w_k(t) MLP_k(t, L⁻¹(x - mean)), zero everywhere before training.
+    """V_t(x) = L R Σ_k w_k(t) MLP_k(t, Rᵀ L⁻¹(x - mean)), zero everywhere before training.
 
     Two hidden layers make the exact divergence as cheap as the value, in any dimension.
     """
@@ -31,7 +31,8 @@ class TimeMixture(AbstractVectorField):
         """`num_networks` MLPs of `depth` hidden layers of `width`; `whitening` defaults to the identity."""
         self.dim = dim
         self.whitening = Whitening(jnp.zeros(dim), jnp.ones(())) if whitening is None else whitening
-        self.mlp = TimeMixtureMLP(dim, dim, num_networks=num_networks, width=width, depth=depth, key=key)
+        size = self.whitening.size
+        self.mlp = TimeMixtureMLP(size, size, num_networks=num_networks, width=width, depth=depth, key=key)
 
     def velocity(self, t, x):
         return self.whitening.push(self.mlp(t, self.whitening.whiten(x)))
