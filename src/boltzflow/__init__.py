@@ -6,12 +6,12 @@ print(run.log_z())
 
 from boltzflow.assembly import Parts
 from boltzflow.densities import AbstractDensity, AbstractDistribution
-from boltzflow.errors import InputError, TrainingError
+from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.estimators import Estimate
 from boltzflow.flow import Flow
 from boltzflow.presets import Config
 from boltzflow.report import Report
-from boltzflow.run import Run, Samples, fit
+from boltzflow.run import Run, Samples, fit, fit_seeds
 from boltzflow.stored import load
 from boltzflow.targets import DoubleWell, Energy, GaussianMixture, gmm_40, many_well, mixture_2, mixture_4
 from boltzflow.training import Progress
@@ -32,9 +32,11 @@ __all__ = [
     "Report",
     "Run",
     "Samples",
+    "SeedsError",
     "TrainingError",
     "__version__",
     "fit",
+    "fit_seeds",
     "gmm_40",
     "load",
     "many_well",

@@ -1,21 +1,21 @@
 """A finished run: samples, expectations, log Z, a report; and the way to a folder and back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from . import checkpoint, estimators
+from .arguments import whole_number
 from .assembly import NO_PARTS, Parts, make_flow
 from .batches import map_points, purpose_key, sample_batch
 from .densities import AbstractDensity
-from .errors import InputError
+from .errors import InputError, SeedsError, TrainingError
 from .estimators import Estimate
 from .evaluation import evaluate
 from .figures import figures
@@ -138,6 +138,55 @@ def fit(
     are a base, path or field of your own. Raises `InputError` for a
     target or preset that cannot be used and `TrainingError` when training diverges.
     """
+    name, config = _settle(target, preset, config, name)
+    outcome = train(target, config, [seed], on_progress, parts)[seed]
+    if isinstance(outcome, TrainingError):
+        raise outcome
+    return Run(target, config, seed, outcome, name, dict(options or {}), parts)
+
+
+def fit_seeds(
+    target: AbstractDensity,
+    *,
+    seeds: Sequence[int],
+    preset: str = "default",
+    config: Config | None = None,
+    name: str = "",
+    options: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    parts: Parts = NO_PARTS,
+) -> list[Run]:
+    """What `fit` gives for each of `seeds`, trained side by side: `boltzflow.fit_seeds(target, seeds=range(5))`.
+
+    Each seed has its own pilot, base, networks and random numbers, and its run is the one it would have alone, up to
+    rounding (which training amplifies). The seconds in its cost are those of all. Raises `InputError` for seeds that
+    are not different whole numbers, a target or preset that cannot be used; and where seeds diverge, after the others
+    are trained, a `SeedsError` that names them and has the runs of the others.
+    """
+    seeds = _check_seeds(seeds)
+    name, config = _settle(target, preset, config, name)
+    runs, failures = [], {}
+    for seed, outcome in train(target, config, seeds, on_progress, parts).items():
+        if isinstance(outcome, TrainingError):
+            failures[seed] = outcome
+        else:
+            runs.append(Run(target, config, seed, outcome, name, dict(options or {}), parts))
+    if failures:
+        raise SeedsError(failures, runs)
+    return runs
+
+
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds must be a sequence of whole numbers, as in range(5), got {seeds!r}")
+    checked = [whole_number("a seed", seed, at_least=0, at_most=2**32 - 1) for seed in seeds]
+    if not checked or len(set(checked)) < len(checked):
+        raise InputError(f"seeds must be one or more different whole numbers, got {checked}")
+    return checked
+
+
+def _settle(target: AbstractDensity, preset: str, config: Config | None, name: str) -> tuple[str, Config]:
+    """The name and the settings of a run, validated."""
     if not isinstance(target, AbstractDensity):
         raise InputError(
             f"Expected a density, got {type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)."
@@ -150,8 +199,7 @@ def fit(
         name = "double-well"
     config = config or make_preset(preset, name, target.dim)
     validate_config(config)
-    trained = train(target, config, jax.random.key(seed), on_progress, parts)
-    return Run(target, config, seed, trained, name or type(target).__name__, dict(options or {}), parts)
+    return name or type(target).__name__, config
 
 
 def load(folder: str | Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> Run:

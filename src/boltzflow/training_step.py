@@ -1,0 +1,109 @@
+"""The optimizer's steps, of one seed: where the residual is taken, its gradient, and what the next step needs."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .assembly import make_flow, make_optimizer
+from .continuity import Transport
+from .flow import Flow
+from .losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
+from .presets import Config
+
+
+class TrainState(eqx.Module):
+    """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone."""
+
+    params: Transport
+    opt_state: Any
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+    num_skipped: Int[Array, ""]
+
+
+def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config, length: int):
+    """`length` optimizer steps in one dispatch; the state after them and the mean loss of the finite ones."""
+    optimizer = make_optimizer(config)
+
+    def one(state: TrainState, _):
+        key = jax.random.fold_in(state.key, state.step)
+        loss, gradient = _loss_and_gradient(state, frozen, points, key, config)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step number.
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
+        return TrainState(params, opt_state, state.key, state.step + 1, state.num_skipped + ~good), loss
+
+    state, losses = jax.lax.scan(one, state, None, length=length)
+    return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
+
+
+def _loss_and_gradient(state: TrainState, frozen: Transport, points, key: PRNGKeyArray, config: Config):
+    if config.loss == "reverse-kl":
+
+        def reverse_kl(params):
+            path = eqx.combine(params, frozen).interpolation
+            velocity_field = eqx.combine(params, frozen).field
+            flow = Flow(path.base, velocity_field, solver=config.train_solver, num_steps=config.num_intervals)
+            return reverse_kl_loss(flow, path.target, jax.random.split(key, config.batch_size))
+
+        return jax.value_and_grad(reverse_kl)(state.params)
+    times, x = _draw_points(eqx.combine(state.params, frozen), points, state.step, key, config)
+    return jax.value_and_grad(lambda p: continuity_loss(eqx.combine(p, frozen), times, x, config.penalty))(state.params)
+
+
+def _draw_points(transport: Transport, points, step: Int[Array, ""], key: PRNGKeyArray, config: Config):
+    """Times `(num,)` and points `(num, dim)` at which to take the residual: the flow's trajectories and the pilot's."""
+    base_key, time_key, pick_key, pilot_key = jax.random.split(key, 4)
+    n = config.num_intervals
+    times = stratified_times(time_key, n) if config.jitter else jnp.linspace(0, 1, n + 1)
+    warming = step < config.warmup_fraction * config.num_steps
+
+    def own():
+        x0 = jax.vmap(lambda k: transport.interpolation.base.sample_and_log_prob(k)[0])(
+            jax.random.split(base_key, config.batch_size)
+        )
+        return trajectory(transport, x0, times, config.train_solver).reshape(-1, x0.shape[1])
+
+    def unused():
+        return jnp.zeros((times.shape[0] * config.batch_size, points[1].shape[2]))
+
+    all_x = jax.lax.cond(warming, unused, own) if config.warmup_fraction else own()
+    all_times = jnp.repeat(times, config.batch_size)
+    pick = jax.random.permutation(pick_key, all_x.shape[0])[: config.points_per_step or None]
+    pilot_times, pilot_x = _pilot_points(points, pilot_key, pick.shape[0])
+    # The pilot's times are stratified in order: every second one of them spans [0, 1] as well as all.
+    share = jnp.where(warming, 1.0, config.pilot_fraction)
+    slot = jnp.arange(pick.shape[0])
+    from_pilot = jnp.floor((slot + 1) * share) > jnp.floor(slot * share)
+    return (
+        jnp.where(from_pilot, pilot_times, all_times[pick]),
+        jnp.where(from_pilot[:, None], pilot_x, all_x[pick]),
+    )
+
+
+def _pilot_points(points, key: PRNGKeyArray, num: int) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
+    """Stratified times, and at each a particle of one of the two knots around it, the nearer the likelier."""
+    path_times, path_points = points
+    time_key, knot_key, particle_key = jax.random.split(key, 3)
+    times = (jnp.arange(num) + jax.random.uniform(time_key, (num,))) / num
+    left = jnp.clip(jnp.searchsorted(path_times, times) - 1, 0, path_times.shape[0] - 2)
+    fraction = (times - path_times[left]) / (path_times[left + 1] - path_times[left])
+    knot = left + (jax.random.uniform(knot_key, (num,)) < fraction)
+    return times, path_points[knot, jax.random.randint(particle_key, (num,), 0, path_points.shape[1])]
+
+
+def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
+    """The reverse ESS (22) of 2048 samples: to watch training by, too few to report."""
+    transport = eqx.combine(params, frozen)
+    flow = make_flow(config, transport)
+    x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, 2048))
+    log_weight = -jax.vmap(transport.interpolation.target.energy)(x) - log_prob
+    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / 2048

@@ -1,0 +1,158 @@
+"""Several seeds side by side: each is what it would be alone, and one that fails leaves the others as they are."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow import presets
+from boltzflow.bases import Gaussian
+from boltzflow.cohort import Member, _stack_points, _with_open_clock, divide
+from boltzflow.interpolations import Clock, Linear
+from boltzflow.training_step import _pilot_points
+from boltzflow.vector_fields import AbstractVectorField
+
+FEW = dataclasses.replace(
+    presets.default(), num_steps=20, width=16, num_networks=2, batch_size=64, num_eval_samples=1000, warmup_fraction=0.5
+)
+SEEDS = [0, 1, 5]
+
+
+def two_wells():
+    """Pilots of these seeds differ in the number of their temperatures and in the clock fitted to them."""
+    return bf.GaussianMixture([0.5, 0.5], [[3.5, 0.0], [-3.5, 0.0]], 0.1)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return bf.fit_seeds(two_wells(), seeds=SEEDS, config=FEW)
+
+
+def test_a_seed_in_company_is_the_seed_alone(runs):
+    """Both halves of the training, warm-up and own trajectories; rounding grows with every further step."""
+    rates = {run.pilot.clock.rate for run in runs}
+    knots = {len(run.pilot.path_times) for run in runs}
+    assert len(rates) > 1 and len(knots) > 1, "choose seeds whose pilots differ: the test would be blind"
+    assert [run.seed for run in runs] == SEEDS
+    for run in runs[1:]:
+        alone = bf.fit(two_wells(), seed=run.seed, config=FEW)
+        np.testing.assert_array_equal(run.pilot.points, alone.pilot.points)
+        for name in ("loss", "reverse_ess"):
+            ours, theirs = ([row[name] for row in r.history if name in row] for r in (run, alone))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+        together, single = run.trained.transport, alone.trained.transport
+        assert jax.tree.structure(together) == jax.tree.structure(single)
+        for mine, its in zip(jax.tree.leaves(together), jax.tree.leaves(single), strict=True):
+            assert type(mine) is type(its) and mine.dtype == its.dtype
+            np.testing.assert_allclose(mine, its, atol=1e-3 * max(1e-2, np.abs(its).max()))
+
+
+def test_each_run_is_an_ordinary_one(runs, tmp_path):
+    for run in runs:
+        run.save(tmp_path / str(run.seed))
+        loaded = bf.load(tmp_path / str(run.seed), two_wells())
+        key = jax.random.key(9)
+        np.testing.assert_array_equal(loaded.sample(key, 50).log_weight, run.sample(key, 50).log_weight)
+        assert run.trained.cost["num_seeds"] == 3 and loaded.seed == run.seed
+        assert len({run.trained.cost["train_seconds"] for run in runs}) == 1  # nobody waited for a third of it
+    assert runs[0].report().cost["num_seeds"] == 3
+    assert not np.array_equal(runs[0].samples.x, runs[1].samples.x)
+
+
+class Stretch(AbstractVectorField):
+    """V(x) = slope x."""
+
+    slope: jax.Array
+    dim: int = eqx.field(static=True, default=2)
+
+    def velocity(self, t, x):
+        return self.slope * x
+
+    def velocity_and_divergence(self, t, x):
+        return self.slope * x, self.slope * x.shape[0]
+
+
+def test_a_seed_that_diverges_leaves_the_others_as_they_are():
+    config = dataclasses.replace(FEW, num_steps=60, optimizer="adam", learning_rate=1e-3)
+    slopes, looks = iter([0.0, np.nan, 0.0]), []
+    parts = bf.Parts(make_field=lambda base, key: Stretch(jnp.asarray(next(slopes))))
+    with pytest.raises(bf.SeedsError, match=r"Of 3 seeds, 1 failed\. The loss was not finite for 50 steps") as caught:
+        bf.fit_seeds(two_wells(), seeds=SEEDS, config=config, parts=parts, on_progress=looks.append)
+    assert list(caught.value.failures) == [1] and isinstance(caught.value, bf.TrainingError)
+    healthy = bf.Parts(make_field=lambda base, key: Stretch(jnp.zeros(())))
+    assert [run.seed for run in caught.value.runs] == [0, 5]
+    for run in caught.value.runs:
+        alone = bf.fit(two_wells(), seed=run.seed, config=config, parts=healthy)
+        ours, theirs = ([row["loss"] for row in r.history] for r in (run, alone))
+        assert np.isfinite(ours).all() and len(ours) == 6
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert "median of 3" in looks[2].message and set(looks[-1].rows) == {0, 5} and "1 of 3 failed" in looks[-1].message
+    assert looks[-1].loss == pytest.approx(np.median([run.history[-1]["loss"] for run in caught.value.runs]))
+
+
+def test_when_all_seeds_diverge_training_ends():
+    config = dataclasses.replace(FEW, num_steps=10_000, learning_rate=1e30, optimizer="adam")
+    with pytest.raises(bf.SeedsError, match="Of 2 seeds, 3 and 4 failed") as caught:
+        bf.fit_seeds(two_wells(), seeds=[3, 4], config=config)
+    assert not caught.value.runs
+
+
+@pytest.mark.parametrize("last", [1.0, 0.6], ids=["to the end", "stopped early"])
+def test_added_knots_change_no_draw(last):
+    times = jnp.asarray([0.0, 0.1, 0.5, last]).at[2].set(last / 2)
+    points = jax.random.normal(jax.random.key(0), (4, 32, 2))
+    longer = (jnp.linspace(0, 1, 9), jnp.zeros((9, 32, 2)))
+    stacked_times, stacked_points = _stack_points([(times, points), longer])
+    assert stacked_times.shape == (2, 9)
+    for number in range(3):
+        key = jax.random.key(number)
+        mine, theirs = (
+            _pilot_points(each, key, 5000) for each in ((times, points), (stacked_times[0], stacked_points[0]))
+        )
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        np.testing.assert_array_equal(mine[1], theirs[1])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 4.3, 8.0])
+def test_the_open_clock_tells_the_same_time(rate):
+    base = Gaussian(np.zeros(2), 1.0)
+    path = Linear(base, bf.mixture_2(), Clock(rate))
+    opened = _with_open_clock(path)
+    assert not jax.tree.leaves(path.clock) and jax.tree.leaves(opened.clock)
+    t = jnp.linspace(0, 1, 101)
+    for a, b in zip(*(jax.vmap(jax.value_and_grad(c))(t) for c in (path.clock, opened.clock)), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+    assert opened.clock(jnp.asarray(0.0)) == 0 and opened.clock(jnp.asarray(1.0)) == 1
+
+
+def test_seeds_whose_parts_differ_in_kind_are_not_stacked():
+    points = (jnp.linspace(0, 1, 3), jnp.zeros((3, 8, 2)))
+
+    def member(seed, transport, points=points):
+        return Member(seed, transport, points, jax.random.key(0), jax.random.key(1))
+
+    full, diagonal = Gaussian(np.zeros(2), np.eye(2)), Gaussian(np.zeros(2), np.ones(2))
+    other = Gaussian(np.ones(2), 2 * np.eye(2))
+    longer = (jnp.linspace(0, 1, 5), jnp.zeros((5, 8, 2)))
+    members = [member(0, full), member(1, diagonal), member(2, other), member(3, full, longer)]
+    assert [[m.seed for m in group] for group in divide(members)] == [[0, 2, 3], [1]]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        ([], "one or more different"),
+        ([1, 1], "one or more different"),
+        (4, r"as in range\(5\), got 4"),
+        ([0, -1], "a seed must be a whole number"),
+        ([0.5], "a seed must be a whole number"),
+        ([2**32], "a seed must be a whole number"),
+    ],
+)
+def test_seeds_that_cannot_be_used(seeds, says):
+    with pytest.raises(bf.InputError, match=says):
+        bf.fit_seeds(two_wells(), seeds=seeds, config=FEW)
