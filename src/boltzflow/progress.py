@@ -69,9 +69,10 @@ def make_display(console: Console) -> Display:
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
-def _numbers(loss: float | None, ess: float | None) -> str:
+def _numbers(loss: float | None, ess: float | None, message: str) -> str:
     parts = [] if loss is None else [f"loss {loss:.4g}"]
-    return ", ".join(parts if ess is None else [*parts, f"reverse ESS {ess:.3f} ({ess_in_words(ess)})"])
+    parts += [] if ess is None else [f"reverse ESS {ess:.3f} ({ess_in_words(ess)})"]
+    return ", ".join([*parts, message] if message else parts)
 
 
 class LiveDisplay:
@@ -104,7 +105,7 @@ class LiveDisplay:
         """Moves the bar; a look at the ESS stays on display until the next."""
         self.phase(progress.phase)
         self._reverse_ess = progress.reverse_ess if progress.reverse_ess is not None else self._reverse_ess
-        self._numbers = _numbers(progress.loss, self._reverse_ess) or progress.message
+        self._numbers = _numbers(progress.loss, self._reverse_ess, progress.message)
         if self._task is not None and progress.phase == "train":
             steps = f"{progress.step}/{progress.num_steps}"
             self._bars.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
@@ -146,7 +147,7 @@ class PlainDisplay:
         due = done >= _LINE_EVERY_FRACTION * progress.num_steps or progress.step == progress.num_steps
         if done > 0 and (due or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS):
             self._last_step, self._last_seconds = progress.step, progress.seconds
-            numbers = _numbers(progress.loss, progress.reverse_ess) or progress.message
+            numbers = _numbers(progress.loss, progress.reverse_ess, progress.message)
             self._print(f"step {progress.step} of {progress.num_steps}", numbers)
 
     def phase(self, phase: str) -> None:

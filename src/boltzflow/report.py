@@ -66,7 +66,7 @@ class Report:
             verdict["notes"] = list(self.verdict.notes)
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
         content = {**head, "estimates": estimates, "verdict": verdict, "cost": self.cost}
-        return json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
@@ -94,14 +94,14 @@ def _estimate_from_dict(content: dict[str, Any]) -> Estimate:
     return Estimate(**{**content, **numbers})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same in the types of JSON; None leaves a mapping, and a number that is not finite becomes a string."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+        return {str(key): plain(item) for key, item in value.items() if item is not None}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value if isinstance(value, (str, bool, int, float, type(None))) else str(value)

@@ -4,6 +4,7 @@
 anything is computed and opened, which is the first write, only when the input has proved usable.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -22,7 +23,8 @@ from boltzflow.presets import FIELD_TYPES, Config, validate_config
 CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML = (
     "config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html",
 )  # fmt: skip
-_CONTENTS = (CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML)
+SEEDS_JSON = "seeds.json"  # of several seeds, each of which has a folder of its own beside it
+_CONTENTS = (CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML, SEEDS_JSON)
 _MAX_SEED = 2**32 - 1  # what jax.random.key keeps of it in single precision
 
 
@@ -203,12 +205,22 @@ def claim(directory: Path, overwrite: bool = False) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file; --out must name a folder")
-    held = [name for name in _CONTENTS if (directory / name).exists()]
-    if held and not _is_run(directory):
+    held, seeds = [name for name in _CONTENTS if (directory / name).exists()], seed_folders(directory)
+    if held and not (_is_run(directory) or seeds):
         raise InputError(f"{directory} holds a {held[0]} that is not from boltzflow; give another folder with --out")
-    if held and not overwrite:
+    if (held or seeds) and not overwrite:
         raise InputError(f"{directory} holds another run; give another folder with --out, or --overwrite to replace it")
     check_writable(directory)
+
+
+def seed_folder(directory: Path, seed: int) -> Path:
+    """Where one of several seeds lies in their folder: a run's folder like any other."""
+    return directory / f"seed-{seed}"
+
+
+def seed_folders(directory: Path) -> list[Path]:
+    """The runs of several seeds that were trained at once, if this is their folder."""
+    return sorted(path for path in directory.glob("seed-*") if path.name[5:].isdecimal() and _is_run(path))
 
 
 def check_writable(directory: Path) -> None:
@@ -225,8 +237,24 @@ def open_folder(directory: Path, record: RunRecord) -> None:
     """Makes the folder, removes what an earlier run left there, and writes `config.toml`."""
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / CONFIG, record_to_toml(record))
+    _clear(directory, keep=CONFIG)
+
+
+def open_seed_folders(directory: Path, records: Iterable[RunRecord]) -> None:
+    """The same for several seeds: a folder for each, and nothing left of a run or of seeds that were there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _clear(directory)
+    for record in records:
+        open_folder(seed_folder(directory, record.seed), record)
+
+
+def _clear(directory: Path, keep: str = "") -> None:
+    for folder in seed_folders(directory):
+        _clear(folder)
+        with contextlib.suppress(OSError):  # it holds files of somebody's own
+            folder.rmdir()
     shutil.rmtree(directory / CHECKPOINT, ignore_errors=True)
-    for name in (METRICS, REPORT_JSON, REPORT_HTML):
+    for name in set(_CONTENTS) - {CHECKPOINT, keep}:
         (directory / name).unlink(missing_ok=True)
 
 

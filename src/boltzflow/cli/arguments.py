@@ -14,6 +14,7 @@ import itertools
 import shlex
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -21,9 +22,10 @@ import tyro
 from boltzflow.arguments import did_you_mean
 from boltzflow.cli import commands
 from boltzflow.cli.run import RunRequest, run
+from boltzflow.cli.seeds import check_num_seeds
 from boltzflow.errors import InputError
 from boltzflow.presets import FIELD_TYPES, PRESETS, Config
-from boltzflow.run_folder import check_seed
+from boltzflow.run_folder import check_seed, seed_folders
 from boltzflow.targets import SHIPPED, TargetOption
 
 # --- what can be typed ------------------------------------------------------------------------------------------------
@@ -100,6 +102,7 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
     run_types = {
         "target": _positional(_TARGET, "TARGET", "(may come from --config)"),
         "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
+        "seeds": _text("How many seeds, from --seed on, to train at once, each in DIR/seed-N.", "INT", "(default: 1)"),
         "out": _text("Folder of the run.", "DIR", "(default: runs/TARGET-1, or the next number that is free)"),
         "preset": _text("What the settings start from.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
         "config": _text("TOML file of settings, or the config.toml of another run.", "FILE.toml"),
@@ -203,9 +206,11 @@ def _converted(group: Any, kinds: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(given: Any, command: str) -> int:
+    seed = None if given.seed is None else _seed(given.seed)
+    num_seeds = check_num_seeds(_convert("seeds", int, "1" if given.seeds is None else given.seeds))
     request = RunRequest(
-        given.target or "", _converted(given.options, _OPTION_KINDS), None if given.seed is None else _seed(given.seed),
-        given.out, given.preset, given.config, _converted(given.settings, _SETTING_KINDS), given.overwrite, command,
+        given.target or "", _converted(given.options, _OPTION_KINDS), seed, num_seeds, given.out, given.preset,
+        given.config, _converted(given.settings, _SETTING_KINDS), given.overwrite, command,
     )  # fmt: skip
     return run(request)
 
@@ -236,6 +241,8 @@ def _targets(given: Any, command: str) -> int:
 def _directory(given: Any) -> str:
     if not given.directory:
         raise InputError("give the folder of a run, as in runs/double-well-1")
+    if seeds := seed_folders(Path(given.directory)):
+        raise InputError(f"{given.directory} holds several seeds; give the folder of one, as in {seeds[0]}")
     return str(given.directory)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from boltzflow import presets, run_folder
 from boltzflow import run as runs
 from boltzflow.cli.finish import conclude, measure, output
+from boltzflow.cli.seeds import run_seeds
 from boltzflow.errors import InputError
 from boltzflow.load_target import LoadedTarget, load_target
 from boltzflow.progress import Display, make_display
@@ -25,6 +26,7 @@ class RunRequest:
     target: str
     options: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     seed: int | None = None
+    num_seeds: int = 1
     out: str | None = None
     preset: str | None = None
     config: str | None = None
@@ -48,6 +50,8 @@ def run(request: RunRequest) -> int:
     record = RunRecord(
         loaded.name, loaded.options, seed, config, loaded.path, loaded.sha256, request.command, VERSION
     )  # fmt: skip
+    if request.num_seeds > 1:
+        return run_seeds(loaded, record, request.num_seeds, directory, request.overwrite)
     console = output()
     with make_display(console) as display:
         finished = _train(loaded, record, directory, display)

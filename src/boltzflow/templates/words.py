@@ -23,6 +23,7 @@ COST_LABELS = {
     "train_seconds": "training",
     "compile_seconds": "compilation",
     "total_seconds": "total",
+    "num_seeds": "seeds trained in that time",
     "steps": "steps",
     "energy_evaluations": "energy evaluations",
     "gradient_evaluations": "gradient evaluations",

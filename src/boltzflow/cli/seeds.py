@@ -1,0 +1,120 @@
+"""`boltzflow run --seeds K`: several seeds of one target at once, each in a folder of its own, and a table of all."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from boltzflow import run as runs
+from boltzflow import run_folder
+from boltzflow.arguments import whole_number
+from boltzflow.cli.finish import DISTRUSTED, DONE, measure, output
+from boltzflow.errors import SeedsError
+from boltzflow.load_target import LoadedTarget
+from boltzflow.progress import Display, make_display
+from boltzflow.report import Report
+from boltzflow.run import Run
+from boltzflow.run_folder import REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
+from boltzflow.seeds_report import SeedsReport, compare_seeds, render_seeds
+from boltzflow.training import Progress
+from boltzflow.version import VERSION
+
+_MAX_SEEDS = 100  # each holds its pilot's points in memory
+
+
+def check_num_seeds(number: int) -> int:
+    """`number` as it is; raises `InputError` where it is no number of seeds."""
+    return whole_number("seeds", number, at_least=1, at_most=_MAX_SEEDS)
+
+
+def run_seeds(loaded: LoadedTarget, first: RunRecord, num_seeds: int, directory: Path, overwrite: bool) -> int:
+    """Trains the `num_seeds` seeds from that of `first` on; each is saved, measured and reported as a run by itself.
+
+    Raises `SeedsError`, after all this, where some diverged.
+    """
+    seeds = range(first.seed, first.seed + num_seeds)
+    check_seed(seeds[-1])
+    records = {seed: dataclasses.replace(first, seed=seed) for seed in seeds}
+    for seed in seeds:
+        run_folder.claim(seed_folder(directory, seed), overwrite)
+    console = output()
+    with make_display(console) as display:
+        finished, error = _train(loaded, records, directory, display)
+        reports = {}
+        while finished:  # and let go of: each keeps its samples
+            run = finished.pop(0)
+            reports[run.seed] = _measure(run, directory, records[run.seed], display)
+    failures = {seed: str(failure) for seed, failure in error.failures.items()} if error else {}
+    if reports:
+        together = compare_seeds(reports, failures)
+        run_folder.write_whole(directory / SEEDS_JSON, together.to_json(VERSION))
+        _conclude(together, directory, console)
+    if error:
+        raise error
+    return DONE if together.trustworthy else DISTRUSTED
+
+
+def _train(
+    loaded: LoadedTarget, records: Mapping[int, RunRecord], directory: Path, display: Display
+) -> tuple[list[Run], SeedsError | None]:
+    """The trained runs, saved, and what became of the others. The folders are opened with the first step."""
+    steps_done, is_open = 0, False
+    record = next(iter(records.values()))
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal steps_done, is_open
+        display.show(progress)
+        if progress.phase != "train":
+            return
+        if not is_open:
+            run_folder.open_seed_folders(directory, records.values())
+            is_open = True
+        steps_done = progress.step
+        for seed, row in progress.rows.items():
+            run_folder.append_metrics(seed_folder(directory, seed), row)
+
+    error = None
+    try:
+        finished = runs.fit_seeds(
+            loaded.target, seeds=list(records), preset=record.config.preset, config=record.config, name=record.target,
+            options=dict(record.options), on_progress=on_progress,
+        )  # fmt: skip
+    except SeedsError as some:
+        finished, error = some.runs, some
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(directory, steps_done, record.config.num_steps)) from None
+    if not is_open:
+        run_folder.open_seed_folders(directory, records.values())
+    for run in finished:
+        run.save(seed_folder(directory, run.seed))
+        run_folder.write_metrics(seed_folder(directory, run.seed), run.history)
+    return finished, error
+
+
+def _measure(run: Run, directory: Path, record: RunRecord, display: Display) -> Report:
+    try:
+        return measure(run, seed_folder(directory, run.seed), record, display)
+    except KeyboardInterrupt:
+        sentence = (
+            f"interrupted; the flows are trained and saved, and `boltzflow report {directory}/seed-N` measures each"
+        )
+        raise KeyboardInterrupt(sentence) from None
+
+
+def _conclude(together: SeedsReport, directory: Path, console: Console) -> None:
+    console.print()
+    render_seeds(together, console)
+    console.print(
+        Text(f"reports: {directory / 'seed-N' / REPORT_HTML}; all in one: {directory / SEEDS_JSON}"), soft_wrap=True
+    )
+
+
+def _interrupted(directory: Path, steps_done: int, num_steps: int) -> str:
+    if not steps_done:
+        return "interrupted before the first step; nothing was written"
+    return (
+        f"interrupted at step {steps_done} of {num_steps}; {directory} holds settings and metrics of each seed, but "
+        "no flow yet: start it again with --overwrite"
+    )

@@ -1,0 +1,210 @@
+"""`boltzflow run --seeds K`: the folders, the table, the verdict over all; training itself is replaced."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from boltzflow import run_folder
+from boltzflow.cli import main
+from boltzflow.errors import SeedsError, TrainingError
+from boltzflow.estimators import Estimate, exact
+from boltzflow.report import Report, Verdict
+from boltzflow.seeds_report import chi_squared_sigma, compare_seeds
+from boltzflow.training import Progress
+
+
+def report_of(seed, value=1.0, stderr=0.1, warnings=()):
+    estimates = {"log_z": Estimate(value, stderr, 100), "reverse_ess": Estimate(0.9 + 0.01 * seed, 0.001, 100)}
+    target = {"name": "mixture-2", "dim": 2}
+    return Report(target, seed, "default", {}, estimates, Verdict(not warnings, warnings), {}, {"log_z": exact(1.0)})
+
+
+class FakeRun:
+    """What the command line uses of a `Run`."""
+
+    def __init__(self, seed, **answers):
+        self.seed, self.answers = seed, answers
+        self.history = [{"step": 2, "seconds": 0.1, "loss": 2.0 + seed}]
+
+    def report(self):
+        return report_of(self.seed, **self.answers)
+
+    def figures(self):
+        return []
+
+    def save(self, directory):
+        (directory / "checkpoint").mkdir()
+
+
+@pytest.fixture
+def answers(monkeypatch, tmp_path):
+    """What each seed's run will answer, or the error it fails with; and, under "asked", what was asked for."""
+    by_seed: dict = {"asked": []}
+
+    def fit_seeds(target, *, seeds, on_progress, **given):
+        by_seed["asked"].append({"seeds": seeds, **given})
+        failures = {seed: by_seed[seed] for seed in seeds if isinstance(by_seed.get(seed), Exception)}
+        healthy = [seed for seed in seeds if seed not in failures]
+        on_progress(Progress("pilot", 0, 2, 0.0, message="looking"))
+        rows = {seed: {"step": 2, "seconds": 0.1, "loss": 2.0} for seed in healthy}
+        on_progress(Progress("train", 2, 2, 0.1, loss=2.0, message="median of 3 seeds", rows=rows))
+        runs = [FakeRun(seed, **by_seed.get(seed, {})) for seed in healthy]
+        if failures:
+            raise SeedsError(failures, runs)
+        return runs
+
+    monkeypatch.setattr("boltzflow.run.fit_seeds", fit_seeds)
+    monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
+    monkeypatch.chdir(tmp_path)
+    return by_seed
+
+
+def test_each_seed_has_an_ordinary_folder_and_a_row(answers, capsys, tmp_path):
+    assert main(["run", "mixture-2", "--seeds", "3", "--seed", "5", "--out", "a"]) == 0
+    assert answers["asked"][0]["seeds"] == [5, 6, 7]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"seed-5", "seed-6", "seed-7", "seeds.json"}
+    for seed in (5, 6, 7):
+        folder = tmp_path / "a" / f"seed-{seed}"
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html"}
+        assert run_folder.read_record(folder).seed == seed
+        assert run_folder.read_metrics(folder) == [{"step": 2, "seconds": 0.1, "loss": 2.0 + seed}]
+    out = capsys.readouterr().out
+    assert "median of 3 seeds" in out and "The seeds agree on log Z: χ² = 0 for 2 degrees of freedom" in out
+    assert "Trusted: every check of every seed passed, and they agree." in out
+    for row in ("5 ", "6 ", "7 ", "median", "exact", "standard deviation"):
+        assert sum(line.startswith(row) for line in out.splitlines()) == 1
+    content = json.loads((tmp_path / "a" / "seeds.json").read_text())
+    assert content["verdict"] == {"trustworthy": True, "warnings": []}
+    assert [each["folder"] for each in content["seeds"]] == ["seed-5", "seed-6", "seed-7"]
+    assert content["median"]["reverse_ess"] == pytest.approx(0.96)
+    assert content["standard_deviation"]["reverse_ess"] == pytest.approx(0.01)
+
+
+def test_one_distrusted_seed_distrusts_all(answers, capsys):
+    answers[1] = {"warnings": ("A mode is missing.",)}
+    assert main(["run", "mixture-2", "--seeds", "2"]) == 3
+    out = capsys.readouterr().out
+    assert "- Seed 1: A mode is missing." in out and "Do not rely on this result." in out
+
+
+def test_seeds_that_disagree_are_not_trusted(answers, capsys, tmp_path):
+    answers[1] = {"value": 1.7}
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 3
+    assert "The seeds disagree on log Z (χ² = 24.5 for 1 degree of freedom, 4.9 σ" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "seeds.json").read_text())["agreement"]["sigma"] == pytest.approx(
+        4.95, abs=0.01
+    )
+
+
+def test_a_seed_that_failed_is_named_and_the_others_are_kept(answers, capsys, tmp_path):
+    answers[1] = TrainingError("The loss was not finite.")
+    assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "boltzflow: Of 3 seeds, 1 failed. The loss was not finite.\n"
+    assert "Seed 1 failed: The loss was not finite." in said.out and "1         " in said.out
+    assert (tmp_path / "a" / "seed-2" / "report.json").exists()
+    assert not (tmp_path / "a" / "seed-1" / "checkpoint").exists()
+    content = json.loads((tmp_path / "a" / "seeds.json").read_text())
+    assert content["failed"] == [{"seed": 1, "reason": "The loss was not finite."}]
+    answers[0] = answers[2] = answers[1]
+    assert main(["run", "mixture-2", "--seeds", "3", "--out", "b"]) == 1
+    assert not (tmp_path / "b" / "seeds.json").exists()
+
+
+def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypatch, tmp_path):
+    assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 0
+    (tmp_path / "a" / "seed-2" / "mine.txt").write_text("kept")
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 2
+    assert main(["run", "mixture-2", "--out", "a"]) == 2
+    assert "a holds another run" in capsys.readouterr().err
+    assert main(["run", "mixture-2", "--seeds", "2", "--seed", "1", "--out", "a", "--overwrite"]) == 0
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"seed-1", "seed-2", "seeds.json"}
+    assert (tmp_path / "a" / "seed-2" / "mine.txt").exists()
+    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(0))
+    assert main(["run", "mixture-2", "--out", "a", "--overwrite"]) == 0
+    assert {"config.toml", "seed-2"} <= {path.name for path in (tmp_path / "a").iterdir()}
+    assert [path.name for path in (tmp_path / "a" / "seed-2").iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "a" / "seeds.json").exists() and not (tmp_path / "a" / "seed-1").exists()
+
+
+@pytest.mark.parametrize("command", ["report", "resume", "sample --num-samples 3 --out s.npz"])
+def test_commands_on_one_run_ask_for_one_seed(answers, capsys, command):
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 0
+    name, *rest = command.split()
+    capsys.readouterr()
+    assert main([name, "a", *rest]) == 2
+    assert capsys.readouterr().err == "boltzflow: a holds several seeds; give the folder of one, as in a/seed-0\n"
+
+
+def test_one_seed_is_a_run_as_without(answers, monkeypatch, tmp_path):
+    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(given["seed"]))
+    assert main(["run", "mixture-2", "--seeds", "1", "--seed", "4", "--out", "a"]) == 0
+    assert answers["asked"] == [] and run_folder.read_record(tmp_path / "a").seed == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("--seeds 0", "seeds must be a whole number from 1 to 100, got 0"),
+        ("--seeds -1", "seeds must be a whole number from 1 to 100, got -1"),
+        ("--seeds 2.5", "--seeds must be a whole number, got '2.5'"),
+        ("--seeds many", "--seeds must be a whole number, got 'many'"),
+        ("--seeds=", "--seeds must be a whole number, got ''"),
+        ("--seeds 1000000000", "seeds must be a whole number from 1 to 100"),
+        ("--seeds 2 --seed 4294967295", "seed must be a whole number from 0 to 4294967295, got 4294967296"),
+        ("--seeds 2 --preset best", "preset must be one of"),
+    ],
+)
+def test_bad_numbers_of_seeds(answers, capsys, tmp_path, argv, says):
+    assert main(["run", "mixture-2", *argv.split()]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and says in said.err
+    assert answers["asked"] == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_interruption_says_what_there_is(answers, capsys, monkeypatch, tmp_path, steps):
+    def fit_seeds(target, *, on_progress, **given):
+        for step in range(1, steps + 1):
+            on_progress(Progress("train", step, 10, 0.1, loss=1.0, rows={0: {"step": step}, 1: {"step": step}}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("boltzflow.run.fit_seeds", fit_seeds)
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 130
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ("at step 3 of" if steps else "nothing was written") in said
+    assert (tmp_path / "a").exists() == (steps > 0)
+
+
+def test_help_mentions_seeds(answers, capsys):
+    assert main(["run", "--help"]) == 0
+    assert "--seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 3, 4, 9, 10])
+@pytest.mark.parametrize("chi_squared", [1.0, 16.0, 60.0])
+def test_sigma_of_chi_squared(chi_squared, degrees_of_freedom):
+    """Against the tail of the density, summed up."""
+    half = degrees_of_freedom / 2
+    x, step = np.linspace(chi_squared, chi_squared + 200, 200_001, retstep=True)
+    density = np.exp((half - 1) * np.log(x) - x / 2 - half * math.log(2) - math.lgamma(half))
+    probability = step * (density.sum() - density[0] / 2)
+    sigma = chi_squared_sigma(chi_squared, degrees_of_freedom)
+    assert math.erfc(sigma / math.sqrt(2)) == pytest.approx(probability, rel=1e-5)
+    if degrees_of_freedom == 1:
+        assert sigma == pytest.approx(math.sqrt(chi_squared))
+
+
+def test_sigma_at_the_ends():
+    assert chi_squared_sigma(0.0, 3) == 0 and chi_squared_sigma(math.inf, 3) == math.inf == chi_squared_sigma(1e5, 2)
+
+
+def test_agreement_of_what_cannot_be_compared():
+    together = compare_seeds({0: report_of(0, math.nan), 1: report_of(1)}, {})
+    assert together.agreement is None and json.loads(together.to_json("1"))["median"]["log_z"]
+    same = compare_seeds({0: report_of(0, 1.0, 0.0), 1: report_of(1, 1.0 + 1e-15, 0.0)}, {})
+    assert same.agreement and same.agreement.sigma < 1 and same.trustworthy
+    assert not compare_seeds({0: report_of(0)}, {1: "lost"}).trustworthy
