@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TESTED := .venv/.installed-test
+BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all install clean
+.PHONY: run test test-all bench bench-quick install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -22,6 +23,24 @@ test-all: $(TESTED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+# Some hours on two cores; what was interrupted goes on where it was. Rows measured from this source are kept.
+bench: $(BENCHED)
+	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.step_time
+	$(BIN)/python -m benchmarks.time_to_ess
+	$(BIN)/python -m benchmarks.log_z_error
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.tables --print
+
+# Some minutes, one seed, small budgets; its rows are kept apart from those of the page.
+QUICK := --results runs/bench-quick
+bench-quick: $(BENCHED)
+	$(BIN)/python -m benchmarks.sampling $(QUICK) --sites 16 --samples 20000
+	$(BIN)/python -m benchmarks.step_time $(QUICK) --sites 16 64
+	$(BIN)/python -m benchmarks.time_to_ess $(QUICK) --seeds 1 --num-steps 300 --targets "double-well N=16 m=1.5"
+	$(BIN)/python -m benchmarks.log_z_error $(QUICK) --seeds 1 --steps 300 --limit 5 --targets mixture-2 "double-well N=16 m=1.5"
+	$(BIN)/python -m benchmarks.tables $(QUICK) --print
+
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
@@ -34,6 +53,11 @@ $(INSTALLED): pyproject.toml
 $(TESTED): $(INSTALLED)
 	@echo "installing what the tests need"
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(BENCHED): $(INSTALLED)
+	@echo "installing what the benchmarks need"
+	@$(PIP) -e '.[bench]'
 	@touch $@
 
 clean:

@@ -1,0 +1,52 @@
+"""Samples per second with log-density, energy and weight: `run.sample` of the default preset.
+
+The speed does not depend on how long the flow was trained, which is hardly at all here. The first call, which
+compiles, is not counted.
+"""
+
+import functools
+import time
+
+import jax
+
+import boltzflow
+from benchmarks import common
+from benchmarks.store import FLOW, Row, Store, source_hash
+
+NAME = "sampling"
+SITES = (4, 16, 64, 256, 1024)
+MASS = 1.5
+NUM_STEPS = 10
+
+
+def main() -> None:
+    options = common.arguments(
+        __doc__ or "", [],
+        sites={"type": int, "nargs": "+", "default": SITES, "help": "numbers of sites"},
+        fields={"nargs": "+", "default": common.fields(), "help": "kinds of field"},
+        samples={"type": int, "default": 100_000, "help": "samples to draw (a tenth of them above 64 sites)"},
+    )  # fmt: skip
+    common.use_cold_cache()
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    for field in options.fields:
+        for sites in options.sites:
+            num = options.samples if sites <= 64 else options.samples // 10
+            common.measured(
+                store, source, functools.partial(measure, sites, field, num), sites=sites, field=field, samples=num
+            )
+
+
+def measure(sites: int, field: str, num_samples: int) -> Row:
+    """Seconds of drawing `num_samples` at once."""
+    config = common.configure(boltzflow.Config(), num_steps=NUM_STEPS, field=field)
+    run, _ = common.fit(boltzflow.DoubleWell(sites, MASS), 0, config)
+    run.sample(jax.random.key(0), num_samples)
+    start = time.perf_counter()
+    samples = run.sample(jax.random.key(1), num_samples)
+    jax.block_until_ready(samples.log_weight)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "samples_per_second": num_samples / seconds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Rows of measurements in results/benchmarks/NAME.json, each written as soon as it is measured.
+
+A row is known by its key (target, method, seed, budget, ...) and by a hash of the source that it measured: one that is
+there is not measured again, one of an older source is replaced. Every row names its machine and versions.
+"""
+
+import ast
+import datetime
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results" / "benchmarks"
+FLOW = ("src/boltzflow",)
+RIVALS = ("benchmarks/rivals", "src/boltzflow/targets")
+
+Row = dict[str, Any]
+
+
+class Store:
+    """The rows of one benchmark; `fresh` forgets those that are there."""
+
+    def __init__(self, name: str, *, folder: Path = RESULTS, fresh: bool = False):
+        self.path = folder / f"{name}.json"
+        kept = {} if fresh else read(self.path)
+        self.rows: list[Row] = kept.get("rows", [])
+        self.machines: dict[str, Row] = kept.get("machines", {})
+
+    def find(self, source: str, **key: Any) -> Row | None:
+        """The row of this key that measured this source, if there is one."""
+        return next((row for row in self.rows if row["key"] == key and row["source"] == source), None)
+
+    def add(self, source: str, values: Row, **key: Any) -> Row:
+        """Keep a row, in place of an older one of the same key, and write the file."""
+        facts = machine()
+        label = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        self.machines[label] = facts
+        row = {"key": key, "source": source, "machine": label, "date": f"{datetime.date.today()}", **values}
+        self.rows = [other for other in self.rows if other["key"] != key] + [row]
+        used = {row["machine"] for row in self.rows}
+        machines = {name: facts for name, facts in self.machines.items() if name in used}
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in self.rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(f'{{"machines": {json.dumps(machines, indent=1)},\n"rows": [\n{lines}\n]}}\n', "utf-8")
+        partial.replace(self.path)  # an interruption leaves the old file or the new one
+        return row
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a benchmark has written: `machines` by label, and `rows`; empty where there is nothing yet."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def source_hash(*folders: str) -> str:
+    """A hash of the Python code in these folders: of what it does, so that comments and docstrings do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def machine() -> Row:
+    """Processor, cores, device and versions; nothing that names a computer or a person."""
+    versions = {}
+    for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy", "blackjax"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": str(jax.devices()[0].device_kind),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    name = facts.get("model name", platform.machine())
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name

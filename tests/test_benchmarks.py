@@ -1,0 +1,126 @@
+"""The benchmarks: rivals that are right, rows that are not lost, a page that says what was measured."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarks import common, summary, tables
+from benchmarks.rivals import tempering
+from benchmarks.store import RESULTS, Store, read, source_hash
+
+DIM = 4
+SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
+INVERSE = np.linalg.inv(SHAPE)
+MEAN = np.array([1.0, -2.0, 0.0, 3.0])
+LOG_Z = 0.5 * DIM * np.log(2 * np.pi) + np.log(np.diag(SHAPE)).sum()
+NUM_SEEDS = 3
+# A t-test on the mean of three runs: |t| above 40 is a false alarm of 6e-4; each run errs by 0.01 to 0.03.
+MAX_T, MAX_ERROR = 40, 0.12
+
+
+def gaussian_energy(x):
+    return 0.5 * jnp.sum((jnp.asarray(INVERSE) @ (x - jnp.asarray(MEAN))) ** 2)
+
+
+def check_rival(estimate):
+    answers = [estimate(gaussian_energy, DIM, jax.random.key(seed)) for seed in range(NUM_SEEDS)]
+    errors = np.array([answer.log_z - LOG_Z for answer in answers])
+    assert np.abs(errors).max() < MAX_ERROR
+    assert abs(errors.mean()) < MAX_T * errors.std(ddof=1) / np.sqrt(NUM_SEEDS)
+    for answer in answers:
+        assert answer.seconds > 0 and answer.compile_seconds > 0 and answer.gradient_evaluations > 1000
+        assert 0.4 < answer.detail["acceptance"] < 0.95
+
+
+def test_smc_measures_a_gaussian():
+    smc = pytest.importorskip("benchmarks.rivals.smc", reason="blackjax is not installed", exc_type=ImportError)
+    check_rival(functools.partial(smc.estimate_log_z, num_particles=2000, std=6.0))
+
+
+def test_parallel_tempering_measures_a_gaussian():
+    check_rival(functools.partial(tempering.estimate_log_z, num_sweeps=64, std=6.0))
+
+
+def test_store_resumes_and_loses_nothing(tmp_path):
+    calls = []
+
+    def measure(value):
+        calls.append(value)
+        return {"value": value}
+
+    first = Store("some", folder=tmp_path)
+    for seed in range(3):
+        common.measured(first, "old", functools.partial(measure, seed), target="a", seed=seed)
+    common.measured(first, "old", lambda: 1 / 0, target="b", seed=0)  # kept as a failure, and not tried again
+    again = Store("some", folder=tmp_path)
+    for seed in range(4):
+        common.measured(again, "old", functools.partial(measure, seed), target="a", seed=seed)
+    assert calls == [0, 1, 2, 3]
+    assert again.find("old", target="b", seed=0)["failure"].startswith("ZeroDivisionError")
+    common.measured(again, "new", functools.partial(measure, 9), target="a", seed=0)  # of another source: anew
+    rows = read(tmp_path / "some.json")["rows"]
+    assert [row["value"] for row in rows if "value" in row] == [1, 2, 3, 9]
+    assert all(row["machine"] in again.machines for row in rows)
+    assert not Store("some", folder=tmp_path, fresh=True).rows
+
+
+def test_source_hash_sees_code_and_not_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.store.ROOT", tmp_path)
+    (tmp_path / "src").mkdir()
+    file = tmp_path / "src" / "a.py"
+    hashes = []
+    for text in ("x = 1\n", '"""Words."""\n# more\nx  =  1\n', "x = 2\n"):
+        file.write_text(text)
+        hashes.append(source_hash("src"))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def rows_of(method, errors, *, steps=0, seconds_each=0.001, fixed=0.0):
+    """Rows of five seeds whose errors at each budget have the root mean square given."""
+    signs = np.array([1, -1, 1, -1, 1])
+    return [
+        {
+            "key": {"target": "mixture-2", "method": method, "steps": steps, "seed": seed, "budget": budget},
+            "error": float(sign * error), "seconds": fixed + seconds_each * budget, "compile_seconds": 1.0,
+            "evaluations": 10 * budget, "machine": "m", "date": "2026-01-01",
+        }
+        for budget, error in errors.items() for seed, sign in enumerate(signs)
+    ]  # fmt: skip
+
+
+def test_time_to_an_error_is_measured_or_extrapolated():
+    lucky = summary.series(rows_of("SMC", {100: 0.009, 400: 0.02, 1600: 0.009, 6400: 0.005}), "mixture-2", "SMC")
+    assert summary.time_to(lucky, 1e-2).seconds == pytest.approx(1.6)  # not 0.1: a larger budget failed again
+    line = summary.series(rows_of("SMC", {100: 0.1, 400: 0.05, 1600: 0.025}), "mixture-2", "SMC")
+    way = summary.time_to(line, 1e-3)
+    assert not way.measured
+    assert way.seconds == pytest.approx(1000, rel=1e-6) and way.evaluations == pytest.approx(1e7, rel=1e-6)
+    rows = rows_of("boltzflow", {100: 1e-3}, steps=50, fixed=9) + rows_of("boltzflow", {100: 1e-3}, steps=10, fixed=3)
+    assert summary.time_to(summary.series(rows, "mixture-2", "boltzflow"), 1e-2).steps == 10
+    rows[0] = {"key": rows[0]["key"], "failure": "TrainingError: no"}
+    rows[-1] = {"key": rows[-1]["key"], "failure": "TrainingError: no"}
+    assert summary.time_to(summary.series(rows, "mixture-2", "boltzflow"), 1e-2) is None
+
+
+def test_tables_are_drawn_from_a_small_file(tmp_path):
+    facts = {"processor": "P", "cores": 2, "device": "cpu", "python": "3.11", "versions": {"jax": "0.10"}}
+    rows = rows_of("SMC", {100: 0.1, 400: 0.05}) + rows_of("boltzflow", {100: 0.005, 400: 0.002}, steps=30, fixed=2)
+    (tmp_path / "log_z_error.json").write_text(json.dumps({"machines": {"m": facts}, "rows": rows}))
+    page = "before\n<!-- table: log_z_error -->\nold\n<!-- end -->\nafter\n<!-- table: sampling -->\n<!-- end -->\n"
+    new = tables.updated(page, tmp_path)
+    assert new.startswith("before") and "after" in new and "old" not in new
+    assert "| mixture-2 | boltzflow | **2.1 s (1000), 30 steps** |" in new
+    assert "| mixture-2 | SMC | ≈ 10 s (1.0·10⁵) |" in new
+    assert "P, 2 cores, cpu; Python 3.11, jax 0.10; 2026-01-01" in new
+    assert tables.NOTHING in new  # of what was not measured
+    assert tables.updated(new, tmp_path) == new
+
+
+def test_page_says_what_was_measured():
+    if not list(RESULTS.glob("*.json")):
+        pytest.skip("no results here: make bench measures them")
+    page = tables.PAGE.read_text("utf-8")
+    assert page == tables.updated(page), "run: python -m benchmarks.tables"
