@@ -19,12 +19,14 @@ from .correction.annealed import spread
 from .densities import AbstractDensity
 from .errors import InputError
 from .interpolations import Clock
+from .linalg import Circulant, Scale
 from .pilot import Pilot
 from .presets import Config
 from .training import Trained
 
 FORMAT = 1
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
+_EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 
 
 def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
@@ -36,7 +38,7 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     arrays["pilot.points"] = spread(pilot.points, _KEPT_POINTS)
     arrays["pilot.wide_points"] = spread(pilot.wide_points, _KEPT_POINTS)
     if isinstance(pilot.base, Gaussian):
-        arrays |= {"base.mean": pilot.base.mean, "base.scale": pilot.base.scale}
+        arrays |= {"base.mean": pilot.base.mean, **_scale_arrays(pilot.base.scale)}
     numbers = {"clock_rate": pilot.clock.rate, "complaints": list(pilot.complaints)}
     for name in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_nonfinite"):
         numbers[name] = getattr(pilot, name)
@@ -61,14 +63,14 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder / 'arrays.npz'} cannot be read ({error}): the checkpoint is damaged.") from None
     needed = {"pilot.points", "pilot.wide_points"}
-    if not needed <= arrays.keys() or (
-        Config(**record["config"]).base == "pilot" and not parts.base and "base.mean" not in arrays
-    ):
+    if Config(**record["config"]).base == "pilot" and not parts.base:
+        needed |= {"base.mean", _EIGENVALUES if _EIGENVALUES in arrays else "base.scale"}
+    if not needed <= arrays.keys():
         raise InputError(f"{folder / 'arrays.npz'} lacks the pilot's arrays: the checkpoint is damaged.")
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config, numbers = Config(**record["config"]), dict(record["pilot"])
-    base = choose_base(config, parts, target.dim) or Gaussian(arrays["base.mean"], scale_tril=arrays["base.scale"])
+    base = choose_base(config, parts, target.dim) or Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
     clock = Clock(numbers.pop("clock_rate"))
     transport = build_transport(config, parts, base, target, clock, jax.random.key(0))
     params, frozen = eqx.partition(transport, trainable(transport))
@@ -100,6 +102,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     if set(record.get("config", ())) != known or "pilot" not in record:
         raise InputError(f"{folder / 'record.json'} does not have the settings this version of boltzflow reads.")
     return record
+
+
+def _scale_arrays(scale: Scale) -> dict[str, Any]:
+    return {_EIGENVALUES: scale.eigenvalues} if isinstance(scale, Circulant) else {"base.scale": scale}
+
+
+def _scale(arrays: dict[str, np.ndarray]) -> Scale:
+    return Circulant(arrays[_EIGENVALUES]) if _EIGENVALUES in arrays else arrays["base.scale"]
 
 
 def _fitting(array: np.ndarray, leaf: jax.Array) -> jax.Array:
