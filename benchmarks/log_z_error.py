@@ -48,19 +48,19 @@ def main() -> None:
         methods={"nargs": "+", "default": ["boltzflow", *RIVAL_OF], "choices": ["boltzflow", *RIVAL_OF]},
     )
     common.use_cold_cache()
+    flow_source, rival_source = source_hash(*FLOW), source_hash(*RIVALS)  # of what this process has loaded
     store = Store(NAME, folder=options.results, fresh=options.fresh)
     for task in (TASKS[name] for name in options.targets):
         for method in options.methods:
             if method == "boltzflow":
                 for seed in range(options.seeds):
-                    measure_flow(store, task, seed, options.steps, options.limit)
+                    measure_flow(store, flow_source, task, seed, options.steps, options.limit)
             else:
-                measure_rival(store, task, method, options.seeds, options.limit)
+                measure_rival(store, rival_source, task, method, options.seeds, options.limit)
 
 
-def measure_rival(store: Store, task: Task, method: str, num_seeds: int, limit: float) -> None:
+def measure_rival(store: Store, source: str, task: Task, method: str, num_seeds: int, limit: float) -> None:
     """Budgets from the smallest up to the largest whose run should not take longer than `limit`."""
-    source = source_hash(*RIVALS)
     estimate, budgets = RIVAL_OF[method]
     expected = 0.0
     for budget in budgets:
@@ -87,9 +87,8 @@ def rival_row(estimate: Callable[..., Answer], task: Task, seed: int, budget: in
     }
 
 
-def measure_flow(store: Store, task: Task, seed: int, steps: tuple[int, ...], limit: float) -> None:
+def measure_flow(store: Store, source: str, task: Task, seed: int, steps: tuple[int, ...], limit: float) -> None:
     """Rows of the flow for every number of steps and samples, and of its pilot, the same in every fit."""
-    source = source_hash(*FLOW)
     for num_steps in steps:
         config = boltzflow.Config()
         num = num_steps or config.num_steps

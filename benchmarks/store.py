@@ -59,6 +59,16 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
+def newest(rows: list[Row]) -> list[Row]:
+    """Rows in the order of writing, without those of an older source where the same thing was measured again."""
+
+    def group(row: Row) -> tuple:
+        return tuple(row["key"].get(name) for name in ("target", "method", "steps", "field"))
+
+    last = {group(row): row["source"] for row in rows}
+    return [row for row in rows if row["source"] == last[group(row)]]
+
+
 def source_hash(*folders: str) -> str:
     """A hash of the Python code in these folders: of what it does, so that comments and docstrings do not count."""
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import summary
 from benchmarks.markdown import count, seconds, table
-from benchmarks.store import RESULTS, ROOT, Row, read
+from benchmarks.store import RESULTS, ROOT, Row, newest, read
 from benchmarks.targets import TASKS
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
 
@@ -44,7 +44,7 @@ def render(name: str, folder: Path = RESULTS) -> str:
     """One table and a line on where it was measured."""
     file, draw = TABLES[name]
     results = read(folder / f"{file}.json")
-    rows = results.get("rows", [])
+    rows = newest(results.get("rows", []))
     return f"{draw(rows)}\n\n{provenance(results)}" if rows else NOTHING
 
 
@@ -113,7 +113,7 @@ def draw_ess(rows: list[Row]) -> str:
     lines = []
     for target in _in_order(_targets(rows)):
         task = TASKS[target]
-        group = [row for row in rows if row["key"]["target"] == target and row["key"]["method"] == "default"]
+        group = _whole_runs(rows, target, "default")
         good = [row for row in group if not row.get("failure")]
         met = [row["goal_seconds"] for row in good if row["goal_seconds"] is not None]
         evaluations = [row["goal_evaluations"] for row in good if row["goal_seconds"] is not None]
@@ -136,6 +136,12 @@ def draw_ess(rows: list[Row]) -> str:
     return table(header, lines) + "\n\nMedian over the seeds, and the worst in parentheses."
 
 
+def _whole_runs(rows: list[Row], target: str, method: str) -> list[Row]:
+    """Those of as many steps as the preset takes; where there is none, whatever there is."""
+    group = [row for row in rows if (row["key"]["target"], row["key"]["method"]) == (target, method)]
+    return [row for row in group if not row["key"]["steps"]] or group
+
+
 def _middle_and_worst(values: list[float], worst: Callable, form: str) -> str:
     if not values:
         return "-"
@@ -144,8 +150,10 @@ def _middle_and_worst(values: list[float], worst: Callable, form: str) -> str:
 
 def draw_paper(rows: list[Row]) -> str:
     """The paper's procedure beside ours, in the same time."""
-    ours = [r for r in rows if r["key"]["target"] == PAPER_TASK and r["key"]["method"] == "default" and "looks" in r]
-    papers = [r for r in rows if r["key"]["method"] == "paper" and not r.get("failure")]
+    ours, papers = (
+        [row for row in _whole_runs(rows, PAPER_TASK, method) if not row.get("failure")]
+        for method in ("default", "paper")
+    )
     if not papers or not ours:
         return NOTHING
     times = [next((s for _, s, ess in row["looks"] if ess >= RATIO_ESS), float("inf")) for row in ours]

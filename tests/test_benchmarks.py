@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks import common, summary, tables
 from benchmarks.rivals import tempering
-from benchmarks.store import RESULTS, Store, read, source_hash
+from benchmarks.store import RESULTS, Store, newest, read, source_hash
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
@@ -63,6 +63,7 @@ def test_store_resumes_and_loses_nothing(tmp_path):
     common.measured(again, "new", functools.partial(measure, 9), target="a", seed=0)  # of another source: anew
     rows = read(tmp_path / "some.json")["rows"]
     assert [row["value"] for row in rows if "value" in row] == [1, 2, 3, 9]
+    assert [row["value"] for row in newest(rows) if "value" in row] == [9]
     assert all(row["machine"] in again.machines for row in rows)
     assert not Store("some", folder=tmp_path, fresh=True).rows
 
@@ -85,7 +86,7 @@ def rows_of(method, errors, *, steps=0, seconds_each=0.001, fixed=0.0):
         {
             "key": {"target": "mixture-2", "method": method, "steps": steps, "seed": seed, "budget": budget},
             "error": float(sign * error), "seconds": fixed + seconds_each * budget, "compile_seconds": 1.0,
-            "evaluations": 10 * budget, "machine": "m", "date": "2026-01-01",
+            "evaluations": 10 * budget, "source": "s", "machine": "m", "date": "2026-01-01",
         }
         for budget, error in errors.items() for seed, sign in enumerate(signs)
     ]  # fmt: skip
