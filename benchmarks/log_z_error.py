@@ -97,8 +97,9 @@ def measure_flow(store: Store, source: str, task: Task, seed: int, steps: tuple[
             continue
         try:
             for budget, row in flow_rows(task, seed, common.configure(config, num_steps=num), limit):
-                of_pilot = {"method": "pilot", "steps": 0} if budget == PILOT else {}
-                common.record(store, source, row, **key | of_pilot, budget=budget)
+                whose = key | ({"method": "pilot", "steps": 0} if budget == PILOT else {})
+                if budget != PILOT or store.find(source, **whose, budget=budget) is None:  # the first, which compiled
+                    common.record(store, source, row, **whose, budget=budget)
             end: Row = {"finished": True}
         except Exception as error:
             end = common.failure(error)

@@ -1,6 +1,9 @@
 """Tables and numbers as Markdown text."""
 
+import math
 from collections.abc import Iterable, Sequence
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -17,10 +20,15 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
+def power_of_ten(value: float) -> str:
+    """0.01 as 10⁻²."""
+    return "10" + f"{round(math.log10(value))}".translate(_RAISED)
+
+
 def count(value: float) -> str:
     """A large number, as 3.4·10⁶."""
     power = len(f"{value:.0f}") - 1
     if power < 4:
         return f"{value:.0f}"
     digits = f"{value / 10**power:.1f}"
-    return f"{digits}·10{str(power).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{digits}·10{str(power).translate(_RAISED)}"

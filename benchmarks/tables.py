@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import summary
-from benchmarks.markdown import count, seconds, table
+from benchmarks.markdown import count, power_of_ten, seconds, table
 from benchmarks.store import RESULTS, ROOT, Row, newest, read
 from benchmarks.targets import TASKS
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
@@ -80,10 +80,10 @@ def draw_log_z(rows: list[Row]) -> str:
                 f"{best.error:.1g} in {seconds(best.seconds)}" if best.error < float("inf") else "failed",
             ])  # fmt: skip
         behind += [
-            f"{target} at {error:.0e}: {first}" for error, first in zip(ERRORS, firsts, strict=True)
+            f"{target} at {power_of_ten(error)}: {first}" for error, first in zip(ERRORS, firsts, strict=True)
             if first not in (None, "boltzflow")
         ]  # fmt: skip
-    header = ["target", "method", *(f"to {error:.0e}" for error in ERRORS), "compilation", "best measured"]
+    header = ["target", "method", *(f"to {power_of_ten(error)}" for error in ERRORS), "compilation", "best measured"]
     numbers = sorted({len({r["key"]["seed"] for r in rows if r["key"]["target"] == t}) for t in _targets(rows)})
     note = (
         f"Root mean square over {' or '.join(map(str, numbers))} seeds; in parentheses evaluations of the energy, with "
@@ -161,7 +161,8 @@ def draw_paper(rows: list[Row]) -> str:
     published = papers[0]["published_steps"]
     lines = [
         ["default", "all of its run", seconds(median([row["seconds"] for row in ours])),
-         f"{median([row['reverse_ess'] for row in ours]):.4f}", seconds(mine), "1"],
+         f"{median([row['reverse_ess'] for row in ours]):.4f}",
+         seconds(mine) if mine < float("inf") else "not reached", "1"],
         ["paper", f"{papers[0]['steps']}, as many as fit", seconds(median([row["seconds"] for row in papers])),
          f"{median([row['reverse_ess'] for row in papers]):.2g}", "not reached", "-"],
         ["paper", f"{published // 10:,}, a tenth", f"≈ {seconds(step * published / 10)}", "unknown",
