@@ -15,7 +15,7 @@ FAMILIES = ("targets", "bases", "interpolations", "vector_fields", "losses")
 # From the bottom to the top: a module imports from its own layer or from below. A new module takes its place here.
 LAYERS = [
     {"errors", "arguments", "densities", "linalg", "finite_differences", "version", "reliability", "estimators"},
-    {"networks", "integrate", "compilation", "batches"},
+    {"networks", "lattice_bands", "lattice_networks", "integrate", "compilation", "batches"},
     {"targets", "bases", "interpolations", "vector_fields"},
     {"continuity", "flow"},
     {"losses", "correction", "presets", "testing", "check_target"},
