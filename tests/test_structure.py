@@ -19,7 +19,7 @@ LAYERS = [
     {"targets", "bases", "interpolations", "vector_fields"},
     {"continuity", "flow"},
     {"losses", "correction", "presets", "testing", "check_target"},
-    {"pilot", "assembly", "training_step", "cohort", "training", "checkpoint", "mode_probe"},
+    {"gaussian_fit", "pilot", "assembly", "training_step", "cohort", "training", "checkpoint", "mode_probe"},
     {"templates", "report", "plotting", "figures", "verdict", "evaluation", "run", "seeds_report"},
     {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
     {"cli", "paper", "__main__"},

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from .bases import Gaussian, GeneralizedGaussian
 from .continuity import LogZRate, Transport
@@ -53,12 +54,19 @@ def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution 
 
 
 def build_transport(
-    config: Config, parts: Parts, base: AbstractDistribution, target: AbstractDensity, clock: Clock, key: PRNGKeyArray
+    config: Config,
+    parts: Parts,
+    base: AbstractDistribution,
+    target: AbstractDensity,
+    clock: Clock,
+    key: PRNGKeyArray,
+    directions: Float[np.ndarray, "dim size"] | None = None,
 ) -> Transport:
-    """Field, path and rate, untrained; a Gaussian base that was fitted also whitens what the networks see."""
+    """Field, path and rate, untrained. A Gaussian base that was fitted also whitens what the networks see, and they see
+    and move only the `directions` of it, where some are given."""
     whitening = None
     if config.base == "pilot" and parts.base is None and isinstance(base, Gaussian):
-        whitening = Whitening(jnp.asarray(base.mean), jnp.asarray(base.scale))
+        whitening = Whitening(base.mean, base.scale, directions)
     sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
     path_key, field_key, rate_key = jax.random.split(key, 3)
     path: AbstractInterpolation

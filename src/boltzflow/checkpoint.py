@@ -24,7 +24,7 @@ from .pilot import Pilot
 from .presets import Config
 from .training import Trained
 
-FORMAT = 1
+FORMAT = 2
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
 _EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 
@@ -39,8 +39,10 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     arrays["pilot.wide_points"] = spread(pilot.wide_points, _KEPT_POINTS)
     if isinstance(pilot.base, Gaussian):
         arrays |= {"base.mean": pilot.base.mean, **_scale_arrays(pilot.base.scale)}
-    numbers = {"clock_rate": pilot.clock.rate, "complaints": list(pilot.complaints)}
-    for name in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_nonfinite"):
+    if pilot.directions is not None:
+        arrays["pilot.directions"] = pilot.directions
+    numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints)}
+    for name in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share"):
         numbers[name] = getattr(pilot, name)
     _replace(
         folder / "arrays.npz",
@@ -72,7 +74,8 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     config, numbers = Config(**record["config"]), dict(record["pilot"])
     base = choose_base(config, parts, target.dim) or Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
     clock = Clock(numbers.pop("clock_rate"))
-    transport = build_transport(config, parts, base, target, clock, jax.random.key(0))
+    directions = arrays.get("pilot.directions")
+    transport = build_transport(config, parts, base, target, clock, jax.random.key(0), directions)
     params, frozen = eqx.partition(transport, trainable(transport))
     try:
         params = jax.tree_util.tree_map_with_path(
@@ -82,7 +85,16 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         raise InputError(f"{folder / 'arrays.npz'} lacks {error}: the checkpoint is damaged.") from None
     points, wide_points = jnp.asarray(arrays["pilot.points"]), jnp.asarray(arrays["pilot.wide_points"])
     numbers["complaints"] = tuple(numbers["complaints"])
-    pilot = Pilot(base, clock, points, wide_points, jnp.ones(1), points[None], **numbers)
+    pilot = Pilot(
+        base=base,
+        clock=clock,
+        directions=directions,
+        points=points,
+        wide_points=wide_points,
+        path_times=jnp.ones(1),
+        path_points=points[None],
+        **numbers,
+    )
     return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"]), record
 
 

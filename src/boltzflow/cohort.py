@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .assembly import make_optimizer
 from .compilation import Stopwatch
 from .continuity import Transport, trainable
-from .densities import AbstractFixed
-from .interpolations import Clock
 from .presets import Config
 from .training_step import TrainState, quick_ess, train_chunk
+
+_BLOCK = 8  # knots
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Cohort:
         self._members, self._config, self._watch = members, config, watch
         if len(members) == 1:
             [one] = members
-            self._state, self._frozen = _start(one, one.transport, config)
+            self._state, self._frozen = _start(one, config)
             self._points, self._ess_key, self._chunk, self._ess = one.points, one.ess_key, train_chunk, quick_ess
             return
-        starts = [_start(member, _with_open_clock(member.transport), config) for member in members]
+        starts = [_start(member, config) for member in members]
         self._state, state_axes = _stack_states([state for state, _ in starts])
         self._frozen, frozen_axes = _stack([frozen for _, frozen in starts])
         self._points = _stack_points([member.points for member in members])
@@ -101,7 +101,7 @@ def divide(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def _alike(a: Member, b: Member) -> bool:
-    trees = [(_with_open_clock(member.transport), member.points[1][0]) for member in (a, b)]
+    trees = [(member.transport, member.points[1][0]) for member in (a, b)]
     (one, one_structure), (other, other_structure) = map(jax.tree.flatten, trees)
     return one_structure == other_structure and all(map(_same_kind, one, other))  # type: ignore[operator]
 
@@ -112,9 +112,9 @@ def _same_kind(a: Any, b: Any) -> bool:
     return a is b or (not eqx.is_array(a) and not eqx.is_array(b) and bool(a == b))
 
 
-def _start(member: Member, transport: Transport, config: Config) -> tuple[TrainState, Transport]:
+def _start(member: Member, config: Config) -> tuple[TrainState, Transport]:
     """The state before the first step, and the part of the transport that is data."""
-    params, frozen = eqx.partition(transport, trainable(transport))
+    params, frozen = eqx.partition(member.transport, trainable(member.transport))
     opt_state = make_optimizer(config).init(params)
     return TrainState(params, opt_state, member.train_key, jnp.zeros((), int), jnp.zeros((), int)), frozen
 
@@ -145,13 +145,18 @@ def _stack(trees: Sequence[Any]) -> tuple[Any, Any]:
     return jax.tree.unflatten(structure[0], stacked), jax.tree.unflatten(structure[0], axes)
 
 
-def _stack_points(points: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Every pilot's times and points, with as many knots as the longest path has.
+def with_full_block(times: Array, points: Array) -> tuple[Array, Array]:
+    """A pilot's times and points with knots added up to a multiple of 8, so that few lengths are ever compiled.
 
     Knots are added after the last and hold its points again. Times are drawn from [0, 1]: up to the last knot they see
     none of the added ones, and beyond it, where a pilot stopped early, the last knot's points as before. So every draw
     is what it is without them.
     """
+    return _with_knots(times, points, -(-len(times) // _BLOCK) * _BLOCK)
+
+
+def _stack_points(points: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Every pilot's times and points, with as many knots as the longest path has."""
     num_knots = max(len(times) for times, _ in points)
     return tuple(map(jnp.stack, zip(*(_with_knots(*each, num_knots) for each in points), strict=True)))  # type: ignore[return-value]
 
@@ -161,22 +166,3 @@ def _with_knots(times: Array, points: Array, num_knots: int) -> tuple[Array, Arr
     later = times[-1] + jnp.arange(1, num_added + 1, dtype=times.dtype)
     again = jnp.broadcast_to(points[-1:], (num_added, *points.shape[1:]))
     return jnp.concatenate([times, later]), jnp.concatenate([points, again])
-
-
-class _OpenClock(AbstractFixed):
-    """A `Clock` whose rate is an array: one program walks the paths of all seeds, each at the pace of its pilot."""
-
-    rate: Float[Array, ""]
-
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        rate = jnp.where(self.rate == 0, 1.0, self.rate)
-        beta = jnp.expm1(rate * t) / jnp.expm1(rate)
-        beta = jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
-        return jnp.where(self.rate == 0, t, beta)
-
-
-def _with_open_clock(transport: Transport) -> Transport:
-    def opened(node: Any) -> Any:
-        return _OpenClock(jnp.asarray(node.rate, jnp.float32)) if isinstance(node, Clock) else node
-
-    return jax.tree.map(opened, transport, is_leaf=lambda node: isinstance(node, Clock))

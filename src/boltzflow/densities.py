@@ -66,9 +66,14 @@ class OnLattice(Protocol):
     """
 
     @property
-    def lattice_shape(self) -> tuple[int, ...]: ...
+    def lattice_shape(self) -> tuple[int, ...] | None: ...
     @property
     def sign_symmetric(self) -> bool: ...
+
+
+def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
+    """The lattice that `density` says it lives on, or None."""
+    return density.lattice_shape if isinstance(density, OnLattice) else None
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ def evaluate(run: "Run") -> Report:
         pilot_complaints=run.pilot.complaints,
         skipped_share=run.trained.cost.get("skipped_steps", 0) / run.config.num_steps,
         sampled_exactly=isinstance(target, AbstractDistribution),
-        nonfinite_share=run.pilot.num_nonfinite / run.pilot.num_gradients,
+        nonfinite_share=run.pilot.nonfinite_share,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(

@@ -42,10 +42,7 @@ class Circulant(eqx.Module):
 
     def __call__(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """The matrix times `z`."""
-        shape = self.eigenvalues.shape
-        half = jnp.asarray(self.eigenvalues[..., : shape[-1] // 2 + 1], z.dtype)
-        axes = tuple(range(len(shape)))
-        return jnp.fft.irfftn(half * jnp.fft.rfftn(z.reshape(shape), axes=axes), shape, axes=axes).reshape(-1)
+        return multiply_circulant(self.eigenvalues, z)
 
     def matrix(self) -> np.ndarray:
         """The matrix itself, `(dim, dim)`."""
@@ -56,6 +53,17 @@ class Circulant(eqx.Module):
 
 
 Scale = np.ndarray | Circulant
+
+
+def multiply_circulant(
+    eigenvalues: Float[Array, "*lattice"] | Float[np.ndarray, "*lattice"], z: Float[Array, "*batch dim"]
+) -> Float[Array, "*batch dim"]:
+    """The circulant matrix of `eigenvalues` times each vector in `z`."""
+    shape, batch = eigenvalues.shape, z.shape[:-1]
+    half = jnp.asarray(eigenvalues[..., : shape[-1] // 2 + 1], z.dtype)
+    axes = tuple(range(-len(shape), 0))
+    waves = half * jnp.fft.rfftn(z.reshape(*batch, *shape), axes=axes)
+    return jnp.fft.irfftn(waves, shape, axes=axes).reshape(z.shape)
 
 
 def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
@@ -81,7 +89,7 @@ def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
 
 
 def check_scale(name: str, scale: Any, dim: int) -> Scale:
-    """A scale given as `()`, `(dim,)`, a lower triangle `(dim, dim)` or a `Circulant`; its diagonal must be positive."""
+    """A scale given as `()`, `(dim,)`, a lower triangle `(dim, dim)` or a `Circulant`; with a positive diagonal."""
     if isinstance(scale, Circulant):
         if scale.dim != dim:
             raise InputError(f"{name} must have {dim} sites, got a lattice of {scale.eigenvalues.shape}")

@@ -1,8 +1,10 @@
 """What a target is like before training: points in every mode found, a base, a pace, and a first log Z.
 
-The annealed sampler runs twice. From an isotropic base, widened until the target fits well inside it, it finds the
-target's points; from the base of the run (by default the Gaussian fitted to those points) it finds how fast the path
-may be walked, leaves points all along it, and measures log Z with no flow involved.
+The annealed sampler flies from ever better bases. Scouts from an isotropic one, widened until the target fits well
+inside it, find where the target is; from the Gaussian fitted to what they found, three times as wide, come the target's
+points; and from the base of the run (by default the Gaussian fitted to these) it finds how fast the path may be walked,
+in which directions the base differs from the target, leaves points all along the path, and measures log Z with no flow
+involved.
 """
 
 import dataclasses
@@ -13,24 +15,30 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .bases import Gaussian
+from .batches import map_points
 from .compilation import Stopwatch
 from .correction.annealed import AnnealedSample, anneal
-from .densities import AbstractDensity, AbstractDistribution
+from .densities import AbstractDensity, AbstractDistribution, OnLattice, lattice_of
 from .errors import InputError
+from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
+from .linalg import Circulant
 
-_NUM_PARTICLES = 4096
-_MAX_STEPS = 200
+_MAX_PARTICLES = 4096
+_SCOUT_NUMBERS, _WIDE_NUMBERS, _PATH_NUMBERS = 2**17, 2**19, 2**20  # floats of all particles: in many dimensions fewer
+_SCOUT_MOVES = 2  # at a temperature, where the others take 4
+_WIDE_ESS, _PATH_ESS = 0.8, 0.97  # the share of effective samples that a change of temperature keeps
+_OVERDISPERSION = 3.0
 _MAX_WIDENINGS = 8
 _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
-_SAVED_NUMBERS = 2**24  # floats kept of the particles along the path: 64 MiB
 
 
 @dataclasses.dataclass(frozen=True)
 class Pilot:
     """The annealed sampler's findings.
 
-    `base` and `clock` to train with; equally weighted `points` of the target as found from that base, and `wide_points`
+    `base` and `clock` to train with; for a base that was fitted, the `directions` in which the target differs from it,
+    `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
     as found from a wide one, each of shape `(num_points, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
     log Z with its error; and what it cost. `complaints` are sentences on what went wrong, if anything did.
@@ -38,6 +46,7 @@ class Pilot:
 
     base: AbstractDistribution
     clock: Clock
+    directions: Float[np.ndarray, "dim size"] | None
     points: Float[Array, "num_points dim"]
     wide_points: Float[Array, "num_points dim"]
     path_times: Float[Array, " num_knots"]
@@ -46,7 +55,7 @@ class Pilot:
     log_z_stderr: float
     acceptance: float
     num_gradients: int
-    num_nonfinite: int
+    nonfinite_share: float
     complaints: tuple[str, ...] = ()
 
 
@@ -63,61 +72,88 @@ def fly_pilot(
     Raises `InputError` where the target's energy leads to points that are not finite.
     """
     watch = stopwatch or Stopwatch()
-    explore_key, path_key, start_key = jax.random.split(key, 3)
-    found, wide_gradients, doubts = _explore(target, explore_key, watch)
-    if base is None:
-        base = fit_gaussian(found.x)
-    sample = _anneal(base, target, path_key, 0.97, watch)
-    num_steps = int(sample.num_steps)
-    betas = np.asarray(sample.betas[:num_steps], float)
-    clock = fit_clock(betas) if pace and betas[-1] == 1 else Clock()
-    times = np.concatenate([[0.0], clock.inverse(betas)])
+    scout_key, explore_key, path_key, start_key = jax.random.split(key, 4)
+    scout, flights, doubts = _scout(target, scout_key, watch)
+    num, wide = _num_particles(target, _WIDE_NUMBERS), _widened(_fit(target, scout.x))
+    found = anneal(wide, target, explore_key, _WIDE_ESS, num_particles=num, watch=watch)
+    fitted = base is None
+    base = _fit(target, found.x) if base is None else base
+    num = _num_particles(target, _PATH_NUMBERS)
+    sample = anneal(base, target, path_key, _PATH_ESS, num_particles=num, watch=watch)
+    directions = None
+    if fitted and isinstance(base, Gaussian):
+        points = np.asarray(sample.x)
+        directions = active_directions(base, points, _gradients(target, sample.x), lattice_of(target))
+    clock = fit_clock(sample.betas) if pace and sample.betas[-1] == 1 else Clock()
+    times = np.concatenate([[0.0], clock.inverse(sample.betas)])
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, sample.path.shape[1]))[0]
+    flights = [*flights, found, sample]
+    looked_at = len(scout.x) + (len(found.x) + len(sample.x) if fitted else 0)  # with a gradient more
     return Pilot(
         base=base,
         clock=clock,
+        directions=directions,
         points=sample.x,
         wide_points=found.x,
         path_times=jnp.asarray(times, jnp.float32),
-        path_points=jnp.concatenate([start[None], sample.path[:num_steps]]),
-        log_z=float(sample.log_z),
-        log_z_stderr=max(float(sample.log_z_stderr), _MIN_STDERR),
-        acceptance=float(sample.acceptance),
-        num_gradients=wide_gradients + int(sample.num_gradients),
-        num_nonfinite=int(found.num_nonfinite + sample.num_nonfinite),
+        path_points=jnp.concatenate([start[None], sample.path]),
+        log_z=sample.log_z,
+        log_z_stderr=max(sample.log_z_stderr, _MIN_STDERR),
+        acceptance=sample.acceptance,
+        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at,
+        nonfinite_share=sum(f.num_nonfinite for f in flights) / sum(f.num_proposals for f in flights),
         complaints=tuple(
             doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")
         ),
     )
 
 
-def fit_gaussian(x: Float[Array, "num dim"]) -> Gaussian:
-    """The Gaussian with the points' mean and covariance, shrunk a little to its diagonal so that it always exists."""
-    points = np.asarray(x, np.float64)
-    covariance = np.atleast_2d(np.cov(points, rowvar=False))
-    shrink = min(0.5, points.shape[1] / (4.0 * points.shape[0]))
-    covariance = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance)) + 1e-12 * np.eye(len(covariance))
-    return Gaussian(points.mean(axis=0), covariance)
+def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:
+    return np.asarray(map_points(jax.grad(target.energy), x))
 
 
-def _explore(target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[AnnealedSample, int, list[str]]:
+def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
+    symmetric = isinstance(target, OnLattice) and target.sign_symmetric
+    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), symmetric)
+
+
+def _widened(base: Gaussian) -> Gaussian:
+    if isinstance(base.scale, Circulant):
+        return Gaussian(base.mean, scale_tril=Circulant(_OVERDISPERSION * base.scale.eigenvalues))
+    return Gaussian(base.mean, scale_tril=_OVERDISPERSION * base.scale)
+
+
+def _num_particles(target: AbstractDensity, numbers: int) -> int:
+    """So many that they are `numbers` floats, in bounds: no covariance is seen in fewer than twice the dimension, but
+    where a lattice has it the same at every site."""
+    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)
+    return max(min(_MAX_PARTICLES, numbers // target.dim), fewest)
+
+
+def _scout(
+    target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
+) -> tuple[AnnealedSample, list[AnnealedSample], list[str]]:
     """Anneal from N(0, s² I), with s grown until the target fits well inside it, and no wider base finds more of it.
 
     A mode out of reach of one base is seen from a wider one: so the base that fits is confirmed from one four times as
-    wide, whose particles are used only where they spread further.
+    wide, whose particles are used only where they spread further. Also returns every flight flown, and doubts.
     """
-    scale, gradients, fitting = 5.0, 0, None
+    lattice, num = lattice_of(target), _num_particles(target, _SCOUT_NUMBERS)
+    # On a lattice the sites may all move together, which makes the target √dim as wide in that one direction.
+    scale, flights, fitting = 5.0 * (np.sqrt(target.dim) if lattice else 1.0), [], None
     for attempt in range(_MAX_WIDENINGS):
-        base = Gaussian(np.zeros(target.dim), scale**2 * np.eye(target.dim))
-        sample = _anneal(base, target, jax.random.fold_in(key, attempt), 0.8, watch)
-        gradients += int(sample.num_gradients)
+        isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
+        base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
+        attempt_key = jax.random.fold_in(key, attempt)
+        sample = anneal(base, target, attempt_key, _WIDE_ESS, num_particles=num, num_moves=_SCOUT_MOVES, watch=watch)
+        flights.append(sample)
         reach = _reach(sample)
         if fitting is not None and reach <= 1.5 * fitting[1]:
-            return fitting[0], gradients, []
+            return fitting[0], flights, []
         fitting = (sample, reach) if 2 * reach <= scale else None
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
     sentence = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
-    return sample, gradients, [sentence]
+    return sample, flights, [sentence]
 
 
 def _reach(sample: AnnealedSample) -> float:
@@ -129,24 +165,14 @@ def _reach(sample: AnnealedSample) -> float:
     return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
-def _anneal(base, target, key, ess_fraction, watch: Stopwatch) -> AnnealedSample:
-    num_saved = int(np.clip(_SAVED_NUMBERS // (_MAX_STEPS * target.dim), 64, _NUM_PARTICLES))
-    return watch.run(
-        anneal, base, target, key, jnp.asarray(ess_fraction),
-        num_particles=_NUM_PARTICLES, num_moves=4, num_leapfrog=5, max_steps=_MAX_STEPS, num_saved=num_saved,
-    )  # fmt: skip
-
-
 def _complaints(sample: AnnealedSample, where: str) -> list[str]:
     """What makes the pilot's word doubtful."""
     sentences = []
-    beta = float(sample.betas[int(sample.num_steps) - 1])
+    beta = sample.betas[-1]
     if beta < 1:
         sentences.append(f"The annealed pilot {where} stopped at temperature β = {beta:.3g} of 1.")
-    if float(sample.acceptance) < 0.2:
-        sentences.append(f"The pilot's moves {where} were accepted only {float(sample.acceptance):.0%} of the time.")
-    if int(sample.num_ancestors) < 30:
-        sentences.append(
-            f"The pilot's particles {where} descend from only {int(sample.num_ancestors)} starting points."
-        )
+    if sample.acceptance < 0.2:
+        sentences.append(f"The pilot's moves {where} were accepted only {sample.acceptance:.0%} of the time.")
+    if sample.num_ancestors < 30:
+        sentences.append(f"The pilot's particles {where} descend from only {sample.num_ancestors} starting points.")
     return sentences

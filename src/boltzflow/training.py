@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .assembly import NO_PARTS, Parts, build_transport, choose_base, with_mean_rate
 from .bases import Gaussian
-from .cohort import Cohort, Member, divide
+from .cohort import Cohort, Member, divide, with_full_block
 from .compilation import Stopwatch
 from .continuity import Transport
 from .densities import AbstractDensity
@@ -78,10 +78,10 @@ def train(
     trained, members = {}, []
     for seed, (pilot_key, network_key, *training_keys) in keys.items():
         pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
-        transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key)
+        transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key, pilot.directions)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
         trained[seed] = Trained(transport, pilot)
-        members.append(Member(seed, transport, (pilot.path_times, pilot.path_points), *training_keys))
+        members.append(Member(seed, transport, with_full_block(pilot.path_times, pilot.path_points), *training_keys))
     cohorts = [Cohort(group, config, watch) for group in divide(members)]
     on_progress(Progress("compile", 0, config.num_steps, seconds()))
     failures = _take_all_steps(cohorts, trained, config, seconds, on_progress)

@@ -23,8 +23,8 @@ class Gaussian(AbstractDistribution):
     Arguments: `mean` of shape `(dim,)`, in the units of x; `covariance` in their square, of shape `()` (one variance),
     `(dim,)` (variances) or `(dim, dim)`; or instead of it `scale_tril`, the L, of shape `()`, `(dim,)` (standard
     deviations) or `(dim, dim)` (lower triangular), or a `linalg.Circulant`, which is the same at every site of a
-    periodic lattice. The first two forms cost dim, a matrix dim², a `Circulant` dim log dim. Raises `InputError` where a
-    shape is another one or Σ is not symmetric and positive definite.
+    periodic lattice. The first two forms cost dim, a matrix dim², a `Circulant` dim log dim. Raises `InputError` where
+    a shape is another one or Σ is not symmetric and positive definite.
     """
 
     dim: int = eqx.field(static=True)

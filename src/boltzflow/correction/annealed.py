@@ -6,93 +6,100 @@ not by random walk: the latter are silently wrong on a stiff chain. Del Moral, D
 from the particles' ancestry, Lee & Whiteley (2018).
 """
 
+from dataclasses import dataclass
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..densities import AbstractDensity, AbstractDistribution
+from ..compilation import Stopwatch
+from ..densities import AbstractDensity, AbstractDistribution, lattice_of
+from .moves import HamiltonianMoves, preconditioner
 
-_TARGET_ACCEPTANCE = 0.7
+_PATH_NUMBERS = 2**20  # floats kept of the particles at each temperature: 4 MiB
+_SETTLING_STEPS = 5  # temperatures in which the moves' step size still finds its way
 
 
-class AnnealedSample(eqx.Module):
+@dataclass(frozen=True)
+class AnnealedSample:
     """Where the annealed sampler arrived, and how it went.
 
-    Equally weighted particles `x` of the target, `log_z` and its standard error; the temperatures `betas` it stepped
-    through (padded with 1 after `num_steps`), `path` with a few particles at each of them; the `acceptance` rate of the
-    last moves; `num_ancestors`, how many of the first particles still have descendants; `num_gradients`, gradients of
-    the target's energy; `num_nonfinite`, how many of those energies were NaN or +inf.
+    Equally weighted particles `x` of the target, shape `(num_particles, dim)`; `log_z` and its standard error; the
+    temperatures `betas` that it stepped through, the last of them 1 unless it ran out of steps, and `path`,
+    `(num_steps, num_saved, dim)`, equally weighted particles at each of them; `acceptance`, the lowest rate at which
+    the moves of a temperature were accepted; `num_ancestors`, how many of the first particles still have descendants;
+    `num_gradients` of the target's energy, and of its `num_proposals` how many, `num_nonfinite`, were NaN or +inf.
     """
 
     x: Float[Array, "num_particles dim"]
+    log_z: float
+    log_z_stderr: float
+    betas: np.ndarray
+    path: Float[Array, "num_steps num_saved dim"]
+    acceptance: float
+    num_ancestors: int
+    num_gradients: int
+    num_proposals: int
+    num_nonfinite: int
+
+
+class _Particles(eqx.Module):
+    x: Float[Array, "num dim"]
+    f1: Float[Array, " num"]
+    beta: Float[Array, ""]
     log_z: Float[Array, ""]
-    log_z_stderr: Float[Array, ""]
-    betas: Float[Array, " max_steps"]
-    path: Float[Array, "max_steps num_saved dim"]
-    num_steps: Int[Array, ""]
-    acceptance: Float[Array, ""]
-    num_ancestors: Int[Array, ""]
-    num_gradients: Int[Array, ""]
-    num_nonfinite: Int[Array, ""]
+    ancestor: Int[Array, " num"]
+    step_size: Float[Array, ""]
 
 
 def anneal(
     base: AbstractDistribution,
     target: AbstractDensity,
     key: PRNGKeyArray,
-    ess_fraction: Float[Array, ""],
+    ess_fraction: float,
     *,
     num_particles: int,
     num_moves: int = 4,
     num_leapfrog: int = 5,
-    max_steps: int = 200,
-    num_saved: int = 64,
+    max_steps: int = 800,
+    watch: Stopwatch | None = None,
 ) -> AnnealedSample:
     """Particles of `target` ∝ exp(-f_1), from `base` along f_β = (1 - β) f_0 + β f_1 with β chosen as it goes.
 
     At every temperature the particles are resampled and moved `num_moves` times with `num_leapfrog` leapfrog steps.
-    `ess_fraction` is the share of effective samples that each change of temperature keeps. `betas` reaches 1 unless
-    `max_steps` came first: look at `betas[num_steps - 1]`. To be called under jit.
+    `ess_fraction` is the share of effective samples that each change of temperature keeps. Each temperature is one
+    dispatch of a compiled function, which `watch` compiles.
     """
+    watch = watch or Stopwatch()
     start_key, loop_key = jax.random.split(key)
-    x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, num_particles))
-    moves = _Moves(base, target, num_moves, num_leapfrog)
-
-    def body(state):
-        step, beta, log_z, x, f1, ancestor, size, betas, path, _, bad = state
-        resample_key, move_key = jax.random.split(jax.random.fold_in(loop_key, step))
-        difference = jax.vmap(base.energy)(x) - f1
-        next_beta = _next_beta(beta, difference, ess_fraction)
-        log_weight = (next_beta - beta) * difference
-        log_z = log_z + jax.nn.logsumexp(log_weight) - jnp.log(num_particles)
-        index = _systematic(resample_key, log_weight)
-        scale_tril = _robust_cholesky(x[index])
-        x, f1, acceptance, size, new_bad = moves(move_key, next_beta, x[index], f1[index], scale_tril, size)
-        path = path.at[step].set(spread(x, num_saved))
-        return (step + 1, next_beta, log_z, x, f1, ancestor[index], size, betas.at[step].set(next_beta), path,
-                acceptance, bad + new_bad)  # fmt: skip
-
-    f1 = _finite(jax.vmap(target.energy)(x))
-    state = (
-        jnp.zeros((), int), jnp.zeros(()), base_log_z(base), x, f1, jnp.arange(num_particles),
-        jnp.asarray(0.5 * base.dim**-0.25), jnp.ones(max_steps), jnp.zeros((max_steps, num_saved, base.dim)),
-        jnp.zeros(()), jnp.sum(jnp.isinf(f1)),
-    )  # fmt: skip
-    state = jax.lax.while_loop(lambda s: (s[0] < max_steps) & (s[1] < 1), body, state)
-    num_steps, _, log_z, x, _, ancestor, _, betas, path, acceptance, bad = state
-    shares = jnp.zeros(num_particles).at[ancestor].add(1 / num_particles)
+    particles, num_nonfinite = watch.run(_start, base, target, start_key, num=num_particles)
+    # Numbers and not constants of the program, so that flights of other settings need no other compilation.
+    settings = (jnp.asarray(ess_fraction), jnp.asarray(num_moves))
+    betas: list[float] = []
+    path, rates = [], []
+    while (not betas or betas[-1] < 1) and len(betas) < max_steps:
+        step_key = jax.random.fold_in(loop_key, len(betas))
+        particles, rate, bad = watch.run(
+            _temper, particles, base, target, step_key, *settings, num_leapfrog=num_leapfrog
+        )
+        betas.append(float(particles.beta))
+        path.append(spread(particles.x, max(1, _PATH_NUMBERS // base.dim)))
+        rates.append(float(rate))
+        num_nonfinite += bad
+    shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
     return AnnealedSample(
-        x=x,
-        log_z=log_z,
-        log_z_stderr=jnp.sqrt(jnp.maximum(jnp.sum(shares**2) - 1 / num_particles, 0.0)),
-        betas=betas,
-        path=path,
-        num_steps=num_steps,
-        acceptance=acceptance,
-        num_ancestors=jnp.sum(shares > 0),
-        num_gradients=num_particles * (1 + num_steps * num_moves * (num_leapfrog + 1)),
-        num_nonfinite=bad,
+        x=particles.x,
+        log_z=float(base.log_z) + float(particles.log_z),
+        log_z_stderr=float(np.sqrt(max(np.sum(shares**2) - 1 / num_particles, 0.0))),
+        betas=np.array(betas),
+        path=jnp.stack(path),
+        acceptance=min(rates[_SETTLING_STEPS:] or rates[-1:]),
+        num_ancestors=int(np.sum(shares > 0)),
+        num_gradients=num_particles * (1 + len(betas) * num_moves * (num_leapfrog + 1)),
+        num_proposals=num_particles * (1 + len(betas) * num_moves),
+        num_nonfinite=int(num_nonfinite),
     )
 
 
@@ -101,14 +108,27 @@ def spread(x: Float[Array, "num dim"], num: int) -> Float[Array, "num dim"]:
     return x[:: max(1, len(x) // num)][:num]
 
 
-def base_log_z(base: AbstractDistribution) -> Float[Array, ""]:
-    """log Z_0 as an array."""
-    return jnp.asarray(base.log_z, float)
+def _start(base, target, key, *, num: int):
+    x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
+    f1 = jax.vmap(target.energy)(x)
+    f1 = jnp.where(jnp.isnan(f1), jnp.inf, f1)
+    zero, size = jnp.zeros(()), jnp.asarray(0.5 * base.dim**-0.25)
+    return _Particles(x, f1, zero, zero, jnp.arange(num), size), jnp.sum(jnp.isinf(f1))
 
 
-def _finite(energy):
-    """NaN counts as +inf: such a point is never moved to."""
-    return jnp.where(jnp.isnan(energy), jnp.inf, energy)
+def _temper(particles: _Particles, base, target, key, ess_fraction, num_moves, *, num_leapfrog: int):
+    """The particles at the next temperature, the acceptance rate of their moves, and non-finite proposals."""
+    resample_key, move_key = jax.random.split(key)
+    x, f1, beta, num = particles.x, particles.f1, particles.beta, particles.f1.shape[0]
+    difference = jax.vmap(base.energy)(x) - f1
+    next_beta = _next_beta(beta, difference, ess_fraction)
+    log_weight = (next_beta - beta) * difference
+    index = _systematic(resample_key, log_weight)
+    moves = HamiltonianMoves(base, target, num_moves, num_leapfrog)
+    scale = preconditioner(x[index], lattice_of(target))
+    x, f1, rate, size, bad = moves(move_key, next_beta, x[index], f1[index], scale, particles.step_size)
+    log_z = particles.log_z + jax.nn.logsumexp(log_weight) - jnp.log(num)
+    return _Particles(x, f1, next_beta, log_z, particles.ancestor[index], size), rate, bad
 
 
 def _next_beta(beta, difference, ess_fraction):
@@ -135,59 +155,3 @@ def _systematic(key, log_weight):
     cumulative = jnp.cumsum(jax.nn.softmax(log_weight))
     positions = (jnp.arange(n) + jax.random.uniform(key)) / n
     return jnp.minimum(jnp.searchsorted(cumulative, positions * cumulative[-1]), n - 1)
-
-
-def _robust_cholesky(x):
-    """A Cholesky factor of the particles' covariance, slightly shrunk to its diagonal so that it always exists."""
-    covariance = jnp.atleast_2d(jnp.cov(x, rowvar=False))
-    diagonal = jnp.diag(jnp.diag(covariance) + 1e-12)
-    return jnp.linalg.cholesky(0.98 * covariance + 0.02 * diagonal)
-
-
-class _Moves(eqx.Module):
-    """Hamiltonian moves that leave exp(-f_β) invariant, preconditioned by a Cholesky factor of the covariance."""
-
-    base: AbstractDistribution
-    target: AbstractDensity
-    num_moves: int
-    num_leapfrog: int
-
-    def __call__(self, key, beta, x, f1, scale_tril, size):
-        """`size` is the leapfrog step in whitened units; it is adapted towards the target acceptance."""
-
-        def move(carry, move_key):
-            x, f1, size = carry
-            noise_key, size_key, accept_key = jax.random.split(move_key, 3)
-            momentum = jax.random.normal(noise_key, x.shape)
-            step = size * jax.random.uniform(size_key, (x.shape[0], 1), minval=0.6, maxval=1.4)
-            new_x, new_f1, new_momentum = self._leapfrog(beta, x, momentum, step, scale_tril)
-            f0, new_f0 = jax.vmap(self.base.energy)(x), jax.vmap(self.base.energy)(new_x)
-            drop = (1 - beta) * (f0 - new_f0) + beta * (f1 - new_f1)
-            drop = drop + 0.5 * jnp.sum(momentum**2 - new_momentum**2, axis=1)
-            bad = ~jnp.isfinite(new_f1)
-            accept = (jnp.log(jax.random.uniform(accept_key, drop.shape)) < drop) & ~bad
-            x = jnp.where(accept[:, None], new_x, x)
-            rate = jnp.mean(jnp.minimum(1.0, jnp.exp(jnp.where(bad | jnp.isnan(drop), -jnp.inf, drop))))
-            size = jnp.clip(size * jnp.exp(0.7 * (rate - _TARGET_ACCEPTANCE)), 1e-4, 1.5)
-            return (x, jnp.where(accept, new_f1, f1), size), (rate, jnp.sum(bad))
-
-        keys = jax.random.split(key, self.num_moves)
-        (x, f1, size), (rates, bad) = jax.lax.scan(move, (x, f1, size), keys)
-        return x, f1, jnp.mean(rates), size, jnp.sum(bad)
-
-    def _leapfrog(self, beta, x, momentum, step, scale_tril):
-        def force(x):
-            f1, g1 = jax.vmap(jax.value_and_grad(self.target.energy))(x)
-            g0 = jax.vmap(jax.grad(self.base.energy))(x)
-            return _finite(f1), -((1 - beta) * g0 + beta * g1) @ scale_tril
-
-        def leap(carry, _):
-            x, momentum, _, f = carry
-            momentum = momentum + 0.5 * step * f
-            x = x + (step * momentum) @ scale_tril.T
-            f1, f = force(x)
-            return (x, momentum + 0.5 * step * f, f1, f), None
-
-        f1, f = force(x)
-        (x, momentum, f1, _), _ = jax.lax.scan(leap, (x, momentum, f1, f), None, length=self.num_leapfrog)
-        return x, f1, momentum

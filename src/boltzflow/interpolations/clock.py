@@ -1,11 +1,13 @@
 """How fast a path is walked: a one-parameter change of time that keeps the speed of the densities even."""
 
-import equinox as eqx
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import real_array
 from ..densities import AbstractFixed
 
 
@@ -16,15 +18,20 @@ class Clock(AbstractFixed):
     there; the rate at which each unit of t costs as much as any other is fitted to the pilot's temperatures.
     """
 
-    rate: float = eqx.field(static=True, default=0.0)
+    rate: Float[np.ndarray, ""]
+
+    def __init__(self, rate: Any = 0.0):
+        # An array and not a static number: another rate is then not another compilation.
+        self.rate = real_array("rate", rate)
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """β(t), exactly 0 at t = 0 and exactly 1 at t = 1."""
-        if self.rate == 0:
-            return t
-        beta = jnp.expm1(self.rate * t) / jnp.expm1(jnp.asarray(self.rate, jnp.result_type(t)))
+        given = jnp.asarray(self.rate, jnp.result_type(t))
+        rate = jnp.where(given == 0, 1.0, given)
+        beta = jnp.expm1(rate * t) / jnp.expm1(rate)
         # A compiler that evaluates the denominator beforehand rounds it otherwise than the numerator.
-        return jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
+        beta = jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
+        return jnp.where(given == 0, t, beta)
 
     def inverse(self, beta: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """The time at which β is reached."""
@@ -38,5 +45,5 @@ def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
     # The last step is cut off at β = 1: on average half of it is missing.
     even = np.arange(1, len(betas)) / (len(betas) - 0.5)
     rates = np.round(np.linspace(0, 8, 81), 2)
-    errors = [np.abs(Clock(float(rate)).inverse(betas[:-1]) - even).max(initial=0.0) for rate in rates]
-    return Clock(float(rates[int(np.argmin(errors))]))
+    errors = [np.abs(Clock(rate).inverse(betas[:-1]) - even).max(initial=0.0) for rate in rates]
+    return Clock(rates[int(np.argmin(errors))])
