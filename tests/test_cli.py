@@ -227,7 +227,7 @@ def test_an_interruption_while_measuring_leaves_the_flow(asked, monkeypatch, cap
         ("run mixture-2 --preset quik", "did you mean 'quick'?"),
         ("run mixture-2 --seed -1", "seed must be a whole number from 0"),
         ("run mixture-2 --seed 1.5", "--seed must be a whole number, got '1.5'"),
-        ("run mixture-2 --num-steps 0", "num_steps must be a whole number of at least 1"),
+        ("run mixture-2 --num-steps=-1", "num_steps must be a whole number of at least 0"),
         ("run mixture-2 --learning-rate -0.1", "learning_rate must be above 0"),
         ("run mixture-2 --pilot-fraction 2", "pilot_fraction must be from 0 to 1"),
         ("run mixture-2 --loss kl", "loss must be one of continuity, reverse-kl, got 'kl'"),

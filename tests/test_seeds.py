@@ -131,7 +131,7 @@ def test_added_knots_change_no_draw(last):
 
 def member(seed, transport, num_knots=3):
     points = (jnp.linspace(0, 1, num_knots), jnp.zeros((num_knots, 8, 2)))
-    return Member(seed, transport, points, jax.random.key(0), jax.random.key(1))
+    return Member(seed, 20, transport, points, jax.random.key(0), jax.random.key(1))
 
 
 def test_numbers_of_knots_are_few():

@@ -15,12 +15,22 @@ FAMILIES = ("targets", "bases", "interpolations", "vector_fields", "losses")
 # From the bottom to the top: a module imports from its own layer or from below. A new module takes its place here.
 LAYERS = [
     {"errors", "arguments", "densities", "linalg", "finite_differences", "version", "reliability", "estimators"},
-    {"networks", "lattice_bands", "lattice_networks", "integrate", "compilation", "batches"},
+    {"networks", "lattice_bands", "lattice_networks", "symmetries", "integrate", "compilation", "batches"},
     {"targets", "bases", "interpolations", "vector_fields"},
     {"continuity", "flow"},
     {"losses", "correction", "presets", "testing", "check_target"},
-    {"gaussian_fit", "pilot", "assembly", "training_step", "cohort", "training", "checkpoint", "mode_probe"},
-    {"templates", "report", "plotting", "figures", "verdict", "evaluation", "run", "seeds_report"},
+    {
+        "gaussian_fit",
+        "pilot",
+        "assembly",
+        "training_step",
+        "cohort",
+        "training",
+        "checkpoint",
+        "mode_probe",
+        "resolution",
+    },
+    {"templates", "report", "plotting", "figures", "verdict", "resolution", "evaluation", "run", "seeds_report"},
     {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
     {"cli", "paper", "__main__"},
 ]

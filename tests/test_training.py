@@ -16,7 +16,7 @@ from boltzflow.evaluation import evaluate
 from boltzflow.interpolations import Linear
 from boltzflow.pilot import fly_pilot
 from boltzflow.run import Run
-from boltzflow.training import Trained
+from boltzflow.training import Trained, steps_for
 from boltzflow.vector_fields import AbstractVectorField, TimeMixture
 
 TINY = dataclasses.replace(presets.default(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
@@ -60,8 +60,8 @@ def test_target_base_and_whitening_do_not_move_in_training(run):
     for mine, theirs in zip(jax.tree.leaves(run.pilot.base), jax.tree.leaves(path.base), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     for whitening in (path.whitening, run.flow.field.whitening):
-        np.testing.assert_array_equal(whitening.mean, jnp.asarray(run.pilot.base.mean))
-        np.testing.assert_array_equal(whitening.decode, jnp.asarray(run.pilot.base.scale))
+        np.testing.assert_array_equal(whitening.mean, run.pilot.base.mean)
+        np.testing.assert_array_equal(whitening.decode, run.pilot.base.scale @ run.pilot.directions)
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(run.flow.field.mlp.networks[0].weights[-1]))
 
 
@@ -238,3 +238,9 @@ def test_default_preset_reaches_what_is_promised(name):
     assert report.estimates["forward_ess"].value >= 0.98
     log_z = report.estimates["log_z"]
     assert abs(log_z.value - float(target.log_z)) < min(0.005, 4 * log_z.stderr)
+
+
+def test_the_pilot_says_how_many_steps_the_target_needs(run):
+    knots = {times: dataclasses.replace(run.pilot, path_times=jnp.linspace(0, 1, times + 1)) for times in (3, 18, 90)}
+    assert [steps_for(pilot) for pilot in knots.values()] == [800, 1800, 4000]
+    assert run.trained.cost["steps"] == TINY.num_steps  # what is asked for is what is done

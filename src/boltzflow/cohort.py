@@ -27,9 +27,10 @@ _BLOCK = 8  # knots
 
 @dataclass(frozen=True)
 class Member:
-    """What one seed comes with: its untrained transport, its pilot's times and points, its keys."""
+    """What one seed comes with: how many steps it takes, its untrained transport, what its pilot found, its keys."""
 
     seed: int
+    num_steps: int
     transport: Transport
     points: tuple[Float[Array, " num_knots"], Float[Array, "num_knots num_saved dim"]]
     train_key: PRNGKeyArray
@@ -116,7 +117,8 @@ def _start(member: Member, config: Config) -> tuple[TrainState, Transport]:
     """The state before the first step, and the part of the transport that is data."""
     params, frozen = eqx.partition(member.transport, trainable(member.transport))
     opt_state = make_optimizer(config).init(params)
-    return TrainState(params, opt_state, member.train_key, jnp.zeros((), int), jnp.zeros((), int)), frozen
+    num_steps, zero = jnp.asarray(member.num_steps), jnp.zeros((), int)
+    return TrainState(params, opt_state, member.train_key, num_steps, zero, zero), frozen
 
 
 def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
@@ -130,9 +132,9 @@ def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
 
 
 def _stack_states(states: Sequence[TrainState]) -> tuple[TrainState, Any]:
-    """All states in one, and the axes of its parts. The step's number is shared: what hangs on it stays a branch."""
+    """All states in one, and the axes of its parts. The step's number is shared."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), TrainState(0, 0, 0, None, 0)  # type: ignore[arg-type]
+    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), TrainState(0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
 
 
 def _stack(trees: Sequence[Any]) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ from .estimators import Estimate
 from .flow import with_resolution
 from .mode_probe import Region, missing_regions
 from .report import Report, Verdict
+from .resolution import log_weights
 from .verdict import Findings, judge
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _NUM_FORWARD = 20_000
 _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
 _NUM_PROBE = 1024
-_NUM_SOLVER = 4096
+_NUM_SOLVER = 8192
 
 
 def evaluate(run: "Run") -> Report:
@@ -52,7 +53,7 @@ def evaluate(run: "Run") -> Report:
         ess_count=estimates["reverse_ess"].value * len(log_weight),
         regions=_uncovered(run, estimates["log_z"].value),
         pilot_complaints=run.pilot.complaints,
-        skipped_share=run.trained.cost.get("skipped_steps", 0) / run.config.num_steps,
+        skipped_share=run.trained.cost.get("skipped_steps", 0) / run.trained.cost["steps"],
         sampled_exactly=isinstance(target, AbstractDistribution),
         nonfinite_share=run.pilot.nonfinite_share,
     )
@@ -120,10 +121,7 @@ def _solver_error(run: "Run") -> tuple[Estimate, float]:
     """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and that of log Z."""
     key = purpose_key(run.seed, 3)
     fine = with_resolution(run.flow, 2 * run.flow.num_steps)
-    coarse_weight, fine_weight = (
-        -np.asarray(map_points(run.target.energy, x), np.float64) - np.asarray(log_prob, np.float64)
-        for x, log_prob in (sample_batch(flow, key, _NUM_SOLVER) for flow in (run.flow, fine))
-    )
+    coarse_weight, fine_weight = (log_weights(flow, run.target, key, _NUM_SOLVER) for flow in (run.flow, fine))
     with np.errstate(invalid="ignore"):
         change = np.abs(fine_weight - coarse_weight)
     stderr = change.std(ddof=1) / np.sqrt(len(change))

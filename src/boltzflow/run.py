@@ -24,6 +24,7 @@ from .pilot import Pilot
 from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
+from .resolution import with_sufficient_steps
 from .targets import DoubleWell
 from .training import Progress, Trained, train
 
@@ -70,7 +71,10 @@ class Run:
     @cached_property
     def flow(self) -> Flow:
         """The sampler, an `AbstractDistribution`."""
-        return make_flow(self.config, self.trained.transport)
+        flow = make_flow(self.config, self.trained.transport)
+        if self.config.sample_steps:
+            return flow
+        return with_sufficient_steps(flow, self.target, purpose_key(self.seed, 4))
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """`num_samples` independent samples with their weights."""

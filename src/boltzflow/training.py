@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .assembly import NO_PARTS, Parts, build_transport, choose_base, with_mean_rate
 from .bases import Gaussian
@@ -22,6 +23,7 @@ from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5
+_STEPS_PER_TEMPERATURE, _STEPS_RANGE = 100, (800, 4000)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     parts: Parts = NO_PARTS,
 ) -> dict[int, Trained | TrainingError]:
-    """For each of `seeds`, which differ: fly its pilot; then take `config.num_steps` optimizer steps of all of them.
+    """For each of `seeds`, which differ: fly its pilot; then take the optimizer steps of all of them.
 
     Where the loss of a seed stays non-finite, there is a `TrainingError` in place of what it would have become; the
     others go on. Raises `InputError` for an energy that cannot be used.
@@ -81,47 +83,57 @@ def train(
         transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key, pilot.directions)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
         trained[seed] = Trained(transport, pilot)
-        members.append(Member(seed, transport, with_full_block(pilot.path_times, pilot.path_points), *training_keys))
+        points = with_full_block(pilot.path_times, pilot.path_points)
+        members.append(Member(seed, config.num_steps or steps_for(pilot), transport, points, *training_keys))
     cohorts = [Cohort(group, config, watch) for group in divide(members)]
-    on_progress(Progress("compile", 0, config.num_steps, seconds()))
-    failures = _take_all_steps(cohorts, trained, config, seconds, on_progress)
+    num_steps = {member.seed: member.num_steps for member in members}
+    on_progress(Progress("compile", 0, max(num_steps.values()), seconds()))
+    failures = _take_all_steps(cohorts, trained, num_steps, config, seconds, on_progress)
     took = seconds()
     for cohort in cohorts:
         skipped = cohort.num_skipped()
         for seed, transport in cohort.transports().items():
             one = trained[seed]
             one.transport = transport
-            one.cost = _cost(config, one.pilot, took, watch.compile_seconds, skipped[seed], len(seeds))
+            one.cost = _cost(config, one.pilot, num_steps[seed], took, watch.compile_seconds, skipped[seed], len(seeds))
     return {seed: failures.get(seed, trained[seed]) for seed in seeds}
+
+
+def steps_for(pilot: Pilot) -> int:
+    """As many optimizer steps as the target seems to need: 100 for each temperature that the pilot stepped through from
+    the base of the run, between 800 and 4000. These temperatures cut the path into pieces of equal difficulty."""
+    return int(np.clip(_STEPS_PER_TEMPERATURE * (len(pilot.path_times) - 1), *_STEPS_RANGE))
 
 
 def _take_all_steps(
     cohorts: Sequence[Cohort],
     trained: Mapping[int, Trained],
+    num_steps: Mapping[int, int],
     config: Config,
     seconds: Callable[[], float],
     on_progress: Callable[[Progress], None],
 ) -> dict[int, TrainingError]:
     """The optimizer steps, with a row in the history of each seed for every few of them; the seeds that failed."""
     failures: dict[int, TrainingError] = {}
-    bad_chunks, step = dict.fromkeys(trained, 0), 0
-    while step < config.num_steps and len(failures) < len(trained):
-        length = min(_CHUNK, config.num_steps - step)
+    bad_chunks, step, last = dict.fromkeys(trained, 0), 0, max(num_steps.values())
+    while step < last and len(failures) < len(trained):
+        length = min(_CHUNK, last - step)
         losses = {seed: loss for cohort in cohorts for seed, loss in cohort.take_steps(length).items()}
         for seed, loss in losses.items():
             bad_chunks[seed] = 0 if math.isfinite(loss) else bad_chunks[seed] + 1
             if bad_chunks[seed] == _MAX_SKIPPED_CHUNKS:
                 failures[seed] = _diverged(bad_chunks[seed] * _CHUNK, step + length, config)
         now = {"step": step + length, "seconds": seconds()}
-        rows = {seed: now | {"loss": losses[seed]} for seed in trained if seed not in failures}
-        if rows and _due(step, length, config.num_steps):
+        going = [seed for seed in trained if seed not in failures and step < num_steps[seed]]
+        rows = {seed: now | {"loss": losses[seed]} for seed in going}
+        if rows and _due(step, length, last):
             ess = {seed: value for cohort in cohorts for seed, value in cohort.quick_ess().items()}
             rows = {seed: row | {"reverse_ess": ess[seed]} for seed, row in rows.items()}
         for seed, row in rows.items():
             trained[seed].history.append(row)
         step += length
         if rows:
-            on_progress(_progress(rows, config.num_steps, len(trained)))
+            on_progress(_progress(rows, last, len(trained), len(failures)))
     return failures
 
 
@@ -132,7 +144,7 @@ def _diverged(num_steps: int, step: int, config: Config) -> TrainingError:
     )
 
 
-def _progress(rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds: int) -> Progress:
+def _progress(rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds: int, num_failed: int) -> Progress:
     """One look at all seeds: medians over those whose number is finite."""
 
     def median(name: str) -> float | None:
@@ -142,8 +154,8 @@ def _progress(rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds
 
     row = next(iter(rows.values()))
     message = f"median of {len(rows)} seeds" if num_seeds > 1 else ""
-    if len(rows) < num_seeds:
-        message += f", {num_seeds - len(rows)} of {num_seeds} failed"
+    if num_failed:
+        message += f", {num_failed} of {num_seeds} failed"
     return Progress(
         "train", int(row["step"]), num_steps, row["seconds"], median("loss"), median("reverse_ess"), message, rows
     )
@@ -155,16 +167,22 @@ def _due(step: int, length: int, num_steps: int) -> bool:
 
 
 def _cost(
-    config: Config, pilot: Pilot, train_seconds: float, compile_seconds: float, skipped: float, num_seeds: int
+    config: Config,
+    pilot: Pilot,
+    num_steps: int,
+    train_seconds: float,
+    compile_seconds: float,
+    skipped: float,
+    num_seeds: int,
 ) -> dict[str, float]:
     """What one seed cost. The seconds are those of all `num_seeds`: nobody waited for a part of them."""
     all_points = (config.num_intervals + (not config.jitter)) * config.batch_size
     points = min(config.points_per_step or all_points, all_points)
-    gradients = config.num_steps * (config.batch_size if config.loss == "reverse-kl" else points)
+    gradients = num_steps * (config.batch_size if config.loss == "reverse-kl" else points)
     cost = {
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
-        "steps": config.num_steps,
+        "steps": num_steps,
         "gradient_evaluations": gradients + pilot.num_gradients,
     }
     return cost | ({"skipped_steps": skipped} if skipped else {}) | ({"num_seeds": num_seeds} if num_seeds > 1 else {})

@@ -16,11 +16,15 @@ from .presets import Config
 
 
 class TrainState(eqx.Module):
-    """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone."""
+    """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone.
+
+    `num_steps` is how many there will be: the learning rate has then fallen to 0, and further steps change nothing.
+    """
 
     params: Transport
     opt_state: Any
     key: PRNGKeyArray
+    num_steps: Int[Array, ""]
     step: Int[Array, ""]
     num_skipped: Int[Array, ""]
 
@@ -33,13 +37,17 @@ def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config,
         key = jax.random.fold_in(state.key, state.step)
         loss, gradient = _loss_and_gradient(state, frozen, points, key, config)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        done = jnp.minimum(state.step / state.num_steps, 1.0)
+        rate = config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
+        params = optax.apply_updates(state.params, jax.tree.map(lambda update: rate * update, updates))
         # A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step number.
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old), (params, opt_state), (state.params, state.opt_state)
         )
-        return TrainState(params, opt_state, state.key, state.step + 1, state.num_skipped + ~good), loss
+        return TrainState(
+            params, opt_state, state.key, state.num_steps, state.step + 1, state.num_skipped + ~good
+        ), loss
 
     state, losses = jax.lax.scan(one, state, None, length=length)
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
@@ -55,16 +63,16 @@ def _loss_and_gradient(state: TrainState, frozen: Transport, points, key: PRNGKe
             return reverse_kl_loss(flow, path.target, jax.random.split(key, config.batch_size))
 
         return jax.value_and_grad(reverse_kl)(state.params)
-    times, x = _draw_points(eqx.combine(state.params, frozen), points, state.step, key, config)
+    times, x = _draw_points(eqx.combine(state.params, frozen), points, state.step / state.num_steps, key, config)
     return jax.value_and_grad(lambda p: continuity_loss(eqx.combine(p, frozen), times, x, config.penalty))(state.params)
 
 
-def _draw_points(transport: Transport, points, step: Int[Array, ""], key: PRNGKeyArray, config: Config):
+def _draw_points(transport: Transport, points, done: Float[Array, ""], key: PRNGKeyArray, config: Config):
     """Times `(num,)` and points `(num, dim)` at which to take the residual: the flow's trajectories and the pilot's."""
     base_key, time_key, pick_key, pilot_key = jax.random.split(key, 4)
     n = config.num_intervals
     times = stratified_times(time_key, n) if config.jitter else jnp.linspace(0, 1, n + 1)
-    warming = step < config.warmup_fraction * config.num_steps
+    warming = done < config.warmup_fraction
 
     def own():
         x0 = jax.vmap(lambda k: transport.interpolation.base.sample_and_log_prob(k)[0])(

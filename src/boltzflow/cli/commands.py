@@ -88,14 +88,14 @@ def _standing(folder: Path, console: Console) -> int:
 def resume(directory: str) -> int:
     """Says whether a run is finished. This is where one that is not will be continued."""
     folder = Path(directory)
-    record = run_folder.read_record(folder)
+    run_folder.read_record(folder)
     rows = run_folder.read_metrics(folder)
-    if (folder / run_folder.CHECKPOINT).is_dir():
-        output().print(Text(f"{folder} is finished, {record.config.num_steps} steps; nothing to resume."))
-        return DONE
     step = int(rows[-1]["step"]) if rows else 0
+    if (folder / run_folder.CHECKPOINT).is_dir():
+        output().print(Text(f"{folder} is finished, {step} steps; nothing to resume."))
+        return DONE
     raise InputError(
-        f"{folder} was interrupted at step {step} of {record.config.num_steps}, and this version keeps nothing to "
+        f"{folder} was interrupted at step {step}, and this version keeps nothing to "
         f"continue from; start it again: boltzflow run --config {folder / run_folder.CONFIG} --out {folder} --overwrite"
     )
 

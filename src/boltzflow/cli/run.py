@@ -70,17 +70,18 @@ def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> 
 
 def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display) -> Run:
     """The trained run, saved. The folder is opened with the first step: by then the pilot has used the energy."""
-    steps_done, is_open = 0, False
+    last: Progress | None = None
+    is_open = False
 
     def on_progress(progress: Progress) -> None:
-        nonlocal steps_done, is_open
+        nonlocal last, is_open
         display.show(progress)
         if progress.phase != "train":
             return
         if not is_open:
             run_folder.open_folder(directory, record)
             is_open = True
-        steps_done = progress.step
+        last = progress
         row = {"step": progress.step, "seconds": progress.seconds}
         measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
         run_folder.append_metrics(directory, row | {k: v for k, v in measured.items() if v is not None})
@@ -91,7 +92,7 @@ def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Di
             options=dict(record.options), on_progress=on_progress,
         )  # fmt: skip
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(directory, steps_done, record.config.num_steps)) from None
+        raise KeyboardInterrupt(_interrupted(directory, last)) from None
     if not is_open:
         run_folder.open_folder(directory, record)
     finished.save(directory)
@@ -99,10 +100,10 @@ def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Di
     return finished
 
 
-def _interrupted(directory: Path, steps_done: int, num_steps: int) -> str:
-    if not steps_done:
+def _interrupted(directory: Path, last: Progress | None) -> str:
+    if last is None:
         return "interrupted before the first step; nothing was written"
     return (
-        f"interrupted at step {steps_done} of {num_steps}; {directory} holds its settings and metrics, but no flow "
+        f"interrupted at step {last.step} of {last.num_steps}; {directory} holds its settings and metrics, but no flow "
         "yet: start it again with --overwrite"
     )

@@ -60,18 +60,19 @@ def _train(
     loaded: LoadedTarget, records: Mapping[int, RunRecord], directory: Path, display: Display
 ) -> tuple[list[Run], SeedsError | None]:
     """The trained runs, saved, and what became of the others. The folders are opened with the first step."""
-    steps_done, is_open = 0, False
+    last: Progress | None = None
+    is_open = False
     record = next(iter(records.values()))
 
     def on_progress(progress: Progress) -> None:
-        nonlocal steps_done, is_open
+        nonlocal last, is_open
         display.show(progress)
         if progress.phase != "train":
             return
         if not is_open:
             run_folder.open_seed_folders(directory, records.values())
             is_open = True
-        steps_done = progress.step
+        last = progress
         for seed, row in progress.rows.items():
             run_folder.append_metrics(seed_folder(directory, seed), row)
 
@@ -84,7 +85,7 @@ def _train(
     except SeedsError as some:
         finished, error = some.runs, some
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(directory, steps_done, record.config.num_steps)) from None
+        raise KeyboardInterrupt(_interrupted(directory, last)) from None
     if not is_open:
         run_folder.open_seed_folders(directory, records.values())
     for run in finished:
@@ -111,10 +112,10 @@ def _conclude(together: SeedsReport, directory: Path, console: Console) -> None:
     )
 
 
-def _interrupted(directory: Path, steps_done: int, num_steps: int) -> str:
-    if not steps_done:
+def _interrupted(directory: Path, last: Progress | None) -> str:
+    if last is None:
         return "interrupted before the first step; nothing was written"
     return (
-        f"interrupted at step {steps_done} of {num_steps}; {directory} holds settings and metrics of each seed, but "
-        "no flow yet: start it again with --overwrite"
+        f"interrupted at step {last.step} of {last.num_steps}; {directory} holds settings and metrics of each seed, "
+        "but no flow yet: start it again with --overwrite"
     )
