@@ -37,6 +37,7 @@ def test_distributions_keep_their_contract(name):
 
 def test_energies_keep_their_contract():
     check_density(Energy(lambda x: jnp.sum(x**4) - x[0], 3), KEY)
+    check_density(Energy(lambda x: jnp.sum(x**4) + jnp.sum(x * jnp.roll(x, 1)), 6, (6,), True), KEY)
 
 
 # --- negative controls: one thing is wrong in each, and its check must say so -----------------------------------------
@@ -135,6 +136,14 @@ wrong_gradient.defjvp(lambda primals, tangents: (wrong_gradient(*primals), jnp.s
 def test_wrong_density_fails(fn, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_density(Lambda(fn), KEY)
+
+
+def test_a_symmetry_that_is_not_there_fails():
+    chain = Energy(lambda x: jnp.sum(x[1:] * x[:-1]) + jnp.sum(x**4), 6, lattice_shape=(6,))
+    with pytest.raises(AssertionError, match=r"Energy: lattice_shape \(6,\) is declared, but a shift by one site"):
+        check_density(chain, KEY)
+    with pytest.raises(AssertionError, match="Energy: sign_symmetric is declared, but the change of x to -x changes"):
+        check_density(Energy(lambda x: jnp.sum(x**4 - x), 6, sign_symmetric=True), KEY)
 
 
 def test_density_that_is_not_fixed_fails():

@@ -9,6 +9,7 @@ import boltzflow as bf
 from boltzflow.bases import Gaussian
 from boltzflow.compilation import Stopwatch
 from boltzflow.interpolations import Clock, fit_clock
+from boltzflow.linalg import Circulant, dense
 from boltzflow.pilot import fly_pilot
 
 # Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
@@ -22,8 +23,8 @@ def watch():
 
 @pytest.mark.parametrize(
     "target",
-    [bf.mixture_2(), bf.mixture_4(), bf.DoubleWell(16, 1.5), bf.DoubleWell(16, 6.0)],
-    ids=["mixture-2", "mixture-4", "chain-1.5", "chain-6"],
+    [bf.mixture_2(), bf.mixture_4(), bf.DoubleWell(64, 1.5), bf.DoubleWell(16, 6.0)],
+    ids=["mixture-2", "mixture-4", "chain-64", "chain-6"],
 )
 def test_pilot_measures_log_z_and_the_share_of_each_mode(target, watch):
     pilot = fly_pilot(target, jax.random.key(1), stopwatch=watch)
@@ -42,6 +43,25 @@ def test_pilot_measures_log_z_and_the_share_of_each_mode(target, watch):
     assert pilot.path_times[0] == 0 and pilot.path_times[-1] == 1
     assert (np.diff(pilot.path_times) > 0).all()
     np.testing.assert_allclose(pilot.path_points[-1].mean(), pilot.points.mean(), atol=0.3)
+    directions = pilot.directions
+    np.testing.assert_allclose(directions.T @ directions, np.eye(directions.shape[1]), atol=1e-10)
+    assert directions.shape[0] == target.dim and (directions.shape[1] < target.dim or target.dim <= 16)
+
+
+@pytest.mark.parametrize("lattice", [(4, 3), None])
+def test_pilot_finds_a_free_field_exactly_and_needs_the_fewest_directions(lattice):
+    """A Gaussian: whatever is left of log Z's error is single precision."""
+    along = [2 - 2 * np.cos(2 * np.pi * np.arange(n) / n) for n in (4, 3)]
+    precision = 0.3 + along[0][:, None] + along[1]
+    inverse = Circulant(precision).matrix()
+    target = bf.Energy(lambda x: 0.5 * x @ (jnp.asarray(inverse, x.dtype) @ x), 12, lattice, sign_symmetric=True)
+    pilot = fly_pilot(target, jax.random.key(3))
+    assert not pilot.complaints and pilot.nonfinite_share == 0
+    assert isinstance(pilot.base.scale, Circulant) == (lattice is not None)
+    scale = dense(pilot.base.scale)
+    np.testing.assert_allclose(scale @ scale.T, np.linalg.inv(inverse), atol=1e-4)
+    assert (pilot.base.mean == 0).all() and pilot.directions.shape == (12, 8)
+    assert pilot.log_z == pytest.approx(6 * np.log(2 * np.pi) - 0.5 * np.log(precision).sum(), abs=1e-3)
 
 
 def test_base_is_widened_until_the_target_fits_inside():
@@ -64,7 +84,7 @@ def test_fit_clock_finds_the_rate_of_evenly_spaced_temperatures():
 def test_custom_base_is_kept_and_pace_can_be_the_papers(watch):
     base = Gaussian(np.zeros(2), 64.0 * np.eye(2))
     pilot = fly_pilot(bf.mixture_2(), jax.random.key(1), base=base, pace=False, stopwatch=watch)
-    assert pilot.base is base and pilot.clock.rate == 0
+    assert pilot.base is base and pilot.clock.rate == 0 and pilot.directions is None
     assert abs(pilot.log_z) < SIGMA * pilot.log_z_stderr
 
 

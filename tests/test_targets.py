@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities import AbstractDistribution, HasModes
+from boltzflow.densities import AbstractDistribution, HasModes, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
 from boltzflow.targets import (
     SHIPPED,
@@ -332,6 +332,65 @@ def test_check_energy_says_what_is_wrong(fn, sentence):
     assert "\n" not in str(raised.value)
 
 
+def phi_fourth(x, field=0.0, defect=0.0, offset=0.0):
+    """A scalar field on the sites of a lattice of 4 x 3, with a field on all sites and a defect at one."""
+    phi = x.reshape(4, 3)
+    hops = sum(jnp.sum((phi - jnp.roll(phi, 1, axis)) ** 2) for axis in (0, 1))
+    return hops / 2 + jnp.sum((phi**2 - 1) ** 2) + field * jnp.sum(phi) + defect * phi[1, 1] ** 2 + offset
+
+
+LATTICE_POINTS = 1.5 * jax.random.normal(jax.random.key(8), (16, 12))
+
+
+def on_lattice(shape=(4, 3), sign_symmetric=True, **options):
+    return Energy(lambda x: phi_fourth(x, **options), 12, shape, sign_symmetric)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        on_lattice(),
+        on_lattice(offset=1e5),
+        on_lattice(field=0.1, sign_symmetric=False),
+        on_lattice(shape=None, defect=0.1),
+        on_lattice(shape=None, sign_symmetric=False, field=0.1, defect=0.1),
+    ],
+)
+def test_declared_symmetries_that_are_there_pass(target):
+    check_energy(target, LATTICE_POINTS)
+    assert lattice_of(target) == target.lattice_shape and is_sign_symmetric(target) == target.sign_symmetric
+
+
+@pytest.mark.parametrize(
+    "target, sentence",
+    [
+        (
+            on_lattice(defect=0.1),
+            r"lattice_shape \(4, 3\) is declared, but a shift by one site along axis 0 changes the ",
+        ),
+        (on_lattice(shape=(3, 4)), r"lattice_shape \(3, 4\) is declared, but a shift by one site along axis 0 changes"),
+        (
+            on_lattice(shape=(12,)),
+            r"\(12,\) is declared, .* at 16 of 16 points, at one from \d.* to \d.*, where rounding",
+        ),
+        (
+            on_lattice(field=0.1),
+            "sign_symmetric is declared, but the change of x to -x changes the energy at 1[56] of 16",
+        ),
+        (on_lattice(shape=None, field=0.1), "sign_symmetric is declared, but the change of x to -x"),
+    ],
+)
+def test_declared_symmetries_that_are_not_there_are_refused(target, sentence):
+    with pytest.raises(InputError, match=sentence) as raised:
+        check_energy(target, LATTICE_POINTS)
+    assert "\n" not in str(raised.value)
+
+
+def test_most_densities_declare_no_symmetry():
+    assert lattice_of(many_well(4)) is None and not is_sign_symmetric(many_well(4))
+    assert lattice_of(DoubleWell(8)) == (8,) and is_sign_symmetric(DoubleWell(8))
+
+
 @pytest.mark.parametrize(
     "make, sentence",
     [
@@ -355,6 +414,12 @@ def test_check_energy_says_what_is_wrong(fn, sentence):
         (lambda: many_well(0), "num_pairs must be a whole number of at least 1, got 0"),
         (lambda: Energy(3.0, 2), "the energy must be a function of one point, got float"),
         (lambda: Energy(jnp.sum, 0), "dim must be a whole number of at least 1"),
+        (lambda: Energy(jnp.sum, 12, (4, 4)), r"as many sites as dim, 12, got \(4, 4\) with 16"),
+        (lambda: Energy(jnp.sum, 12, 12), r"as in \(8, 8\), got 12"),
+        (lambda: Energy(jnp.sum, 12, ()), r"as in \(8, 8\), got \(\)"),
+        (lambda: Energy(jnp.sum, 12, (4.0, 3)), "each entry of lattice_shape must be a whole number of at least 1"),
+        (lambda: Energy(jnp.sum, 12, (-4, -3)), "each entry of lattice_shape must be a whole number of at least 1"),
+        (lambda: Energy(jnp.sum, 2, sign_symmetric=1), "sign_symmetric must be True or False, got 1"),
         (
             lambda: check_energy(Energy(jnp.sum, 2), jnp.zeros((4, 3))),
             r"points must have shape \(num, 2\), got \(4, 3\)",

@@ -58,11 +58,11 @@ class HasModes(Protocol):
 
 @runtime_checkable
 class OnLattice(Protocol):
-    """A target on the sites of a periodic lattice, whose energy does not change when all sites are shifted.
+    """A target that may say that it lives on the sites of a periodic lattice, where no energy is changed by a shift.
 
-    `lattice_shape` has the sites along each axis, their product the dimension (sites in C order); `sign_symmetric` says
-    whether the energy of -x is that of x. What is claimed here is used without another question by the pilot and by
-    fields that share the symmetry; `boltzflow.targets.check_energy` verifies it.
+    `lattice_shape` has the sites along each axis, their product the dimension (sites in C order), or is None: no
+    lattice. `sign_symmetric` says whether the energy of -x is that of x. What is claimed here is used without another
+    question by the pilot and by fields that share the symmetry; `boltzflow.targets.check_energy` verifies it.
     """
 
     @property
@@ -74,6 +74,11 @@ class OnLattice(Protocol):
 def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
     """The lattice that `density` says it lives on, or None."""
     return density.lattice_shape if isinstance(density, OnLattice) else None
+
+
+def is_sign_symmetric(density: AbstractDensity) -> bool:
+    """Whether `density` says that the energy of -x is that of x, on a lattice or not."""
+    return isinstance(density, OnLattice) and density.sign_symmetric
 
 
 @runtime_checkable

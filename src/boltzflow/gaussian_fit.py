@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from . import linalg
 from .bases import Gaussian
+from .errors import InputError
 
 _TAIL = 1e-3  # trace of H that is left out: half of it bounds the KL divergence that no training can remove
 _BLOCK = 8  # the number of directions is rounded up to a multiple: seeds that differ little have the same shapes
@@ -33,22 +34,23 @@ def fit_gaussian(
     On a lattice the covariance is the same at every site, as an average over all shifts; where x and -x are alike the
     mean is 0.
     """
-    x, gradient = np.asarray(x, np.float64), np.asarray(gradient, np.float64)
-    usable = np.isfinite(gradient).all(axis=1)
-    x, gradient = x[usable], gradient[usable]
+    x, gradient = _usable(x, gradient)
     if lattice is not None:
         return _fit_on_lattice(x, gradient, lattice, sign_symmetric)
-    mean, covariance = x.mean(axis=0), _sample_covariance(x)
+    mean = np.zeros(x.shape[1]) if sign_symmetric else x.mean(axis=0)
+    covariance = _sample_covariance(x - mean)
+    frame = _between(covariance, x - mean, gradient if sign_symmetric else gradient - gradient.mean(axis=0))
     for _ in range(_REFINEMENTS):
-        scale = np.linalg.cholesky(covariance)
+        scale = np.linalg.cholesky(frame)
         z, g = np.linalg.solve(scale, (x - mean).T).T, gradient @ scale
-        shift = z.mean(axis=0) - _coefficient((z * g).mean(0), (g**2).mean(0)) * g.mean(axis=0)
+        varying = g - g.mean(axis=0)
+        shift = z.mean(axis=0) - _coefficient((z * varying).mean(0), (varying**2).mean(0)) * g.mean(axis=0)
+        shift = np.zeros_like(shift) if sign_symmetric else shift
         refined = _controlled_covariance(z - shift, g)
-        mean = mean + scale @ shift
-        if np.linalg.eigvalsh(refined)[0] < 0.05:  # far from Gaussian, or too few points: the plain covariance it is
+        if np.linalg.eigvalsh(refined)[0] < 0.05:  # too few points: what is known without this it is
             break
-        covariance = scale @ refined @ scale.T
-        covariance = (covariance + covariance.T) / 2
+        mean, frame = mean + scale @ shift, scale @ refined @ scale.T
+        covariance = frame = (frame + frame.T) / 2
     return Gaussian(mean, covariance)
 
 
@@ -62,10 +64,9 @@ def active_directions(
 
     As many as leave at most 10⁻³ of the trace of H outside, rounded up to a multiple of 8. On a lattice they are waves.
     """
-    x, gradient = np.asarray(x, np.float64), np.asarray(gradient, np.float64)
-    usable = np.isfinite(gradient).all(axis=1)
+    x, gradient = _usable(x, gradient)
     scale, inverse = linalg.dense(base.scale), linalg.dense(base.inverse_scale)
-    difference = gradient[usable] @ scale - (x[usable] - base.mean) @ inverse.T
+    difference = gradient @ scale - (x - base.mean) @ inverse.T
     if lattice is not None:
         directions = _waves(lattice)
         strengths = ((difference @ directions) ** 2).mean(axis=0)
@@ -79,12 +80,40 @@ def active_directions(
     return np.ascontiguousarray(directions[:, : min(base.dim, -(-size // _BLOCK) * _BLOCK)])
 
 
+def _usable(x, gradient):
+    x, gradient = np.asarray(x, np.float64), np.asarray(gradient, np.float64)
+    finite = np.isfinite(gradient).all(axis=1)
+    if np.sum(finite) < 2:
+        raise InputError("The gradient of the energy is not finite where the pilot found the target: mend it there.")
+    return x[finite], gradient[finite]
+
+
 def _sample_covariance(x):
-    """The covariance of the points, shrunk a little to its diagonal so that it has a Cholesky factor."""
-    covariance = np.atleast_2d(np.cov(x, rowvar=False))
+    """The second moment of centered points, shrunk a little to its diagonal so that it has a Cholesky factor."""
+    covariance = x.T @ x / len(x)
     shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
     diagonal = np.diag(np.diag(covariance))
-    return (1 - shrink) * covariance + shrink * diagonal + 1e-12 * np.eye(len(covariance))
+    return (1 - shrink) * covariance + shrink * diagonal + _hair(covariance)
+
+
+def _hair(covariance):
+    """What rounding may take from an eigenvalue."""
+    return (1e-12 * np.mean(np.diag(covariance)) + 1e-30) * np.eye(len(covariance))
+
+
+def _between(covariance, x, gradient):
+    """The Σ of which Σ E[g gᵀ] Σ = E[x xᵀ], for centered points: a Gaussian's covariance, without an error of sampling.
+
+    In its coordinates a Gaussian has g = z to the last bit; so control variates leave least of the error there.
+    """
+    num, dim = x.shape
+    if num <= dim + 1:
+        return covariance
+    second_moment = x.T @ x / num
+    scale = np.linalg.cholesky(second_moment + _hair(second_moment))
+    squares, axes = np.linalg.eigh(scale.T @ (gradient.T @ gradient / num) @ scale)
+    factor = scale @ axes * np.maximum(squares, 1e-12) ** -0.25
+    return factor @ factor.T
 
 
 def _coefficient(covariance, variance):
@@ -104,7 +133,7 @@ def _controlled_covariance(z, g):
 
 def _fit_on_lattice(x, gradient, lattice, sign_symmetric):
     axes = tuple(range(1, 1 + len(lattice)))
-    mean = np.full(x.shape[1], 0.0 if sign_symmetric else x.mean())
+    mean = np.full(x.shape[1], 0.0 if sign_symmetric else _mean_on_lattice(x, gradient))
     waves = np.fft.fftn((x - mean).reshape(-1, *lattice), axes=axes, norm="ortho")
     slopes = np.fft.fftn(gradient.reshape(-1, *lattice), axes=axes, norm="ortho")
     plain, control = np.abs(waves) ** 2, (waves.conj() * slopes).real  # the mean of the second is 1
@@ -115,6 +144,13 @@ def _fit_on_lattice(x, gradient, lattice, sign_symmetric):
     spectrum = plain.mean(axis=0) - coefficient * (control.mean(axis=0) - 1)
     spectrum = np.where(spectrum > 0.05 * plain.mean(axis=0), spectrum, plain.mean(axis=0))
     return Gaussian(mean, scale_tril=linalg.Circulant(np.sqrt(spectrum)))
+
+
+def _mean_on_lattice(x, gradient):
+    """The mean of any site, with the mean gradient as control variate."""
+    x, gradient = x.mean(axis=1), gradient.mean(axis=1)
+    covariance = np.cov(x, gradient)
+    return x.mean() - _coefficient(covariance[0, 1], covariance[1, 1]) * gradient.mean()
 
 
 def _even(a, axes):

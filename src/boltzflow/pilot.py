@@ -18,7 +18,7 @@ from .bases import Gaussian
 from .batches import map_points
 from .compilation import Stopwatch
 from .correction.annealed import AnnealedSample, anneal
-from .densities import AbstractDensity, AbstractDistribution, OnLattice, lattice_of
+from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from .errors import InputError
 from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
@@ -113,8 +113,7 @@ def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarra
 
 
 def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
-    symmetric = isinstance(target, OnLattice) and target.sign_symmetric
-    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), symmetric)
+    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), is_sign_symmetric(target))
 
 
 def _widened(base: Gaussian) -> Gaussian:
@@ -140,17 +139,19 @@ def _scout(
     """
     lattice, num = lattice_of(target), _num_particles(target, _SCOUT_NUMBERS)
     # On a lattice the sites may all move together, which makes the target √dim as wide in that one direction.
-    scale, flights, fitting = 5.0 * (np.sqrt(target.dim) if lattice else 1.0), [], None
+    scale, flights, fitting, stuck = 5.0 * (np.sqrt(target.dim) if lattice else 1.0), [], None, False
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
         attempt_key = jax.random.fold_in(key, attempt)
         sample = anneal(base, target, attempt_key, _WIDE_ESS, num_particles=num, num_moves=_SCOUT_MOVES, watch=watch)
         flights.append(sample)
-        reach = _reach(sample)
+        reach, was_stuck, stuck = _reach(sample), stuck, sample.betas[-1] < 1
         if fitting is not None and reach <= 1.5 * fitting[1]:
             return fitting[0], flights, []
         fitting = (sample, reach) if 2 * reach <= scale else None
+        if stuck and was_stuck:  # out of temperatures at two scales: a third would be no better
+            break
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
     sentence = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
     return sample, flights, [sentence]

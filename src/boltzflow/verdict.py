@@ -15,7 +15,7 @@ _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
 _MAX_SOLVER_ERROR = 0.02
 _TAIL_OF_INFINITE_VARIANCE = 0.5
-_MAX_NONFINITE_SHARE = 0.01  # some trial moves overflow on every steep energy, and are rejected
+_MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, and are rejected
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _notes(f: Findings):
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
     if f.nonfinite_share > _MAX_NONFINITE_SHARE:
         yield (
-            f"{f.nonfinite_share:.1%} of the pilot's energies were not finite (NaN, or beyond single precision); it "
-            "did not move to such points."
+            f"At {f.nonfinite_share:.1%} of the points that the pilot tried, the energy was not finite (NaN, or beyond "
+            "single precision); it did not move there."
         )
 
 

@@ -1,6 +1,7 @@
 """A density from any function x -> energy, and the questions to ask of it before time is spent on it."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from boltzflow.arguments import one_point, whole_number
 from boltzflow.densities import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.finite_differences import slopes
+from boltzflow.symmetries import broken_symmetry
 
 _NUM_SLOPES = 8
 _CONCRETE_ERRORS = (
@@ -27,18 +29,33 @@ class Energy(AbstractDensity):
     """The density p ∝ exp(-fn(x)) on R^dim for any function that JAX can trace.
 
     Arguments: `fn` takes one point of shape `(dim,)` and returns one real number, in units of kT; `dim` is at least 1.
-    Raises `InputError` at construction where `fn` cannot be called or `dim` is not a whole number, and on the first
-    evaluation where `fn` returns something other than one real number; `check_energy` asks for more.
+    Two things that you may know of it make training faster and better: `lattice_shape`, where x is a field on the sites
+    of a periodic lattice of that shape, in C order, and no shift of all sites changes the energy; `sign_symmetric`,
+    where the energy of -x is that of x. Raises `InputError` at construction where `fn` cannot be called, `dim` is not a
+    whole number or the lattice has another number of sites, and on the first evaluation where `fn` returns something
+    other than one real number; `check_energy` asks for more.
     """
 
     fn: Callable[[Array], Array]
     dim: int = eqx.field(static=True)
+    lattice_shape: tuple[int, ...] | None = eqx.field(static=True)
+    sign_symmetric: bool = eqx.field(static=True)
 
-    def __init__(self, fn: Callable[[Any], Any], dim: int):
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        dim: int,
+        lattice_shape: Sequence[int] | None = None,
+        sign_symmetric: bool = False,
+    ):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
         self.fn = fn
         self.dim = whole_number("dim", dim, at_least=1)
+        self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
+        if not isinstance(sign_symmetric, bool):
+            raise InputError(f"sign_symmetric must be True or False, got {sign_symmetric!r}")
+        self.sign_symmetric = sign_symmetric
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """fn(x) at one point of shape `(dim,)`, in the type of x."""
@@ -52,8 +69,9 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     """Raises `InputError`, with one sentence that says what is wrong, where the energy of `density` is not usable.
 
     Checked at `points` of shape `(num, dim)`: that it traces under JAX, alone and in a batch, that it returns one real
-    floating number, that values and gradients are finite, and that the gradient is that of the values, by central
-    differences along random directions at the first few points (only gross disagreement is an error).
+    floating number, that values and gradients are finite, that the gradient is that of the values, by central
+    differences along random directions at the first few points (only gross disagreement is an error), and that a
+    symmetry which the density declares is one of its energy, up to rounding.
     """
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
@@ -73,6 +91,17 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
         "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take",
     )
     _check_slopes(density, points[:_NUM_SLOPES])
+    if sentence := broken_symmetry(density, points):
+        raise InputError(sentence)
+
+
+def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not len(shape):
+        raise InputError(f"lattice_shape must be the numbers of sites along each axis, as in (8, 8), got {shape!r}")
+    sites = tuple(whole_number("each entry of lattice_shape", n, at_least=1) for n in shape)
+    if math.prod(sites) != dim:
+        raise InputError(f"lattice_shape must have as many sites as dim, {dim}, got {sites} with {math.prod(sites)}")
+    return sites
 
 
 def _check_value(value: Any, dim: int) -> None:

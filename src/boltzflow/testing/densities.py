@@ -7,6 +7,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from boltzflow.densities import AbstractDensity, AbstractDistribution, AbstractFixed
 from boltzflow.finite_differences import slopes
+from boltzflow.symmetries import broken_symmetry
 
 from .expectations import check_double_precision, check_scalar_function, expect, expect_close, expect_mean
 
@@ -20,7 +21,8 @@ def check_density(density: AbstractDensity, key: PRNGKeyArray, *, scale: float =
     """Checks that `density` keeps the contract of `AbstractDensity`, at 8 points drawn from N(0, scale²).
 
     Its arrays are fixed by type; the energy is a scalar, finite, of the type of x in single and double precision, the
-    same under `jax.jit` and `jax.vmap` as without; its gradient is finite and agrees with central differences.
+    same under `jax.jit` and `jax.vmap` as without; its gradient is finite and agrees with central differences; a
+    symmetry that it declares, of a lattice or of the sign, is one.
     Arguments: `key` draws the points; `scale` is their standard deviation, in the units of x. Raises `AssertionError`.
     """
     name = type(density).__name__
@@ -43,6 +45,8 @@ def check_density(density: AbstractDensity, key: PRNGKeyArray, *, scale: float =
         f"{wrong[:1]}",
     )
     check_double_precision(f"{name}.energy", density, lambda d, x: d.energy(x), np.asarray(points[:2]))
+    broken = broken_symmetry(density, points)
+    expect(not broken, f"{name}: {broken}")
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+"""Checkpoints, without training: what comes back is what was saved, or a sentence says why nothing does."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow import checkpoint, presets
+from boltzflow.assembly import NO_PARTS, build_transport
+from boltzflow.bases import Gaussian
+from boltzflow.interpolations import Clock
+from boltzflow.linalg import Circulant
+from boltzflow.pilot import Pilot
+from boltzflow.testing import randomize
+from boltzflow.training import Trained
+
+DIM = 12
+CONFIG = dataclasses.replace(presets.default(), width=8, num_networks=2)
+RECORD = {"config": dataclasses.asdict(CONFIG), "parts": [], "history": [], "cost": {}}
+TARGET = bf.DoubleWell(DIM, 1.5)
+BASES = {
+    "matrix": Gaussian(np.arange(DIM), np.eye(DIM) + 0.3),
+    "circulant": Gaussian(np.zeros(DIM), scale_tril=Circulant(2 + np.cos(2 * np.pi * np.arange(DIM) / DIM))),
+}
+
+
+def trained(base, directions):
+    points = jax.random.normal(jax.random.key(0), (50, DIM))
+    pilot = Pilot(
+        base=base,
+        clock=Clock(3.7),
+        directions=directions,
+        points=points,
+        wide_points=2 * points,
+        path_times=jnp.linspace(0, 1, 3),
+        path_points=jnp.stack([points] * 3),
+        log_z=1.5,
+        log_z_stderr=0.01,
+        acceptance=0.7,
+        num_gradients=1000,
+        nonfinite_share=0.001,
+        complaints=("one",),
+    )
+    transport = build_transport(CONFIG, NO_PARTS, base, TARGET, pilot.clock, jax.random.key(1), directions)
+    return Trained(randomize(transport, jax.random.key(2)), pilot)
+
+
+@pytest.mark.parametrize("size", [None, 8])
+@pytest.mark.parametrize("name", BASES)
+def test_what_comes_back_is_what_was_saved_to_the_last_bit(name, size, tmp_path):
+    directions = None if size is None else np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, size)))[0]
+    one = trained(BASES[name], directions)
+    checkpoint.save(tmp_path, one, RECORD)
+    loaded, _ = checkpoint.load(tmp_path, TARGET)
+    assert jax.tree.structure(loaded.transport) == jax.tree.structure(one.transport)
+    assert eqx.tree_equal(loaded.transport, one.transport)  # the whitening, the clock, the networks
+    assert (loaded.pilot.directions is None) == (size is None) and loaded.pilot.clock.rate == 3.7
+    for field in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share", "complaints"):
+        assert getattr(loaded.pilot, field) == getattr(one.pilot, field)
+    np.testing.assert_array_equal(loaded.pilot.wide_points, one.pilot.wide_points)
+    if size is not None:
+        np.testing.assert_array_equal(loaded.pilot.directions, directions)
+
+
+def test_an_older_checkpoint_is_refused_with_a_sentence(tmp_path):
+    checkpoint.save(tmp_path, trained(BASES["matrix"], None), RECORD)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["format"] == 2
+    (tmp_path / "record.json").write_text(json.dumps(record | {"format": 1}))
+    with pytest.raises(bf.InputError, match="is not a checkpoint of format 2, the one this version reads"):
+        checkpoint.load(tmp_path, TARGET)
+
+
+def test_a_checkpoint_without_its_directions_is_damaged(tmp_path):
+    checkpoint.save(tmp_path, trained(BASES["matrix"], np.eye(DIM)[:, :8]), RECORD)
+    with np.load(tmp_path / "arrays.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "pilot.directions"}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    with pytest.raises(bf.InputError, match=r"has an array of shape \(8, 9\) where \(8, 13\) is expected"):
+        checkpoint.load(tmp_path, TARGET)

@@ -1,0 +1,243 @@
+"""The Gaussian fit and the active directions, against closed forms; the moves and preconditioners of the annealing."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow import linalg
+from boltzflow.bases import Gaussian
+from boltzflow.correction.moves import HamiltonianMoves, preconditioner
+from boltzflow.densities import lattice_of
+from boltzflow.gaussian_fit import _waves, active_directions, fit_gaussian
+from boltzflow.linalg import Circulant
+
+LATTICES = [(5,), (6,), (4, 3)]
+
+
+def correlated(rng, dim):
+    a = rng.normal(size=(dim, dim))
+    return rng.normal(size=dim), a @ a.T / dim + 0.1 * np.eye(dim)
+
+
+def covariance_of(base):
+    scale = linalg.dense(base.scale)
+    return scale @ scale.T
+
+
+def distance(covariance, exact):
+    """How far a covariance is from another: |L⁻¹ Σ L⁻ᵀ - I|, which no change of coordinates changes."""
+    inverse = np.linalg.inv(np.linalg.cholesky(exact))
+    return float(np.linalg.norm(inverse @ covariance @ inverse.T - np.eye(len(exact))))
+
+
+# --- the fit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim, num", [(1, 5), (3, 20), (20, 30), (20, 200)])
+@pytest.mark.parametrize("sign_symmetric", [False, True])
+def test_a_gaussian_is_found_to_rounding_from_few_points(dim, num, sign_symmetric):
+    rng = np.random.default_rng(dim + num)
+    mean, exact = correlated(rng, dim)
+    mean = np.zeros(dim) if sign_symmetric else mean
+    x = mean + rng.normal(size=(num, dim)) @ np.linalg.cholesky(exact).T
+    base = fit_gaussian(x, (x - mean) @ np.linalg.inv(exact), sign_symmetric=sign_symmetric)
+    assert distance(covariance_of(base), exact) < 1e-8
+    np.testing.assert_allclose(base.mean, mean, atol=0 if sign_symmetric else 1e-8)
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+@pytest.mark.parametrize("sign_symmetric", [False, True])
+def test_a_gaussian_on_a_lattice_is_found_to_rounding(lattice, sign_symmetric):
+    rng, dim = np.random.default_rng(1), int(np.prod(lattice))
+    waves = np.meshgrid(*(np.sin(np.pi * np.arange(n) / n) ** 2 for n in lattice), indexing="ij")
+    exact = Gaussian(np.full(dim, 0.0 if sign_symmetric else 2.5), scale_tril=Circulant(1 / (0.2 + sum(waves))))
+    scale = linalg.dense(exact.scale)
+    x = exact.mean + rng.normal(size=(40, dim)) @ scale.T
+    base = fit_gaussian(x, (x - exact.mean) @ np.linalg.inv(scale @ scale.T), lattice, sign_symmetric)
+    assert isinstance(base.scale, Circulant) and base.scale.eigenvalues.shape == lattice
+    np.testing.assert_allclose(base.scale.eigenvalues, exact.scale.eigenvalues, rtol=1e-8)
+    np.testing.assert_allclose(base.mean, exact.mean, atol=0 if sign_symmetric else 1e-8)
+
+
+@pytest.mark.parametrize(
+    "target, gain",
+    [(bf.DoubleWell(8, 1.5), 2.0), (bf.DoubleWell(8, 6.0), 1.5), (bf.mixture_2(), 1.0), (bf.mixture_4(), 1.0)],
+    ids=["nearly Gaussian", "two wells", "two modes", "four modes"],
+)
+@pytest.mark.parametrize("num", [200, 1000])
+def test_the_gradients_lessen_the_error_of_the_covariance_and_never_add_to_it(target, gain, num):
+    """Over 20 samples of each size; the mean error then errs by some 10 %."""
+    keys = jax.random.split(jax.random.key(3), 20 * num)
+    points = np.asarray(jax.jit(jax.vmap(lambda k: target.sample_and_log_prob(k)[0]))(keys), np.float64)
+    gradients = np.asarray(jax.jit(jax.vmap(jax.grad(target.energy)))(points))
+    exact = np.cov(points.T)
+    samples = list(zip(points.reshape(20, num, -1), gradients.reshape(20, num, -1), strict=True))
+    plain = np.mean([distance(np.cov(x.T), exact) for x, _ in samples])
+    fitted = np.mean([distance(covariance_of(fit_gaussian(x, g)), exact) for x, g in samples])
+    assert gain * fitted < 1.05 * plain
+    if lattice := lattice_of(target):
+        shifted = np.mean([distance(covariance_of(fit_gaussian(x, g, lattice, True)), exact) for x, g in samples])
+        assert shifted < fitted
+
+
+@pytest.mark.parametrize("num", [2, 10, 20, 21, 23])
+def test_few_points_give_a_covariance_all_the_same(num):
+    x = np.random.default_rng(num).normal(size=(num, 20))
+    gradient = x + 0.5 * x**3  # of no Gaussian
+    base = fit_gaussian(x, gradient)
+    assert np.isfinite(base.log_z) and np.linalg.cond(covariance_of(base)) < 1e9
+    twice = fit_gaussian(np.repeat(x, 3, axis=0), np.repeat(gradient, 3, axis=0))  # as after resampling
+    assert np.isfinite(twice.log_z)
+
+
+def test_any_unit_of_length_will_do():
+    rng = np.random.default_rng(0)
+    for unit in (1e-12, 1e9):
+        x = unit * rng.normal(size=(300, 4)) ** 3
+        base = fit_gaussian(x, x / unit**2)
+        assert distance(covariance_of(base), unit**2 * 15 * np.eye(4)) < 10
+
+
+def test_points_without_a_gradient_are_left_out_unless_they_are_all():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(50, 3))
+    gradient = x.copy()
+    gradient[:10, 0] = np.nan
+    assert distance(covariance_of(fit_gaussian(x, gradient)), np.eye(3)) < 1e-8
+    with pytest.raises(bf.InputError, match="gradient of the energy is not finite"):
+        fit_gaussian(x, np.full_like(x, np.inf))
+
+
+# --- where the target differs ----------------------------------------------------------------------------------------
+
+
+def test_active_directions_contain_those_in_which_the_target_differs():
+    """A Gaussian in 20 dimensions but for a quartic term in 2 directions of its own coordinates."""
+    rng, dim = np.random.default_rng(2), 20
+    mean, exact = correlated(rng, dim)
+    base = Gaussian(mean, exact)
+    planes = np.linalg.qr(rng.normal(size=(dim, 2)))[0]
+    z = rng.normal(size=(500, dim))
+    g = z + (z @ planes) ** 3 @ planes.T
+    found = active_directions(base, mean + z @ base.scale.T, g @ np.linalg.inv(base.scale))
+    assert found.shape == (dim, 8)  # 2, rounded up
+    np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-12)
+    np.testing.assert_allclose(found @ (found.T @ planes), planes, atol=1e-6)
+    np.testing.assert_allclose(found[:, :2] @ (found[:, :2].T @ planes), planes, atol=1e-6)  # the largest first
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.1])
+def test_what_is_left_out_is_below_the_tolerance_and_one_block_less_would_not_be(strength):
+    rng, dim = np.random.default_rng(3), 40
+    z = rng.normal(size=(400, dim))
+    g = z + strength * np.exp(-0.15 * np.arange(dim)) * (z**2 - 1)
+    found = active_directions(Gaussian(np.zeros(dim), 1.0), z, g)
+    left_out, fewer = (
+        np.sum(np.mean((g - z) ** 2, axis=0)) - np.sum(np.mean(((g - z) @ directions) ** 2, axis=0))
+        for directions in (found, found[:, :-8])
+    )
+    assert found.shape[1] % 8 == 0 and 8 < found.shape[1] < dim
+    assert left_out <= 1e-3 < fewer
+
+
+def test_a_gaussian_has_the_fewest_directions_and_a_narrow_space_no_more_than_it_has():
+    z = np.random.default_rng(0).normal(size=(100, 20))
+    assert active_directions(Gaussian(np.zeros(20), 1.0), z, z).shape == (20, 8)
+    assert active_directions(Gaussian(np.zeros(3), 1.0), z[:, :3], z[:, :3] ** 3).shape == (3, 3)
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_waves_are_an_orthonormal_basis_of_eigenvectors_of_every_shift_invariant_covariance(lattice):
+    waves, dim = _waves(lattice), int(np.prod(lattice))
+    np.testing.assert_allclose(waves.T @ waves, np.eye(dim), atol=1e-12)
+    spectrum = np.random.default_rng(0).uniform(1, 2, lattice)
+    axes = tuple(range(len(lattice)))
+    spectrum += np.roll(np.flip(spectrum, axes), 1, axes)
+    image = Circulant(spectrum).matrix() @ waves
+    np.testing.assert_allclose(image, waves * np.linalg.norm(image, axis=0), atol=1e-12)
+
+
+def test_directions_on_a_lattice_are_the_waves_that_differ():
+    lattice = (20,)
+    waves, z = _waves(lattice), np.random.default_rng(4).normal(size=(500, 20))
+    y = z @ waves
+    y[:, 3] += y[:, 3] ** 3
+    base = Gaussian(np.zeros(20), scale_tril=Circulant(np.ones(20)))
+    found = active_directions(base, z, y @ waves.T, lattice)
+    assert found.shape == (20, 8)
+    np.testing.assert_allclose(found[:, 0], waves[:, 3], atol=1e-12)
+
+
+# --- the annealing's moves -------------------------------------------------------------------------------------------
+
+
+def test_preconditioner_is_a_root_of_the_covariance():
+    x = 3 + jax.random.normal(jax.random.key(0), (500, 4)) @ jnp.tril(jnp.ones((4, 4))).T
+    scale = preconditioner(x, None)
+    covariance = np.cov(np.asarray(x).T)
+    np.testing.assert_allclose(scale.push(jnp.eye(4)).T, scale.scale, rtol=1e-5)
+    np.testing.assert_allclose(scale.pull(jnp.eye(4)), scale.scale, rtol=1e-5)
+    root = np.asarray(scale.scale)
+    np.testing.assert_allclose(root @ root.T, 0.98 * covariance + 0.02 * np.diag(np.diag(covariance)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_preconditioner_on_a_lattice_is_a_root_of_the_covariance_averaged_over_all_shifts(lattice):
+    dim = int(np.prod(lattice))
+    x = np.asarray(2 + jax.random.normal(jax.random.key(1), (50, dim)) @ jnp.tril(jnp.ones((dim, dim))).T, np.float64)
+    centered, axes = (x - x.mean()).reshape(-1, *lattice), tuple(range(1, 1 + len(lattice)))
+    shifted = [np.roll(centered, shift, axes).reshape(-1, dim) for shift in np.ndindex(*lattice)]
+    averaged = np.mean([each.T @ each / len(x) for each in shifted], axis=0)
+    scale = preconditioner(jnp.asarray(x, jnp.float32), lattice)
+    root = np.asarray(scale.push(jnp.eye(dim)))
+    np.testing.assert_allclose(root, scale.pull(jnp.eye(dim)), rtol=1e-5)
+    np.testing.assert_allclose(root @ root.T, averaged, atol=1e-4 * np.abs(averaged).max())
+
+
+BASE = Gaussian([0.5, -1.0, 0.0, 2.0], np.eye(4) + 0.5)
+OTHER = Gaussian(np.zeros(4), scale_tril=Circulant([2.0, 0.7, 0.5, 0.7]))
+MOVED = {"chain": (bf.DoubleWell(4, 1.5), 1.0, (4,)), "halfway between Gaussians": (OTHER, 0.5, None)}
+NUM = 20_000
+
+
+def draw(name, key):
+    """Exact draws of exp(-f_β): of a product of Gaussians, which is one, where the target is a Gaussian."""
+    target, beta, _ = MOVED[name]
+    if beta < 1:
+        one, other = (np.linalg.inv(covariance_of(base)) for base in (BASE, OTHER))
+        covariance = np.linalg.inv((one + other) / 2)
+        target = Gaussian(covariance @ (one @ BASE.mean + other @ OTHER.mean) / 2, covariance)
+    return jax.jit(jax.vmap(lambda k: target.sample_and_log_prob(k)[0]))(jax.random.split(key, NUM))
+
+
+def worst_deviation(x, other):
+    """Of means, second and fourth moments of both, in standard errors."""
+
+    def moments(x):
+        x = np.asarray(x, np.float64)
+        return np.concatenate([x, (x[:, :, None] * x[:, None, :]).reshape(len(x), -1), x**4], axis=1)
+
+    one, two = moments(x), moments(other)
+    return np.max(np.abs(one.mean(0) - two.mean(0)) / np.sqrt((one.var(0) + two.var(0)) / NUM))
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_moves_leave_the_density_as_it_is_and_an_unadjusted_leapfrog_does_not(name):
+    """24 moments at 5 σ: a right move fails for one key in 10^5."""
+    target, beta, lattice = MOVED[name]
+    keys = jax.random.split(jax.random.key(11), 3)
+    x, beta = draw(name, keys[0]), jnp.asarray(beta)
+    moves = HamiltonianMoves(BASE, target, jnp.asarray(6), 5)
+    scale, f1 = preconditioner(x, lattice), jax.vmap(target.energy)(x)
+    moved, new_f1, rate, size, num_bad = eqx.filter_jit(moves)(keys[1], beta, x, f1, scale, jnp.asarray(0.6))
+    assert 0.4 < rate < 0.99 and num_bad < 0.1 * 6 * NUM and 0.1 < size < 1.5
+    np.testing.assert_allclose(new_f1, jax.vmap(target.energy)(moved), rtol=1e-4, atol=1e-4)
+    assert np.abs(np.corrcoef(np.asarray(x).T, np.asarray(moved).T)[:4, 4:]).max() < 0.6  # they do move
+    fresh = draw(name, keys[2])
+    assert worst_deviation(moved, fresh) < 5
+    momentum = jax.random.normal(keys[1], x.shape)
+    unadjusted = eqx.filter_jit(moves._leapfrog)(beta, x, momentum, jnp.full((NUM, 1), 0.9), scale)[0]
+    assert not worst_deviation(unadjusted, fresh) < 8  # of the chain some are not even finite
