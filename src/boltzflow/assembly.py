@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,12 +13,15 @@ from jaxtyping import Float, PRNGKeyArray
 
 from .bases import Gaussian, GeneralizedGaussian
 from .continuity import LogZRate, Transport
-from .densities import AbstractDensity, AbstractDistribution
+from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from .errors import InputError
 from .flow import Flow
 from .interpolations import AbstractInterpolation, Clock, Diffusion, Linear, Trainable, Trigonometric
+from .lattice_bands import Bands
+from .lattice_networks import LatticePotential
 from .networks import Whitening
 from .presets import Config
-from .vector_fields import AbstractVectorField, TimeMixture
+from .vector_fields import AbstractVectorField, Lattice, TimeMixture
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution 
     return None
 
 
+def check_field(config: Config, target: AbstractDensity) -> None:
+    """Raises `InputError` where the field that the configuration names cannot be one on `target`."""
+    if config.field == "lattice" and lattice_of(target) is None:
+        raise InputError(
+            'field "lattice" needs a target that declares its lattice_shape, as boltzflow.Energy(function, dim, '
+            'lattice_shape=(8, 8)) does; the field "time-mixture" needs none'
+        )
+
+
 def build_transport(
     config: Config,
     parts: Parts,
@@ -64,22 +77,30 @@ def build_transport(
 ) -> Transport:
     """Field, path and rate, untrained. A Gaussian base that was fitted also whitens what the networks see, and they see
     and move only the `directions` of it, where some are given."""
-    whitening = None
+    whitening: Whitening | None = None
+    shape = lattice_of(target) if config.field == "lattice" else None
     if config.base == "pilot" and parts.base is None and isinstance(base, Gaussian):
-        whitening = Whitening(base.mean, base.scale, directions)
+        whitening = Whitening(base.mean, base.scale, directions if shape is None else None)
     sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
     path_key, field_key, rate_key = jax.random.split(key, 3)
+    networks: dict[str, Any] = {"whitening": whitening, **sizes}
+    on_lattice: dict[str, Any] = {}
+    if shape is not None:
+        on_lattice = {"sign_symmetric": is_sign_symmetric(target), **sizes, "width": max(config.width // 4, 1)}
+        networks = {"network": LatticePotential(Bands(shape, whitening), key=path_key, **on_lattice)}
     path: AbstractInterpolation
     if parts.make_interpolation is not None:
         path = parts.make_interpolation(base, target, path_key)
     elif config.interpolation == "trainable":
-        path = Trainable(base, target, whitening=whitening, clock=clock, key=path_key, **sizes)
+        path = Trainable(base, target, clock=clock, key=path_key, **networks)
     elif config.interpolation == "linear":
         path = Linear(base, target, clock)
     else:
         path = {"trigonometric": Trigonometric, "diffusion": Diffusion}[config.interpolation](base, target)
     if parts.make_field is not None:
-        velocity_field = parts.make_field(base, field_key)
+        velocity_field: AbstractVectorField = parts.make_field(base, field_key)
+    elif shape is not None:
+        velocity_field = Lattice(shape, whitening=whitening, key=field_key, **on_lattice)
     else:
         velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
     return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))

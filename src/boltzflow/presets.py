@@ -32,10 +32,13 @@ class Config:
     """The power p of the base "generalized-gaussian"."""
     clock: bool = True
     """Walk the path at the even pace that the pilot found, instead of linearly in t."""
+    field: Literal["time-mixture", "lattice"] = "time-mixture"
+    """The networks of field and path: MLPs of the whitened point, or, for a target on a periodic lattice, networks that
+    act alike at every site."""
     num_networks: int = 4
     """How many MLPs the time kernels mix, in the field and in the path."""
     width: int = 64
-    """Units in each hidden layer."""
+    """Units in each hidden layer; at each site of a lattice a quarter of them."""
     depth: int = 2
     """Hidden layers in each MLP; with one or two the divergence is exact at the cost of the value."""
     optimizer: Literal["muon", "adam"] = "muon"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .assembly import NO_PARTS, Parts, build_transport, choose_base, with_mean_rate
+from .assembly import NO_PARTS, Parts, build_transport, check_field, choose_base, with_mean_rate
 from .bases import Gaussian
 from .cohort import Cohort, Member, divide, with_full_block
 from .compilation import Stopwatch
@@ -65,6 +65,7 @@ def train(
     Where the loss of a seed stays non-finite, there is a `TrainingError` in place of what it would have become; the
     others go on. Raises `InputError` for an energy that cannot be used.
     """
+    check_field(config, target)
     watch, start = Stopwatch(), time.perf_counter()
 
     def seconds() -> float:
