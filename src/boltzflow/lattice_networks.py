@@ -7,7 +7,7 @@ together again, so that with S sites
     V_z = S^(-1/2) Pᵀ m(t, P z) + λ(t) z,    tr ∂V_z/∂z = S^(-1/2) Σ_y tr[g J(y)] + Σ_k λ_k(t)
 
 with J(y) the Jacobian of m and g the diagonal of (P_b P_cᵀ)_yy = δ_bc g_c. As in `networks.MLP`, the exact divergence
-costs no more than the value. The potential is Σ_y h(t, P z) + Σ_k q_k(t) |z_k|².
+costs no more than the value. The potential is S^(-1/2) Σ_y h(t, P z) + Σ_k q_k(t) |z_k|².
 """
 
 from typing import Any
@@ -22,17 +22,18 @@ from .networks import TimeKernels
 
 
 class SiteNetwork(eqx.Module):
-    """p ↦ W_{l+1} σ(W_l ... σ(W_1 p + b_1) ... + b_l) with σ = tanh, at every site, each W and b a mixture
-    Σ_j w_j(t) W_j by the time kernels.
+    """p ↦ W_{l+1} σ(W_l ... σ(W_1 p) ...) at every site, each W a mixture Σ_j w_j(t) W_j by the time kernels.
 
-    Without biases, `odd`, it is odd in p, and cannot see t as an input: the matrices themselves depend on t instead, at
-    the cost of one network. Each W_j is an array of its own, so that Muon takes it for the matrix that it is. The last
-    layer starts at zero.
+    σ is tanh(u + b), or where `odd` its odd part [tanh(u + b) + tanh(u - b)]/2, with the bias b of a unit mixed in the
+    same way. An odd network cannot see t as an input: the matrices themselves depend on t instead, at the cost of one
+    network. Each W_j is an array of its own, so that Muon takes it for the matrix that it is. The last layer starts at
+    zero.
     """
 
     weights: list[list[Float[Array, "fan_out fan_in"]]]
     biases: list[list[Float[Array, " fan_out"]]]
     kernels: TimeKernels
+    odd: bool = eqx.field(static=True)
 
     def __init__(
         self, in_size: int, out_size: int, *, odd: bool, num_networks: int, width: int, depth: int, key: PRNGKeyArray
@@ -40,52 +41,63 @@ class SiteNetwork(eqx.Module):
         """`depth` hidden layers of `width`. Raises `ValueError` for a size below 1."""
         if min(num_networks, width, depth) < 1:
             raise ValueError(f"num_networks, width, depth must be at least 1, got {num_networks}, {width}, {depth}.")
-        sizes, keys = [in_size, *[width] * depth], jax.random.split(key, (depth, num_networks))
+        weight_key, bias_key = jax.random.split(key)
+        sizes, keys = [in_size, *[width] * depth], jax.random.split(weight_key, (depth, num_networks))
         hidden = zip(keys, sizes[:-1], sizes[1:], strict=True)
         self.weights = [[jax.random.normal(k, (b, a)) / a**0.5 for k in layer] for layer, a, b in hidden]
         self.weights.append([jnp.zeros((out_size, width)) for _ in range(num_networks)])
-        self.biases = [] if odd else [[jnp.zeros(width) for _ in range(num_networks)] for _ in range(depth)]
+        # At zero the odd part would not move b.
+        self.biases = [list(layer) for layer in jax.random.normal(bias_key, (depth, num_networks, width))]
         self.kernels = TimeKernels(num_networks)
+        self.odd = odd
 
     def value(self, t: Float[Array, ""], p: Float[Array, "sites in_size"]) -> Float[Array, "sites out_size"]:
         """The network at each site."""
         with jax.default_matmul_precision("highest"):
-            weights, _, pre = self._before_last(t, p)
-            return jnp.tanh(pre) @ weights[-1].T
+            weights, _, pre, bias = self._before_last(t, p)
+            return self._activate(pre, bias)[0] @ weights[-1].T
 
     def even(self, t: Float[Array, ""], p: Float[Array, "sites in_size"]) -> Float[Array, "sites out_size"]:
-        """The same with u tanh(u) as the last σ: even in p where the network is odd."""
+        """The same with v tanh(v), v = u ± b, in place of the last tanh: even in p where the network is odd."""
         with jax.default_matmul_precision("highest"):
-            weights, _, pre = self._before_last(t, p)
-            return (pre * jnp.tanh(pre)) @ weights[-1].T
+            weights, _, pre, bias = self._before_last(t, p)
+            up, down = pre + bias, pre - bias
+            even = up * jnp.tanh(up) + (down * jnp.tanh(down) if self.odd else 0)
+            return even @ weights[-1].T
 
     def value_and_trace(
         self, t: Float[Array, ""], p: Float[Array, "sites in_size"], metric: Float[Array, " in_size"]
     ) -> tuple[Float[Array, "sites out_size"], Float[Array, ""]]:
         """The network at each site, and the sum over sites of tr[metric J], J its Jacobian."""
         with jax.default_matmul_precision("highest"):
-            weights, slopes, pre = self._before_last(t, p)
-            a = jnp.tanh(pre)
-            return a @ weights[-1].T, _trace(weights, [*slopes, 1 - a**2], metric)
+            weights, slopes, pre, bias = self._before_last(t, p)
+            a, slope = self._activate(pre, bias)
+            return a @ weights[-1].T, _trace(weights, [*slopes, slope], metric)
+
+    def _activate(self, u, bias):
+        """σ(u) and its slope."""
+        up = jnp.tanh(u + bias)
+        if not self.odd:
+            return up, 1 - up**2
+        down = jnp.tanh(u - bias)
+        return (up + down) / 2, 1 - (up**2 + down**2) / 2
 
     def _before_last(self, t, p):
-        """The matrices at time t, the slopes of every σ but the last, and what the last is applied to."""
+        """The matrices at time t, the slopes of every σ but the last, and what the last is applied to, and its bias."""
         # In the type of p before they are multiplied: weights in single precision do for points in double precision.
         shares = jnp.asarray(self.kernels(t), p.dtype)
 
         def mix(arrays):
-            return sum(
-                (s * jnp.asarray(a, p.dtype) for s, a in zip(shares, arrays, strict=True)), jnp.zeros((), p.dtype)
-            )
+            terms = (share * jnp.asarray(a, p.dtype) for share, a in zip(shares, arrays, strict=True))
+            return sum(terms, jnp.zeros((), p.dtype))
 
-        weights = [mix(layer) for layer in self.weights]
-        biases = [mix(layer) for layer in self.biases] or [jnp.zeros((), p.dtype)] * (len(weights) - 1)
-        pre, slopes = p @ weights[0].T + biases[0], []
-        for weight, bias in zip(weights[1:-1], biases[1:], strict=True):
-            a = jnp.tanh(pre)
-            slopes.append(1 - a**2)
-            pre = a @ weight.T + bias
-        return weights, slopes, pre
+        weights, biases = [mix(layer) for layer in self.weights], [mix(layer) for layer in self.biases]
+        pre, slopes = p @ weights[0].T, []
+        for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
+            a, slope = self._activate(pre, bias)
+            slopes.append(slope)
+            pre = a @ weight.T
+        return weights, slopes, pre, biases[-1]
 
 
 def _trace(weights: list[Array], slopes: list[Array], metric: Array) -> Float[Array, ""]:
@@ -133,7 +145,7 @@ class LatticeVelocity(eqx.Module):
 
 
 class LatticePotential(eqx.Module):
-    """(t, x) ↦ Σ_y h(t, P z) + Σ_k q_k(t) |z_k|² as an array `(1,)`, the same for x shifted, zero at first.
+    """(t, x) ↦ S^(-1/2) Σ_y h(t, P z) + Σ_k q_k(t) |z_k|² as an array `(1,)`, the same for x shifted, zero at first.
 
     h is a `SiteNetwork` whose last σ is even, so that the potential of mean - x is that of mean + x where it is odd.
     """
@@ -153,7 +165,8 @@ class LatticePotential(eqx.Module):
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " 1"]:
         z = self.bands.whiten(x)
         quadratic = self.bands.total(_at_time(self, t, x.dtype) * (z.real**2 + z.imag**2))
-        return jnp.sum(self.sites.even(t, self.bands.split(z)), axis=0) + quadratic
+        values = self.sites.even(t, self.bands.split(z))
+        return jnp.sum(values, axis=0) / self.bands.num_sites**0.5 + quadratic
 
 
 def _zero_for_each_mode(bands: Bands, num_networks: int) -> Float[Array, "num_networks 1 half"]:

@@ -28,7 +28,7 @@ class Lattice(AbstractVectorField):
         *,
         sign_symmetric: bool = False,
         num_networks: int = 4,
-        width: int = 16,
+        width: int = 32,
         depth: int = 2,
         max_sites: int = 32,
         whitening: Whitening | None = None,
