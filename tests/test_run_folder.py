@@ -27,7 +27,7 @@ def test_every_preset_is_valid(name, target):
 
 
 BAD_SETTINGS = {
-    "num_steps": [0, -1, 1.5, "10", True, float("nan")],
+    "num_steps": [-1, 1.5, "10", True, float("nan")],
     "learning_rate": [-0.1, 0.0, float("inf"), "fast", True],
     "pilot_fraction": [-0.1, 1.1, "half"],
     "warmup_fraction": [2],
@@ -113,7 +113,7 @@ def test_settings_stand_at_the_top_or_in_a_table(tmp_path, table):
     [
         ("num_step = 1", r"'num_step' \(did you mean 'num_steps'\?\)"),
         ("[settings]\nfoo = 1", "'foo'"),
-        ("num_steps = 0", "num_steps must be a whole number of at least 1"),
+        ("num_steps = -1", "num_steps must be a whole number of at least 0"),
         ("num_steps = 1.0", "num_steps must be a whole number, got 1.0"),
         ("num_steps = '1'", "num_steps must be a whole number"),
         ("learning_rate = nan", "learning_rate must be finite"),

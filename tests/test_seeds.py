@@ -93,22 +93,22 @@ def test_a_seed_that_diverges_leaves_the_others_as_they_are():
     config = dataclasses.replace(FEW, num_steps=60, optimizer="adam", learning_rate=1e-3)
     slopes, looks = iter([0.0, np.nan, 0.0]), []
     parts = bf.Parts(make_field=lambda base, key: Stretch(jnp.asarray(next(slopes))))
-    with pytest.raises(bf.SeedsError, match=r"Of 3 seeds, 1 failed\. The loss was not finite for 50 steps") as caught:
+    with pytest.raises(bf.SeedsError, match=r"Of 3 seeds, number 3 failed\. The loss was not finite for 50 steps") as caught:
         bf.fit_seeds(two_wells(), seeds=SEEDS, config=config, parts=parts, on_progress=looks.append)
-    assert list(caught.value.failures) == [1] and isinstance(caught.value, bf.TrainingError)
+    assert list(caught.value.failures) == [3] and isinstance(caught.value, bf.TrainingError)
     healthy = bf.Parts(make_field=lambda base, key: Stretch(jnp.zeros(())))
-    assert [run.seed for run in caught.value.runs] == [0, 5]
-    alone = bf.fit(two_wells(), seed=5, config=config, parts=healthy)
+    assert [run.seed for run in caught.value.runs] == [0, 6]
+    alone = bf.fit(two_wells(), seed=6, config=config, parts=healthy)
     ours, theirs = ([row["loss"] for row in run.history] for run in (caught.value.runs[1], alone))
     assert np.isfinite(ours).all() and len(ours) == 6
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert "median of 3" in looks[2].message and set(looks[-1].rows) == {0, 5} and "1 of 3 failed" in looks[-1].message
+    assert "median of 3" in looks[2].message and set(looks[-1].rows) == {0, 6} and "1 of 3 failed" in looks[-1].message
     assert looks[-1].loss == pytest.approx(np.median([run.history[-1]["loss"] for run in caught.value.runs]))
 
 
 def test_when_all_seeds_diverge_training_ends():
     config = dataclasses.replace(FEW, num_steps=10_000, learning_rate=1e30, optimizer="adam")
-    with pytest.raises(bf.SeedsError, match="Of 2 seeds, 3 and 4 failed") as caught:
+    with pytest.raises(bf.SeedsError, match="Of 2 seeds, number 3 and 4 failed") as caught:
         bf.fit_seeds(two_wells(), seeds=[3, 4], config=config)
     assert not caught.value.runs
 

@@ -15,7 +15,7 @@ class SeedsError(TrainingError):
         self.failures, self.runs = dict(failures), list(runs)
         names, num_seeds = " and ".join(map(str, failures)), len(failures) + len(runs)
         first = next(iter(failures.values()))
-        super().__init__(f"Of {num_seeds} seeds, {names} failed. {first}")
+        super().__init__(f"Of {num_seeds} seeds, number {names} failed. {first}")
 
 
 class InputError(ValueError):
