@@ -8,6 +8,7 @@ import pytest
 import boltzflow as bf
 from boltzflow.bases import Gaussian
 from boltzflow.compilation import Stopwatch
+from boltzflow.correction.annealed import _next_beta
 from boltzflow.interpolations import Clock, fit_clock
 from boltzflow.linalg import Circulant, dense
 from boltzflow.pilot import fly_pilot
@@ -109,3 +110,11 @@ def test_stopwatch_compiles_anew_for_another_function():
 
     assert [float(watch.run(energy, t, jnp.ones(2))) for t in (one, seven, one)] == [2.0, 14.0, 2.0]
     assert watch.compile_seconds > seconds > 0
+
+
+def test_a_temperature_is_chosen_well_for_energies_beyond_the_decimals_of_single_precision():
+    """An energy of 10⁹ with a scatter of 10⁸: the weights of β = 1 are those of one particle."""
+    difference = -(1e9 + 1e8 * jax.random.normal(jax.random.key(0), (4096,)))
+    step = float(_next_beta(jnp.asarray(1e-9), difference, jnp.asarray(0.8)))
+    # Gaussian weights of scatter s keep exp(-s²) of effective samples.
+    np.testing.assert_allclose((step - 1e-9) * 1e8, np.sqrt(-np.log(0.8)), rtol=0.1)

@@ -93,7 +93,9 @@ def test_a_seed_that_diverges_leaves_the_others_as_they_are():
     config = dataclasses.replace(FEW, num_steps=60, optimizer="adam", learning_rate=1e-3)
     slopes, looks = iter([0.0, np.nan, 0.0]), []
     parts = bf.Parts(make_field=lambda base, key: Stretch(jnp.asarray(next(slopes))))
-    with pytest.raises(bf.SeedsError, match=r"Of 3 seeds, number 3 failed\. The loss was not finite for 50 steps") as caught:
+    with pytest.raises(
+        bf.SeedsError, match=r"Of 3 seeds, number 3 failed\. The loss was not finite for 50 steps"
+    ) as caught:
         bf.fit_seeds(two_wells(), seeds=SEEDS, config=config, parts=parts, on_progress=looks.append)
     assert list(caught.value.failures) == [3] and isinstance(caught.value, bf.TrainingError)
     healthy = bf.Parts(make_field=lambda base, key: Stretch(jnp.zeros(())))

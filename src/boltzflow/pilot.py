@@ -25,7 +25,7 @@ from .interpolations import Clock, fit_clock
 from .linalg import Circulant
 
 _MAX_PARTICLES = 4096
-_SCOUT_NUMBERS, _WIDE_NUMBERS, _PATH_NUMBERS = 2**17, 2**19, 2**20  # floats of all particles: in many dimensions fewer
+_SCOUT_NUMBERS, _NUMBERS = 2**17, 2**20  # floats of all particles, of scouts and of others: in many dimensions fewer
 _SCOUT_MOVES = 2  # at a temperature, where the others take 4
 _WIDE_ESS, _PATH_ESS = 0.8, 0.97  # the share of effective samples that a change of temperature keeps
 _OVERDISPERSION = 3.0
@@ -74,12 +74,11 @@ def fly_pilot(
     watch = stopwatch or Stopwatch()
     scout_key, explore_key, path_key, start_key = jax.random.split(key, 4)
     scout, flights, doubts = _scout(target, scout_key, watch)
-    num, wide = _num_particles(target, _WIDE_NUMBERS), _widened(_fit(target, scout.x))
-    found = anneal(wide, target, explore_key, _WIDE_ESS, num_particles=num, watch=watch)
+    num, wide = _num_particles(target, _NUMBERS), _widened(_fit(target, scout.x))
+    found = _fly(wide, target, explore_key, _WIDE_ESS, num, watch)
     fitted = base is None
     base = _fit(target, found.x) if base is None else base
-    num = _num_particles(target, _PATH_NUMBERS)
-    sample = anneal(base, target, path_key, _PATH_ESS, num_particles=num, watch=watch)
+    sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
     directions = None
     if fitted and isinstance(base, Gaussian):
         points = np.asarray(sample.x)
@@ -106,6 +105,13 @@ def fly_pilot(
             doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")
         ),
     )
+
+
+def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> AnnealedSample:
+    # From a wide base temperatures grow in number as the square root of the dimension.
+    most = int(max(400, 60 * np.sqrt(target.dim)))
+    settings = {"num_particles": num_particles, "num_moves": num_moves, "max_steps": most, "watch": watch}
+    return anneal(base, target, key, ess_fraction, **settings)
 
 
 def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:
@@ -144,7 +150,7 @@ def _scout(
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
         attempt_key = jax.random.fold_in(key, attempt)
-        sample = anneal(base, target, attempt_key, _WIDE_ESS, num_particles=num, num_moves=_SCOUT_MOVES, watch=watch)
+        sample = _fly(base, target, attempt_key, _WIDE_ESS, num, watch, num_moves=_SCOUT_MOVES)
         flights.append(sample)
         reach, was_stuck, stuck = _reach(sample), stuck, sample.betas[-1] < 1
         if fitting is not None and reach <= 1.5 * fitting[1]:

@@ -23,7 +23,7 @@ from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5
-_STEPS_PER_TEMPERATURE, _STEPS_RANGE = 100, (800, 4000)
+_STEPS_PER_TEMPERATURE, _STEPS_RANGE = 150, (800, 6000)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def train(
 
 
 def steps_for(pilot: Pilot) -> int:
-    """As many optimizer steps as the target seems to need: 100 for each temperature that the pilot stepped through from
-    the base of the run, between 800 and 4000. These temperatures cut the path into pieces of equal difficulty."""
+    """As many optimizer steps as the target seems to need: 150 for each temperature that the pilot stepped through from
+    the base of the run, between 800 and 6000. These temperatures cut the path into pieces of equal difficulty."""
     return int(np.clip(_STEPS_PER_TEMPERATURE * (len(pilot.path_times) - 1), *_STEPS_RANGE))
 
 

@@ -63,7 +63,7 @@ def anneal(
     num_particles: int,
     num_moves: int = 4,
     num_leapfrog: int = 5,
-    max_steps: int = 800,
+    max_steps: int = 400,
     watch: Stopwatch | None = None,
 ) -> AnnealedSample:
     """Particles of `target` ∝ exp(-f_1), from `base` along f_β = (1 - β) f_0 + β f_1 with β chosen as it goes.
@@ -136,7 +136,9 @@ def _next_beta(beta, difference, ess_fraction):
 
     def too_far(candidate):
         log_weight = (candidate - beta) * difference
-        ess = jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / difference.shape[0]
+        # Relative to the largest: of energies of 1e8 the logarithm of a sum keeps no decimals in single precision.
+        weight = jnp.exp(log_weight - jnp.max(log_weight))
+        ess = jnp.sum(weight) ** 2 / jnp.sum(weight**2) / difference.shape[0]
         return ~(ess >= ess_fraction)
 
     def halve(_, bracket):
