@@ -103,7 +103,7 @@ def test_a_seed_that_failed_is_named_and_the_others_are_kept(answers, capsys, tm
     answers[1] = TrainingError("The loss was not finite.")
     assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 1
     said = capsys.readouterr()
-    assert said.err == "boltzflow: Of 3 seeds, 1 failed. The loss was not finite.\n"
+    assert said.err == "boltzflow: Of 3 seeds, number 1 failed. The loss was not finite.\n"
     assert "Seed 1 failed: The loss was not finite." in said.out and "1         " in said.out
     assert (tmp_path / "a" / "seed-2" / "report.json").exists()
     assert not (tmp_path / "a" / "seed-1" / "checkpoint").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-_MIN_SECONDS = 0.2  # what compiles faster is not worth a file
+_MIN_SECONDS = 0.0  # many small programs together cost seconds
 
 
 def cache_folder() -> Path | None:
