@@ -8,10 +8,10 @@ import pytest
 import boltzflow as bf
 from boltzflow.bases import Gaussian
 from boltzflow.compilation import Stopwatch
-from boltzflow.correction.annealed import _next_beta
+from boltzflow.correction.annealed import _next_beta, anneal
 from boltzflow.interpolations import Clock, fit_clock
 from boltzflow.linalg import Circulant, dense
-from boltzflow.pilot import fly_pilot
+from boltzflow.pilot import _unfinished, fly_pilot
 
 # Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
 SIGMA = 5
@@ -118,3 +118,13 @@ def test_a_temperature_is_chosen_well_for_energies_beyond_the_decimals_of_single
     step = float(_next_beta(jnp.asarray(1e-9), difference, jnp.asarray(0.8)))
     # Gaussian weights of scatter s keep exp(-s²) of effective samples.
     np.testing.assert_allclose((step - 1e-9) * 1e8, np.sqrt(-np.log(0.8)), rtol=0.1)
+
+
+def test_a_flight_that_ran_out_of_temperatures_is_doubted(watch):
+    base = Gaussian(np.zeros(2), 25.0 * np.eye(2))
+    short, whole = (
+        anneal(base, bf.mixture_2(), jax.random.key(0), 0.8, num_particles=64, max_steps=most, watch=watch)
+        for most in (2, 400)
+    )
+    assert "that scouted stopped at temperature" in _unfinished(short, "that scouted")[0]
+    assert not _unfinished(whole, "that scouted")

@@ -154,7 +154,8 @@ def _scout(
         flights.append(sample)
         reach, was_stuck, stuck = _reach(sample), stuck, sample.betas[-1] < 1
         if fitting is not None and reach <= 1.5 * fitting[1]:
-            return fitting[0], flights, []
+            doubts = _unfinished(fitting[0], "that scouted") + _unfinished(sample, "that confirmed it")
+            return fitting[0], flights, doubts
         fitting = (sample, reach) if 2 * reach <= scale else None
         if stuck and was_stuck:  # out of temperatures at two scales: a third would be no better
             break
@@ -174,12 +175,15 @@ def _reach(sample: AnnealedSample) -> float:
 
 def _complaints(sample: AnnealedSample, where: str) -> list[str]:
     """What makes the pilot's word doubtful."""
-    sentences = []
-    beta = sample.betas[-1]
-    if beta < 1:
-        sentences.append(f"The annealed pilot {where} stopped at temperature β = {beta:.3g} of 1.")
+    sentences = _unfinished(sample, where)
     if sample.acceptance < 0.2:
         sentences.append(f"The pilot's moves {where} were accepted only {sample.acceptance:.0%} of the time.")
     if sample.num_ancestors < 30:
         sentences.append(f"The pilot's particles {where} descend from only {sample.num_ancestors} starting points.")
     return sentences
+
+
+def _unfinished(sample: AnnealedSample, where: str) -> list[str]:
+    """A flight that ran out of temperatures has not seen the target, only what it looks like from afar."""
+    beta = sample.betas[-1]
+    return [f"The annealed pilot {where} stopped at temperature β = {beta:.3g} of 1."] if beta < 1 else []
