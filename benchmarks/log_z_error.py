@@ -21,7 +21,7 @@ from benchmarks.targets import TASKS, Task
 from boltzflow import estimators
 
 NAME = "log_z_error"
-STEPS = (100, 300, 1000, 0)  # optimizer steps; 0 is as many as the preset takes
+STEPS = (300, 0)  # optimizer steps; 0 is as many as the preset takes
 SAMPLES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 PARTICLES = (2_000, 8_000, 32_000, 128_000)
 SWEEPS = (128, 512, 2048, 8192)
@@ -41,7 +41,7 @@ def main() -> None:
         [name for name, task in TASKS.items() if task.rival_std],
         limit={
             "type": float,
-            "default": 60.0,
+            "default": 20.0,
             "help": "seconds a run, or its sampling, may be expected to take",
         },
         steps={"type": int, "nargs": "+", "default": STEPS, "help": "optimizer steps; 0: as many as the preset takes"},

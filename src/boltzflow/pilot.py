@@ -24,10 +24,12 @@ from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
 from .linalg import Circulant
 
-_MAX_PARTICLES = 4096
-_SCOUT_NUMBERS, _NUMBERS = 2**17, 2**20  # floats of all particles, of scouts and of others: in many dimensions fewer
+# At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
+# where the target is, so they are few and change temperature fast; the flight after them does not descend from them.
+_SCOUT_PARTICLES, _SCOUT_NUMBERS = 2048, 2**16
+_PARTICLES, _NUMBERS = 4096, 2**20
 _SCOUT_MOVES = 2  # at a temperature, where the others take 4
-_WIDE_ESS, _PATH_ESS = 0.8, 0.97  # the share of effective samples that a change of temperature keeps
+_SCOUT_ESS, _WIDE_ESS, _PATH_ESS = 0.5, 0.8, 0.97  # the share of effective samples that a change of temperature keeps
 _OVERDISPERSION = 3.0
 _MAX_WIDENINGS = 8
 _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
@@ -74,7 +76,7 @@ def fly_pilot(
     watch = stopwatch or Stopwatch()
     scout_key, explore_key, path_key, start_key = jax.random.split(key, 4)
     scout, flights, doubts = _scout(target, scout_key, watch)
-    num, wide = _num_particles(target, _NUMBERS), _widened(_fit(target, scout.x))
+    num, wide = _num_particles(target, _PARTICLES, _NUMBERS), _widened(_fit(target, scout.x))
     found = _fly(wide, target, explore_key, _WIDE_ESS, num, watch)
     fitted = base is None
     base = _fit(target, found.x) if base is None else base
@@ -128,11 +130,11 @@ def _widened(base: Gaussian) -> Gaussian:
     return Gaussian(base.mean, scale_tril=_OVERDISPERSION * base.scale)
 
 
-def _num_particles(target: AbstractDensity, numbers: int) -> int:
-    """So many that they are `numbers` floats, in bounds: no covariance is seen in fewer than twice the dimension, but
-    where a lattice has it the same at every site."""
+def _num_particles(target: AbstractDensity, most: int, numbers: int) -> int:
+    """At most `most`, of `numbers` floats in all, but enough: no covariance is seen in fewer than twice the dimension,
+    except where a lattice has it the same at every site."""
     fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)
-    return max(min(_MAX_PARTICLES, numbers // target.dim), fewest)
+    return max(min(most, numbers // target.dim), fewest)
 
 
 def _scout(
@@ -143,14 +145,14 @@ def _scout(
     A mode out of reach of one base is seen from a wider one: so the base that fits is confirmed from one four times as
     wide, whose particles are used only where they spread further. Also returns every flight flown, and doubts.
     """
-    lattice, num = lattice_of(target), _num_particles(target, _SCOUT_NUMBERS)
+    lattice, num = lattice_of(target), _num_particles(target, _SCOUT_PARTICLES, _SCOUT_NUMBERS)
     # On a lattice the sites may all move together, which makes the target √dim as wide in that one direction.
     scale, flights, fitting, stuck = 5.0 * (np.sqrt(target.dim) if lattice else 1.0), [], None, False
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
         attempt_key = jax.random.fold_in(key, attempt)
-        sample = _fly(base, target, attempt_key, _WIDE_ESS, num, watch, num_moves=_SCOUT_MOVES)
+        sample = _fly(base, target, attempt_key, _SCOUT_ESS, num, watch, num_moves=_SCOUT_MOVES)
         flights.append(sample)
         reach, was_stuck, stuck = _reach(sample), stuck, sample.betas[-1] < 1
         if fitting is not None and reach <= 1.5 * fitting[1]:
