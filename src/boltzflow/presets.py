@@ -57,7 +57,7 @@ class Config:
     """Shift the training times by a random fraction of a step, so that a coarse grid sees every time."""
     points_per_step: int = 1024
     """At how many points each step takes the residual, drawn from trajectories and pilot; 0 takes every point."""
-    pilot_fraction: float = 0.5
+    pilot_fraction: float = 0.25
     """The share of these points that comes from the pilot."""
     warmup_fraction: float = 0.25
     """The first share of the steps, in which all points come from the pilot."""

@@ -23,7 +23,7 @@ from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5
-_STEPS_PER_TEMPERATURE, _STEPS_RANGE = 150, (800, 6000)
+_STEPS_PER_TEMPERATURE, _STEPS_RANGE = 200, (1000, 8000)
 
 
 @dataclass(frozen=True)
