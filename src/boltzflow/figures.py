@@ -21,7 +21,10 @@ def figures(run: "Run") -> list[Figure]:
     """(title, caption, PNG) of each picture that applies to the run."""
     shown = [_training(run)] if run.history else []
     if run.target.dim == 2:
-        shown.append(_path(run))
+        caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
+        if run.config.loss == "reverse-kl":
+            caption = "Samples and velocities; the reverse KL trains no path of densities."
+        shown.append(("The path", caption, path_panels(run)))
     if isinstance(run.target, DoubleWell):
         shown.append(_sites(run, run.target))
     log_weight = np.asarray(run.samples.log_weight)
@@ -45,8 +48,11 @@ def _training(run: "Run") -> Figure:
     return "Training", "The loss, and the reverse ESS of 2048 samples, over steps and over seconds.", png
 
 
-def _path(run: "Run") -> Figure:
-    """The learned densities above, the samples and the velocity field below, at five times."""
+def path_panels(run: "Run") -> bytes:
+    """In two dimensions the learned densities above, samples and velocities below, at five times, as in Figs. 3 to 8.
+
+    The reverse KL trains no path, so there is nothing above: Fig. 2.
+    """
     flow, path = run.flow, run.trained.transport.interpolation
     keys = jax.random.split(jax.random.key(run.seed), _NUM_SHOWN)
     steps = np.linspace(0, flow.num_steps, _NUM_PANELS).round().astype(int)
@@ -57,14 +63,16 @@ def _path(run: "Run") -> Figure:
     margin = 0.15 * (high - low)
     axes = [jnp.linspace(a, b, 90) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = jnp.stack(jnp.meshgrid(*axes), axis=-1)
-    energies = jax.jit(jax.vmap(jax.vmap(jax.vmap(path.energy, (None, 0)), (None, 0)), (0, None)))(times, grid)
+    log_densities = None
+    if run.config.loss != "reverse-kl":
+        energy = jax.jit(jax.vmap(jax.vmap(jax.vmap(path.energy, (None, 0)), (None, 0)), (0, None)))
+        log_densities = -energy(times, grid)
     target_energy = jax.jit(jax.vmap(jax.vmap(run.target.energy)))(grid)
     arrow_points = trajectories[:, :: _NUM_SHOWN // 60]
     arrows = jax.jit(jax.vmap(jax.vmap(flow.field.velocity, (None, 0))))(times, arrow_points)
-    png = plotting.path_panels(
-        times, (axes[0], axes[1]), -energies, trajectories, arrow_points, arrows, target_log_density=-target_energy
+    return plotting.path_panels(
+        times, (axes[0], axes[1]), -target_energy, trajectories, log_densities, arrow_points, arrows
     )
-    return "The path", "Above, the densities exp(-f_t) from base to target; below, samples and velocities.", png
 
 
 def _sites(run: "Run", target: DoubleWell) -> Figure:

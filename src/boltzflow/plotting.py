@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
 Floats = NDArray[np.float64]
 
 
-def _draw(shape: tuple[int, int], size: tuple[float, float], paint: Callable[..., None], **kwargs: Any) -> bytes:
+def draw(shape: tuple[int, int], size: tuple[float, float], paint: Callable[..., None], **kwargs: Any) -> bytes:
     """The PNG of a grid of axes after `paint` has drawn on them; the resolution falls until it is small enough."""
     with matplotlib.rc_context():  # the user's own settings are put aside, the backend is not touched
         matplotlib.rcdefaults()
@@ -74,7 +74,7 @@ def training_curves(
         axes[0, 0].set_ylabel("loss")
         axes[-1, 0].set_ylabel("reverse ESS" if num_rows == 2 else "loss")
 
-    return _draw((num_rows, 2), (8.6, 2.3 * num_rows + 0.4), paint, sharex="col", sharey="row")
+    return draw((num_rows, 2), (8.6, 2.3 * num_rows + 0.4), paint, sharex="col", sharey="row")
 
 
 def _loss_curve(ax: Axes, x: Floats, loss: Floats) -> None:
@@ -93,39 +93,45 @@ def _loss_curve(ax: Axes, x: Floats, loss: Floats) -> None:
 def path_panels(
     times: ArrayLike,
     grid: tuple[ArrayLike, ArrayLike],
-    log_densities: ArrayLike,
+    target_log_density: ArrayLike,
     samples: ArrayLike,
+    log_densities: ArrayLike | None = None,
     arrow_points: ArrayLike | None = None,
     arrows: ArrayLike | None = None,
-    target_log_density: ArrayLike | None = None,
 ) -> bytes:
-    """The path in two dimensions: above, the densities exp(-f_t); below, samples, velocities and the target's contours.
+    """The path in two dimensions: above, the densities exp(-f_t), where there are any; below, samples and velocities
+    over the target's contours.
 
-    `times`: `(T,)`; `grid`: the two axes `(nx,)` and `(ny,)`; `log_densities`: -f_t, unnormalized, `(T, ny, nx)`;
-    `samples`: `(T, n, 2)`; `arrow_points` and `arrows` (V_t there): `(T, m, 2)`; `target_log_density`: `(ny, nx)`,
-    by default the last of `log_densities`. Source: the layout of Figs. 3, 4, 7 and 8.
+    `times`: `(T,)`; `grid`: the two axes `(nx,)` and `(ny,)`; `target_log_density`, unnormalized: `(ny, nx)`;
+    `samples`: `(T, n, 2)`; `log_densities`: -f_t, `(T, ny, nx)`; `arrow_points` and `arrows` (V_t there): `(T, m, 2)`.
+    Source: the layout of Figs. 2, 3, 4, 7 and 8.
     """
-    t, log_p, x = (np.asarray(a, dtype=np.float64) for a in (times, log_densities, samples))
+    t, x, target_log_p = (np.asarray(a, dtype=np.float64) for a in (times, samples, target_log_density))
     grid_x, grid_y = (np.asarray(a, dtype=np.float64) for a in grid)
-    target = _density(log_p[-1] if target_log_density is None else np.asarray(target_log_density, dtype=np.float64))
-    points, velocity = (None if a is None else np.asarray(a, dtype=np.float64) for a in (arrow_points, arrows))
+    log_p, points, velocity = (
+        None if a is None else np.asarray(a, dtype=np.float64) for a in (log_densities, arrow_points, arrows)
+    )
+    num_rows = 1 if log_p is None else 2
 
     def paint(axes: NDArray[Any]) -> None:
-        for i, (above, below) in enumerate(axes.T):
-            above.contourf(grid_x, grid_y, _density(log_p[i]), levels=np.linspace(0.02, 1, 15), cmap="Blues")
-            above.set_title(f"t = {t[i]:.2f}")
-            below.contour(grid_x, grid_y, target, levels=[0.05, 0.3, 0.7], colors=EXACT, linewidths=0.6, alpha=0.6)
+        for i, below in enumerate(axes[-1]):
+            below.contour(grid_x, grid_y, _density(target_log_p), levels=[0.05, 0.3, 0.7], colors=EXACT,
+                          linewidths=0.6, alpha=0.6)  # fmt: skip
             below.scatter(*x[i, :MAX_POINTS].T, s=3, color=RAW, alpha=0.45, linewidths=0)
             if points is not None and velocity is not None:
                 below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.007, alpha=0.9)
-            for ax in (above, below):
-                ax.set(xlim=(grid_x[0], grid_x[-1]), ylim=(grid_y[0], grid_y[-1]), aspect="equal")
-                ax.grid(False)
-        axes[0, 0].set_ylabel("density exp(−f_t)")
-        axes[1, 0].set_ylabel("samples and velocity")
+            if log_p is not None:
+                axes[0, i].contourf(grid_x, grid_y, _density(log_p[i]), levels=np.linspace(0.02, 1, 15), cmap="Blues")
+            axes[0, i].set_title(f"t = {t[i]:.2f}")
+        for ax in axes.ravel():
+            ax.set(xlim=(grid_x[0], grid_x[-1]), ylim=(grid_y[0], grid_y[-1]), aspect="equal")
+            ax.grid(False)
+        if log_p is not None:
+            axes[0, 0].set_ylabel("density exp(−f_t)")
+        axes[-1, 0].set_ylabel("samples and velocity")
 
     width = min(2.3 * len(t), 13.0)
-    return _draw((2, len(t)), (width + 0.6, 2 * width / len(t) + 0.5), paint, sharex=True, sharey=True)
+    return draw((num_rows, len(t)), (width + 0.6, num_rows * width / len(t) + 0.5), paint, sharex=True, sharey=True)
 
 
 def _density(log_density: Floats) -> Floats:
@@ -160,7 +166,7 @@ def site_histogram(
         ax.set_ylim(top=1.28 * ax.get_ylim()[1])  # room for the legend
         ax.legend(ncols=2, loc="upper center")
 
-    return _draw((1, 1), (7.0, 3.8), paint)
+    return draw((1, 1), (7.0, 3.8), paint)
 
 
 def _weighted(x: ArrayLike, log_weight: ArrayLike) -> tuple[Floats, Floats]:
@@ -207,7 +213,7 @@ def weight_histogram(log_weight: ArrayLike) -> bytes:
         right.axvline(1.0, color=EXACT, linewidth=1.0)
         right.set_title(f"ESS = {1 / (n * (share**2).sum()):.3f}, largest share = {share.max():.2g}")
 
-    return _draw((1, 2), (8.6, 3.2), paint)
+    return draw((1, 2), (8.6, 3.2), paint)
 
 
 def marginals(x: ArrayLike, log_weight: ArrayLike, probe: ArrayLike | None = None) -> bytes:
@@ -234,7 +240,7 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, probe: ArrayLike | None = Non
             ax.set(xlabel=f"{name} {i + 1}", yticks=[], visible=i < dim)
         axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
-    return _draw((num_rows, num_columns), (2.9 * max(num_columns, 2), 2.4 * num_rows + 0.5), paint)
+    return draw((num_rows, num_columns), (2.9 * max(num_columns, 2), 2.4 * num_rows + 0.5), paint)
 
 
 def _marginal(ax: Axes, x: Floats, weight: Floats, pilot: Floats) -> None:

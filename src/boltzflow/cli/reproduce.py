@@ -1,0 +1,66 @@
+"""`boltzflow reproduce NAME`: a table or figure of the paper, in a folder and on a page."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from boltzflow import paper, run_folder
+from boltzflow.arguments import whole_number
+from boltzflow.cli.finish import DONE, output
+from boltzflow.presets import preset
+from boltzflow.progress import LiveDisplay
+from boltzflow.training import Progress
+
+_MAX_SEEDS = 1000
+FOLDER, PAGE = "results/paper", "docs/paper.md"
+
+
+def reproduce(name: str, preset_name: str, num_seeds: int | None, out: str | None, page: str | None) -> int:
+    """Reproduces, prints the page's tables of it, says what was written. Quick results are kept apart from others."""
+    preset(preset_name)
+    whole_number("seeds", 1 if num_seeds is None else num_seeds, at_least=1, at_most=_MAX_SEEDS)
+    folder = Path(out or ("runs/paper-quick" if preset_name == "quick" else FOLDER))
+    path = Path(page) if page else Path(PAGE) if not out and preset_name != "quick" else folder / "paper.md"
+    run_folder.check_writable(folder)
+    console = output()
+    watcher = _Watcher(console)
+    with watcher:
+        files = paper.reproduce(name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher)
+    shown = preset_name if preset_name == "quick" else "default"
+    paper.write_page(path, folder, shown)
+    for file in [*files, path]:
+        console.print(Text(f"{file}"), soft_wrap=True)
+    return DONE
+
+
+class _Watcher(paper.Watcher):
+    """A line for each seed that is done; on a terminal, while it trains, the display of a run."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._display: LiveDisplay | None = None
+
+    def __enter__(self) -> "_Watcher":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close(*exception)
+
+    def begin(self, what: str) -> None:
+        self._console.print(Text(what, "bold" if self._console.is_terminal else ""), soft_wrap=True)
+        if self._console.is_terminal:
+            self._display = LiveDisplay(self._console).__enter__()
+
+    def on_progress(self, progress: Progress) -> None:
+        if self._display:
+            self._display.show(progress)
+
+    def end(self, what: str) -> None:
+        self._close(None)
+        self._console.print(Text(f"  {what}"), soft_wrap=True)
+
+    def _close(self, *exception: object) -> None:
+        if self._display:
+            self._display.__exit__(*exception)
+            self._display = None

@@ -1,0 +1,106 @@
+"""The pictures of the paper that are no picture of a report: arrays in, the bytes of a PNG out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plotting import EXACT, RAW, REWEIGHTED, draw
+from .one_dimension import LinePath
+
+Floats = NDArray[np.float64]
+_SIZES = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
+
+
+def line_path(path: LinePath) -> bytes:
+    """Log-density, density and velocity over x, a column for each time, as in Figs. 5 and 6."""
+    seen = (np.abs(path.x) <= 8) & (path.density.max(axis=0) > 1e-4)
+    x = path.x[seen]
+    rows = ((path.log_density, "−f_t"), (path.density, "p_t"), (path.velocity, "V_t"))
+
+    def paint(axes: NDArray[Any]) -> None:
+        for row, (values, label) in zip(axes, rows, strict=True):
+            shown = values[:, seen]
+            if label == "V_t":  # only where there is anything to move
+                shown = np.where(path.density[:, seen] > 1e-6, shown, np.nan)
+            for i, ax in enumerate(row):
+                ax.plot(x, shown[i], color=RAW)
+                if label == "V_t":
+                    ax.axhline(0, color="#bbbbbb", linewidth=0.8)
+                    ax.set(xlabel="x", title=f"√E[V²] = {path.norm[i]:.3g}")
+            row[0].set_ylabel(label)
+        axes[0, 0].set_ylim(np.percentile(path.log_density[:, seen], 2), 0.5 + path.log_density[:, seen].max())
+        for i, t in enumerate(path.times):
+            axes[0, i].set_title(f"t = {t:.1f}")
+
+    return draw((3, len(path.times)), (2.1 * len(path.times), 6.2), paint, sharex=True, sharey="row")
+
+
+def potentials(phi: Floats, potential: Mapping[float, Floats]) -> bytes:
+    """V(φ) and e^{-V(φ)} for each mass, as in Fig. 9."""
+
+    def paint(axes: NDArray[Any]) -> None:
+        left, right = axes[0]
+        for color, (mass, value) in zip(_SIZES[1:], potential.items(), strict=False):
+            left.plot(phi, value, color=color, label=f"m = {mass:g}")
+            right.plot(phi, np.exp(-value), color=color)
+        left.set(xlabel="φ", ylabel="V(φ)", ylim=(1.15 * min(v.min() for v in potential.values()), 6))
+        right.set(xlabel="φ", ylabel="exp(−V(φ))", yscale="log", ylim=(1e-2, None))
+        left.legend()
+
+    return draw((1, 2), (8.6, 3.4), paint)
+
+
+def wells(
+    edges: Floats, histograms: Sequence[Sequence[Floats | None]], phi: Floats, boltzmann: Sequence[Floats],
+    exact: Sequence[tuple[Floats, Floats]], masses: Sequence[float], methods: Sequence[str],
+) -> bytes:  # fmt: skip
+    """The density of all sites by method (rows) and mass (columns), with e^{-V} and the exact density, as in Fig. 10.
+
+    `histograms[method][mass]` are densities in the bins of `edges`, None where nothing was measured; `boltzmann[mass]`
+    is e^{-V} on `phi` in any scale; `exact[mass]` the points and values of the exact density of a site.
+    """
+
+    def paint(axes: NDArray[Any]) -> None:
+        for row, method, of_method in zip(axes, methods, histograms, strict=True):
+            for ax, value, curve, (x, density) in zip(row, of_method, boltzmann, exact, strict=True):
+                if value is not None:
+                    ax.stairs(value, edges, fill=True, color=REWEIGHTED, alpha=0.5, label="samples of the flow")
+                ax.plot(phi, curve / np.trapezoid(curve, phi), color=RAW, linestyle="--", label="exp(−V)")
+                ax.plot(x, density, color=EXACT, label="exact density of a site")
+                ax.set(xlim=(-4.5, 4.5))
+            row[0].set_ylabel(method)
+        for ax, mass in zip(axes[0], masses, strict=True):
+            ax.set_title(f"m = {mass:g}")
+        for ax in axes[-1]:
+            ax.set_xlabel("φ")
+        handles = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(*handles, loc="outside upper center", ncols=3)
+
+    return draw((len(methods), len(masses)), (2.6 * len(masses), 2.3 * len(methods) + 0.6), paint, sharex=True)
+
+
+def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
+    """Reverse ESS and continuity loss over steps and over seconds, as in Fig. 11.
+
+    `curves[(label, method)]`: rows of step, seconds, loss, reverse ESS; dashed for the method
+    "reverse_kl_loss".
+    """
+    labels = list(dict.fromkeys(label for label, _ in curves))
+
+    def paint(axes: NDArray[Any]) -> None:
+        for (label, method), rows in curves.items():
+            dashed, color = method == "reverse_kl_loss", _SIZES[labels.index(label) % len(_SIZES)]
+            style = {"color": color, "linestyle": "--" if dashed else "-", "label": None if dashed else label}
+            for column in (0, 1):
+                axes[0, column].plot(rows[:, column], rows[:, 3], **style)
+                if not dashed:  # of the reverse KL there is no path to have a residual of
+                    axes[1, column].plot(rows[:, column], rows[:, 2], **style)
+        for ax, unit in zip(axes[1], ("step", "seconds"), strict=True):
+            ax.set(xlabel=unit, yscale="log", xscale="log")
+        axes[0, 0].set(ylabel="reverse ESS", ylim=(0, 1.04))
+        axes[1, 0].set_ylabel("continuity loss")
+        axes[0, 0].legend(title="solid: continuity; dashed: reverse KL", fontsize=8, title_fontsize=8)
+
+    return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")

@@ -1,0 +1,236 @@
+"""The page `docs/paper.md`: what was published, what we get and what is exact, cell by cell, from the stored rows."""
+
+import importlib.resources
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..run_folder import write_whole
+from .cells import MASSES, METRICS, SIZES, Cell
+from .experiments import EXPERIMENTS, picture_name
+from .results import Results, Row, numbers
+from .texts import HEAD, TEXTS
+
+_TARGETS = {
+    "eq2": "Eq. (2), four equal modes", "eq18": "Eq. (18), two unequal modes",
+    **{name: f"m = {mass:g}" for name, mass in MASSES.items()},
+}  # fmt: skip
+_METHODS = {
+    "reverse_kl_loss": "reverse KL", "continuity_linear": "continuity, linear path",
+    "continuity_trainable": "continuity, trainable path", "continuity": "continuity, trainable path",
+    "penalty_abs": "|r|", "penalty_square": "r²", "penalty_abs+square": "|r| + r²", "penalty_log1p": "log(1 + |r|)",
+}  # fmt: skip
+_LABELS = {
+    "hausdorff": "H(M, X) ↓",
+    "reverse_kl": "reverse KL ↓",
+    "reverse_ess": "reverse ESS ↑",
+    "forward_kl": "forward KL ↓",
+    "forward_ess": "forward ESS ↑",
+}
+_HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
+BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
+
+
+def published() -> Mapping[str, Any]:
+    """The paper's tables: `published()[table][target][method][metric]` is [mean, standard deviation]."""
+    return tomllib.loads(importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
+
+
+def write_page(path: Path, folder: Path, preset: str) -> None:
+    """Writes the page of the results in `folder`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page(folder, preset, os.path.relpath(folder, path.parent)))
+
+
+def page(folder: Path, preset: str, link: str) -> str:
+    """The page as Markdown; `link` is the way from it to the folder of the results."""
+    parts = [HEAD.format(preset=preset)]
+    for name in ("table1", "table2"):
+        parts += [
+            f"## {EXPERIMENTS[name].title}",
+            TEXTS[name],
+            *_table(name, folder, preset),
+            _provenance(name, folder, preset),
+        ]
+    parts += ["## Figures"]
+    for name, experiment in EXPERIMENTS.items():
+        picture = picture_name(name, preset)
+        if name.startswith("fig") and (folder / picture).exists():
+            parts += [f"### {experiment.title}", TEXTS.get(name, ""), f"![{experiment.title}]({link}/{picture})"]
+        if name == "fig11":
+            parts += _speed(folder, preset)
+    parts += [f"## {EXPERIMENTS['penalties'].title}", TEXTS["penalties"], *_penalties(folder, preset)]
+    if preset != "paper":
+        parts += ["## The paper's procedure to the letter", *_to_the_letter(folder)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def mark(metric: str, paper: Sequence[float], ours: Sequence[float], digits: int, floor: float | None = None) -> str:
+    """Whether `ours` is better than the `paper`, equal within the spread of both, or worse: [mean, spread] each.
+
+    The published numbers are known to half a unit of their last digit: of the mean's, of which three are printed
+    behind the point (fewer from 10 on), and of the spread's, of which there are `digits`. What was published below the
+    `floor` of a metric counts as the floor.
+    """
+    mean, other = float(paper[0]), float(ours[0])
+    if floor is not None:
+        mean = max(mean, floor)
+    behind = max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
+    tolerance = float(paper[1]) + float(ours[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0**-behind
+    gain = other - mean if metric in _HIGHER_IS_BETTER else mean - other
+    if abs(gain) <= tolerance:
+        return EQUAL
+    return BETTER if gain > 0 else WORSE
+
+
+def _table(name: str, folder: Path, preset: str) -> list[str]:
+    """One table for each target: method, metric, published, ours, exact, mark."""
+    results, printed = Results(folder, name), published()[name]
+    parts = []
+    targets = dict.fromkeys(cell.target for cell in EXPERIMENTS[name].cells)
+    for target in targets:
+        exact = results.find(Cell(name, target, "exact"), preset)
+        lines: list[Sequence[str]] = []
+        for cell in EXPERIMENTS[name].cells:
+            row = results.find(cell, preset) if cell.target == target else None
+            if row and exact:
+                lines += _lines(cell, row, exact, printed[target][cell.method], 3 if name == "table1" else 2)
+        title = f"**{_TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else "")
+        body = _markdown(("method", "metric", "published", "ours", "exact", ""), lines) if lines else "Not run yet."
+        parts += [title, body]
+    return parts
+
+
+def _lines(
+    cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]], digits: int
+) -> Iterable[Sequence[str]]:
+    for i, metric in enumerate(name for name in METRICS if name in row["metrics"]):
+        ours, known = _pair(row["metrics"][metric]), _pair(exact["metrics"][metric])
+        theirs = printed.get(metric)
+        floor = known[0] if metric == "reverse_kl" else None
+        yield (
+            f"{_METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
+            _LABELS[metric], _spread(theirs) if theirs else "–", _spread(ours),
+            _spread(known) if known[1] else _number(known[0]),
+            mark(metric, theirs, ours, digits, floor) if theirs else "",
+        )  # fmt: skip
+    if cell.target in MASSES:
+        gaps = [value - exact["metrics"]["reverse_kl"][0] for value in numbers(row, "reverse_kl")]
+        gap = sum(gaps) / len(gaps)
+        theirs = printed["reverse_kl"][0] - exact["metrics"]["reverse_kl"][0]
+        yield "", "gap to −log Z ↓", f"{theirs:.4f}", f"{gap:.5f}", "0", ""
+
+
+def _pair(values: Sequence[Any]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "−∞" if value < 0 else "nan"
+    digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _spread(values: Sequence[Any]) -> str:
+    mean, spread = _pair(values)
+    return f"{_number(mean)} ± {_number(spread)}"
+
+
+def _seconds(row: Row) -> str:
+    values = sorted(float(value) for value in row["train_seconds"])
+    return f"{values[len(values) // 2]:.0f} s each"
+
+
+def _provenance(name: str, folder: Path, preset: str) -> str:
+    rows = [row for row in Results(folder, name).rows if row["preset"] == preset and "versions" in row]
+    if not rows:
+        return ""
+    versions = ", ".join(f"{key} {value}" for key, value in rows[-1]["versions"].items())
+    total = sum(float(run["total_seconds"]) for row in rows for run in row["runs"])
+    dates = sorted({row["date"] for row in rows})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return (
+        f"{total / 60:.0f} minutes in all, compiling and measuring included; {rows[-1]['device']}, {versions}; {when}."
+    )
+
+
+def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in rows)
+
+
+# --- figures and ablations --------------------------------------------------------------------------------------------
+
+
+def _speed(folder: Path, preset: str) -> list[str]:
+    """The paper's two claims as numbers: optimizer steps a second, and steps and seconds to a reverse ESS of 0.9."""
+    lines = []
+    for target, num_sites in SIZES.items():
+        found = [
+            Results(folder, cell.table).find(cell, preset)
+            for cell in EXPERIMENTS["fig11"].cells
+            if cell.target == target
+        ]
+        if not all(found):
+            continue
+        cells = []
+        for row in found:
+            assert row is not None
+            run = row["runs"][0]
+            reached = next((look for look in run["curve"] if float(look[3]) >= 0.9), None)
+            cells += [f"{run['steps'] / run['train_seconds']:.1f}", f"{float(run['metrics']['reverse_ess']):.4f}",
+                      f"{reached[0]}, {reached[1]:.0f} s" if reached else f"not in {run['steps']}"]  # fmt: skip
+        lines.append([str(num_sites), *cells])
+    header = (
+        "N",
+        "reverse KL: steps/s",
+        "final ESS",
+        "steps to 0.9",
+        "continuity: steps/s",
+        "final ESS",
+        "steps to 0.9",
+    )
+    return [_markdown(header, lines), TEXTS["speed"]] if lines else []
+
+
+def _penalties(folder: Path, preset: str) -> list[str]:
+    results = Results(folder, "penalties")
+    lines = []
+    for cell in EXPERIMENTS["penalties"].cells:
+        row = results.find(cell, preset)
+        if row:
+            cells = [_spread(row["metrics"][metric]) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
+            target = "Eq. (18)" if cell.target == "eq18" else "N = 16, m = 1.5"
+            lines.append([target, _METHODS[cell.method], str(row["seeds"]), *cells])
+    if not lines:
+        return ["Not run yet."]
+    return [_markdown(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)]
+
+
+def _to_the_letter(folder: Path) -> list[str]:
+    """Rows of the preset "paper" beside ours: the ESS on the way."""
+    lines = []
+    for name in ("table1", "table2", "fig11"):
+        results = Results(folder, name)
+        for row in results.rows:
+            if row["preset"] != "paper" or "runs" not in row:
+                continue
+            run = row["runs"][0]
+            looks = ", ".join(
+                f"{look[0]}: {float(look[3]):.3f}" for look in run["curve"][:: max(1, len(run["curve"]) // 5)]
+            )
+            ours = results.find(Cell(name, row["target"], row["method"]), "default")
+            mine = f"{ours['runs'][0]['steps']} steps, {float(ours['train_seconds'][0]):.0f} s" if ours else "–"
+            lines.append([row["target"], row["method"], f"{run['steps']}", f"{float(run['train_seconds']):.0f} s",
+                          f"{float(run['metrics']['reverse_ess']):.4f}", looks, mine])  # fmt: skip
+    if not lines:
+        return ["No cell of it has been run: on two cores one of the small ones takes about an hour, most take days."]
+    header = ("target", "method", "steps", "training", "reverse ESS", "reverse ESS at step", "our default")
+    return [_markdown(header, lines)]

@@ -1,0 +1,199 @@
+"""The paper's tables and figures: their mathematics, what is kept and not done again, and what the page makes of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from boltzflow import paper
+from boltzflow.errors import InputError, TrainingError
+from boltzflow.paper import cells, one_dimension
+from boltzflow.paper.cells import Cell, config_of
+from boltzflow.paper.experiments import EXPERIMENTS
+from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark, published
+from boltzflow.paper.results import Results
+
+TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
+CELL = Cell("table2", "m1_5", "continuity")
+
+
+def a_result(seed, **metrics):
+    values = {name: 0.5 for name in cells.METRICS} | metrics
+    return {
+        "seed": seed,
+        "metrics": values,
+        "errors": dict.fromkeys(values, 0.01),
+        "log_z": [1.05, 1e-3],
+        "trusted": True,
+        "train_seconds": 3.0,
+        "compile_seconds": 1.0,
+        "total_seconds": 9.0,
+        "steps": 2,
+        "curve": [[1, 1.0, 0.3, 0.2], [2, 2.0, 0.1, 0.95]],
+        "sites": np.full(100, 0.1),
+    }
+
+
+# --- one dimension ----------------------------------------------------------------------------------------------------
+
+
+def test_velocity_between_gaussians_is_the_exact_one():
+    """f_t = ½ a_t (x - μ_t)² has V_t = μ_t' - ½ (a_t'/a_t) (x - μ_t)."""
+    mean, precision = 2.0, 3.0
+    times = np.array([0.0, 0.3, 0.7, 1.0])
+    path = one_dimension.linear_path(lambda x: x**2 / 2, lambda x: precision * (x - mean) ** 2 / 2, times)
+    a, b = 1 + times * (precision - 1), times * precision * mean
+    center = b / a
+    center_rate = (precision * mean * a - b * (precision - 1)) / a**2
+    for i in range(len(times)):
+        exact = center_rate[i] - 0.5 * (precision - 1) / a[i] * (path.x - center[i])
+        near = np.abs(path.x - center[i]) < 4 / np.sqrt(a[i])
+        np.testing.assert_allclose(path.velocity[i, near], exact[near], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(path.norm**2, center_rate**2 + 0.25 * (precision - 1) ** 2 / a**3, rtol=1e-6)
+
+
+def test_velocity_explodes_where_mass_changes_mode():
+    even = one_dimension.linear_path(one_dimension.base_energy, one_dimension.even_modes)
+    uneven = one_dimension.linear_path(one_dimension.base_energy, one_dimension.uneven_modes)
+    np.testing.assert_allclose(even.velocity, -even.velocity[:, ::-1], atol=1e-6 * np.abs(even.velocity).max())
+    assert uneven.norm.max() > 5 * even.norm.max()
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_of_the_tables_is_published():
+    for name in ("table1", "table2"):
+        for cell in EXPERIMENTS[name].cells:
+            assert {"hausdorff", "reverse_kl", "reverse_ess"} <= set(published()[name][cell.target][cell.method])
+
+
+def test_baselines_keep_the_base_of_the_paper():
+    assert config_of(Cell("t", "eq2", "reverse_kl_loss"), "default").base_std == 1.0
+    linear = config_of(Cell("t", "eq18", "continuity_linear"), "default")
+    assert (linear.base, linear.base_std, linear.interpolation) == ("gaussian", 2.0, "linear")
+    chain = config_of(Cell("t", "m6_0", "reverse_kl_loss"), "default")
+    assert (chain.base, chain.base_power, chain.loss) == ("generalized-gaussian", 4.0, "reverse-kl")
+    assert config_of(CELL, "default").base == "pilot"
+
+
+def test_preset_paper_changes_nothing_but_the_method():
+    config = config_of(Cell("t", "eq18", "continuity_trainable"), "paper")
+    assert (config.num_steps, config.num_intervals, config.base_std, config.optimizer) == (10_000, 50, 2.0, "adam")
+    assert config_of(Cell("t", "n64", "continuity"), "paper").num_steps == 250_000
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_results_come_back_with_what_is_not_finite(tmp_path):
+    config = config_of(CELL, "default")
+    Results(tmp_path, "table2").add(CELL, "default", config, [a_result(0, forward_kl=np.inf), a_result(1)])
+    text = (tmp_path / "table2.json").read_text()
+    row = json.loads(text, parse_constant=pytest.fail)["rows"][0]
+    assert row["metrics"]["forward_kl"] == ["Infinity", "NaN"]
+    assert row["metrics"]["reverse_ess"] == [0.5, 0.0] and row["seeds"] == 2
+    again = Results(tmp_path, "table2").seeds(CELL, "default", config)
+    assert [run["seed"] for run in again] == [0, 1]
+    assert not Results(tmp_path, "table2").seeds(CELL, "default", dataclasses.replace(config, width=3))
+    assert not Results(tmp_path, "table2").seeds(CELL, "quick", config)
+
+
+def test_file_that_is_no_result_is_refused(tmp_path):
+    (tmp_path / "table2.json").write_text("{")
+    with pytest.raises(InputError, match="move it away"):
+        Results(tmp_path, "table2")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Which seeds of which cells were trained; nothing is."""
+    seen = []
+
+    def train(cell, config, seed, on_progress):
+        seen.append((cell.target, cell.method, seed))
+        if seed == 1 and cell.method == "reverse_kl_loss":
+            raise TrainingError("diverged")
+        return seed
+
+    monkeypatch.setattr(cells, "train", train)
+    monkeypatch.setattr(cells, "measure", a_result)
+    return seen
+
+
+def test_what_is_there_is_not_done_again(tmp_path, trained):
+    paper.reproduce("table2", folder=tmp_path, num_seeds=1)
+    assert len(trained) == 8
+    paper.reproduce("table2", folder=tmp_path, num_seeds=2)
+    assert len(trained) == 16 and all(seed == 1 for *_, seed in trained[8:])
+    paper.reproduce("fig10", folder=tmp_path)
+    assert len(trained) == 16 and (tmp_path / "fig10.png").exists()
+
+
+def test_seed_that_diverges_is_left_out_and_told(tmp_path, trained):
+    told = []
+
+    class Watcher(paper.Watcher):
+        def end(self, what):
+            told.append(what)
+
+    paper.reproduce("table2", folder=tmp_path, num_seeds=3, watcher=Watcher())
+    assert sum("diverged" in line for line in told) == 4
+    row = Results(tmp_path, "table2").find(Cell("table2", "m6_0", "reverse_kl_loss"), "default")
+    assert row["seeds"] == 2 and [run["seed"] for run in row["runs"]] == [0, 2]
+
+
+def test_unknown_name_is_refused(tmp_path):
+    with pytest.raises(InputError, match="table1, table2"):
+        paper.reproduce("table3", folder=tmp_path)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "metric, printed, ours, floor, expected",
+    [
+        ("reverse_ess", [0.991, 0.0], [0.999, 0.001], None, BETTER),
+        ("reverse_ess", [0.966, 0.01], [0.960, 0.001], None, EQUAL),
+        ("reverse_ess", [0.966, 0.01], [0.900, 0.001], None, WORSE),
+        ("hausdorff", [0.678, 0.02], [0.9, 0.02], None, WORSE),
+        ("forward_kl", [110.6, 97.6], [float("inf"), float("nan")], None, WORSE),
+        ("reverse_kl", [-1.2, 0.0], [-1.0505, 0.0], -1.0509, EQUAL),  # what was published lies below the floor
+    ],
+)
+def test_marks(metric, printed, ours, floor, expected):
+    assert mark(metric, printed, ours, 2, floor) == expected
+
+
+def test_page_of_nothing_says_so(tmp_path):
+    text = paper.page(tmp_path, "default", "../results/paper")
+    assert "Not run yet." in text and "No cell of it has been run" in text
+
+
+def test_page_shows_published_ours_and_exact(tmp_path, trained):
+    paper.reproduce("table2", folder=tmp_path, num_seeds=1)
+    paper.reproduce("fig11", folder=tmp_path)
+    text = paper.page(tmp_path, "default", "figures")
+    assert "| 0.991 ± 0.000" not in text  # four digits behind the point
+    assert "0.9910 ± 0.0000 | 0.5000 ± 0.0000 | 1.0000" in text
+    assert "−1.0509" in text and "(figures/fig11.png)" in text
+
+
+# --- for real ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_cell_and_its_figure_for_real(tmp_path):
+    files = paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY)
+    assert sorted(path.name for path in files) == ["fig2.png", "table1.json"]
+    row = Results(tmp_path, "table1").find(Cell("table1", "eq2", "reverse_kl_loss"), "quick")
+    assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_everything_reproduces(name, tmp_path):
+    paper.reproduce(name, folder=tmp_path, preset="quick", changes=TINY)
+    paper.write_page(tmp_path / "paper.md", tmp_path, "quick")
+    assert (tmp_path / "paper.md").exists()
