@@ -1,12 +1,17 @@
-"""One compilation cache for the whole session: tests that compile the same program wait for it once."""
+"""One compilation cache for the whole session, its worker processes included: a program is waited for once."""
 
+import os
 import tempfile
 
 import jax
 
+_CACHE = "BOLTZFLOW_TEST_CACHE"  # workers of pytest-xdist inherit it
+
 
 def pytest_configure(config):
-    folder = tempfile.TemporaryDirectory(prefix="boltzflow-tests-")
-    config.add_cleanup(folder.cleanup)
-    jax.config.update("jax_compilation_cache_dir", folder.name)
+    if _CACHE not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="boltzflow-tests-")
+        os.environ[_CACHE] = folder.name
+        config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -12,6 +12,7 @@ import pytest
 from boltzflow import estimators
 from boltzflow.errors import InputError
 from boltzflow.estimators import Estimate
+from boltzflow.expectations import StreamedExpectation, expectation
 
 MEAN, SCALE = 0.5, 0.8
 LOG_Z = np.log(SCALE * np.sqrt(2 * np.pi))
@@ -27,7 +28,7 @@ ON_WEIGHTS = [
     estimators.forward_kl,
     estimators.pareto_k,
     estimators.largest_weight_share,
-    lambda log_weight: estimators.expectation(np.arange(len(log_weight)), log_weight),
+    lambda log_weight: expectation(np.arange(len(log_weight)), log_weight),
 ]
 
 
@@ -92,7 +93,7 @@ def test_intervals_cover_and_biases_vanish(rng, n):
         x = rng.normal(size=n)
         log_weight = make_log_weight(x)
         log_z.append(estimators.log_z_importance(log_weight))
-        moments.append(estimators.expectation(np.stack([x, x**2], axis=1), log_weight))
+        moments.append(expectation(np.stack([x, x**2], axis=1), log_weight))
     for answers, truth in ((log_z, LOG_Z), (moments, np.array([MEAN, MEAN**2 + SCALE**2]))):
         pull = np.array([(a.value - truth) / a.stderr for a in answers]).reshape(600, -1)
         covered = (np.abs(pull) < 1.96).mean(axis=0)
@@ -106,7 +107,7 @@ def test_intervals_cover_where_the_weights_are_skewed(rng):
     pulls = []
     for _ in range(600):
         z = rng.normal(size=500)
-        estimate = estimators.expectation(z, z)
+        estimate = expectation(z, z)
         pulls.append((estimate.value - 1.0) / estimate.stderr)
     assert 0.92 < np.mean(np.abs(pulls) < 1.96) < 0.98
 
@@ -114,33 +115,33 @@ def test_intervals_cover_where_the_weights_are_skewed(rng):
 def test_expectation_keeps_any_trailing_shape_and_knows_a_constant(rng):
     x = rng.normal(size=(4_000, 2, 3))
     log_weight = make_log_weight(x[:, 0, 0])
-    estimate = estimators.expectation(x, log_weight)
+    estimate = expectation(x, log_weight)
     truth = np.zeros((2, 3))
     truth[0, 0] = MEAN
     assert estimate.value.shape == estimate.stderr.shape == (2, 3)
     assert_agrees(estimate, truth)
-    constant = estimators.expectation(np.full(4_000, 0.1), log_weight)
+    constant = expectation(np.full(4_000, 0.1), log_weight)
     assert isinstance(constant.value, float)
     assert constant.ok
     assert (constant.value, constant.stderr) == (pytest.approx(0.1, rel=1e-12), 0.0)
 
 
 def test_expectation_of_a_heavy_tail_is_refused_and_of_a_light_one_is_not(rng):
-    estimate = estimators.expectation(rng.standard_cauchy(20_000), np.zeros(20_000))
+    estimate = expectation(rng.standard_cauchy(20_000), np.zeros(20_000))
     assert not estimate.ok
     assert "times the values" in estimate.reason
     z = rng.normal(size=2_000)  # w |z - 1| is a mixture of two laws with no Pareto tail; each side alone has one
-    assert estimators.expectation(z, z).ok
+    assert expectation(z, z).ok
 
 
 def test_expectation_refuses_what_is_not_a_value():
     with pytest.raises(InputError, match="one value for each of the 5 weights"):
-        estimators.expectation(np.zeros(4), np.zeros(5))
+        expectation(np.zeros(4), np.zeros(5))
     with pytest.raises(InputError, match="1 of 5 values are NaN or infinite"):
-        estimators.expectation([0.0, 1.0, np.nan, 0.0, 0.0], np.zeros(5))
+        expectation([0.0, 1.0, np.nan, 0.0, 0.0], np.zeros(5))
     with pytest.raises(InputError, match="shape"):
         estimators.log_z_importance(np.zeros((2, 2)))
-    behind_a_wall = estimators.expectation([np.nan, *np.ones(200)], [-np.inf, *np.zeros(200)])
+    behind_a_wall = expectation([np.nan, *np.ones(200)], [-np.inf, *np.zeros(200)])
     assert behind_a_wall == Estimate(1.0, 0.0, 201, "self-normalized weights")
 
 
@@ -167,7 +168,7 @@ def test_weights_may_be_permuted_and_shifted(rng, function):
 
     def of(log_w, v):
         on_values = function is ON_WEIGHTS[-1]
-        return estimators.expectation(v, log_w) if on_values else function(log_w)
+        return expectation(v, log_w) if on_values else function(log_w)
 
     base, permuted, shifted = (
         of(log_weight, values),
@@ -245,3 +246,57 @@ def test_disagreement_counts_combined_errors():
 def test_float32_input_is_summed_in_float64(rng):
     log_weight = (1e-3 * rng.normal(size=100_000)).astype(np.float32)
     assert estimators.log_z_importance(log_weight) == estimators.log_z_importance(log_weight.astype(np.float64))
+
+
+# --- streamed ---------------------------------------------------------------------------------------------------------
+
+
+def one_by_one(values, log_weight):
+    """Value, error and bias of Σ w O / Σ w by leaving each sample out in turn."""
+    w = np.exp(log_weight - log_weight.max())
+    full = w @ values / w.sum()
+    left_out = np.array([np.delete(w, i) @ np.delete(values, i) / np.delete(w, i).sum() for i in range(len(w))])
+    n = len(w)
+    return n * full - (n - 1) * left_out.mean(), np.sqrt((n - 1) * np.var(left_out))
+
+
+def test_streamed_is_leave_one_out():
+    rng = np.random.default_rng(5)
+    log_weight, values = rng.normal(0, 0.4, 2_000), 1e4 + rng.normal(size=2_000)
+    value, stderr = one_by_one(values, log_weight)
+    estimate = expectation(values, log_weight)
+    assert estimate.value == pytest.approx(value, abs=1e-3 * stderr)
+    assert estimate.stderr == pytest.approx(stderr, rel=0.02)  # widened a little for skewness
+
+
+@pytest.mark.parametrize("sizes", [(10_000,), (1, 9_999), (100,) * 100, (9_000, 1_000)])
+def test_batches_of_any_size_give_the_same(sizes):
+    rng = np.random.default_rng(6)
+    log_weight = 300 + rng.normal(0, 1.0, 10_000) + np.linspace(-2, 2, 10_000)  # the largest weight keeps growing
+    values = rng.normal(size=(10_000, 3)) + np.array([0.0, 1e3, -5.0])
+    whole, sums, start = expectation(values, log_weight), StreamedExpectation(), 0
+    for size in sizes:
+        sums.add(values[start : start + size], log_weight[start : start + size])
+        start += size
+    parts = sums.estimate((3,))
+    np.testing.assert_allclose(parts.value, whole.value, rtol=1e-10)
+    np.testing.assert_allclose(parts.stderr, whole.stderr, rtol=1e-6)
+    assert parts.ok == whole.ok and parts.n == whole.n == 10_000
+
+
+def test_streamed_tails_are_those_of_the_whole():
+    rng = np.random.default_rng(7)
+    heavy = 0.9 * rng.exponential(size=40_000)  # weights of a Pareto law of index 0.9
+    sums = StreamedExpectation()
+    for part in np.split(heavy, 40):
+        sums.add(np.zeros(len(part)), part)
+    assert not sums.estimate().ok and "k̂" in sums.estimate().reason
+
+
+def test_memory_of_a_stream_is_that_of_its_tails():
+    rng, sums = np.random.default_rng(8), StreamedExpectation()
+    for _ in range(50):
+        sums.add(rng.normal(size=(4_000, 2)), rng.normal(0, 0.1, 4_000))
+    kept = len(sums._tail) + sum(len(tail) for tail in sums._influences)
+    assert kept < 6 * 3 * np.sqrt(200_000)
+    assert abs(sums.estimate((2,)).value).max() < 5 / np.sqrt(200_000)

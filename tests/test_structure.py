@@ -14,7 +14,17 @@ FAMILIES = ("targets", "bases", "interpolations", "vector_fields", "losses")
 
 # From the bottom to the top: a module imports from its own layer or from below. A new module takes its place here.
 LAYERS = [
-    {"errors", "arguments", "densities", "linalg", "finite_differences", "version", "reliability", "estimators"},
+    {
+        "errors",
+        "arguments",
+        "densities",
+        "linalg",
+        "finite_differences",
+        "version",
+        "reliability",
+        "estimators",
+        "expectations",
+    },
     {"networks", "lattice_bands", "lattice_networks", "symmetries", "integrate", "compilation", "batches"},
     {"targets", "bases", "interpolations", "vector_fields"},
     {"continuity", "flow"},
@@ -29,10 +39,12 @@ LAYERS = [
         "checkpoint",
         "mode_probe",
         "resolution",
+        "observables",
     },
     {"templates", "report", "plotting", "figures", "verdict", "resolution", "evaluation", "run", "seeds_report"},
     {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
-    {"cli", "paper", "__main__"},
+    {"paper"},
+    {"cli", "__main__"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 ONLY_IMPORTER = {"diffrax": {"integrate"}, "matplotlib": {"plotting", "paper"}, "tyro": {"cli"}}

@@ -17,7 +17,8 @@ def estimate(value, stderr=0.001, ok=True, reason=""):
 
 GOOD = Findings(
     estimates={
-        "log_z": estimate(1.0), "log_z_pilot": estimate(1.01, 0.02), "log_z_rate": estimate(1.02, 0.05),
+        "log_z": estimate(1.0), "log_z_importance": estimate(1.0), "log_z_pilot": estimate(1.01, 0.02),
+        "log_z_rate": estimate(1.02, 0.05), "log_z_annealed": estimate(1.002),
         "reverse_ess": estimate(0.99), "forward_ess": estimate(0.99), "reverse_kl": estimate(-0.995),
         "pareto_k": estimate(0.2), "solver_error": estimate(1e-4),
     },
@@ -43,7 +44,11 @@ def test_good_findings_are_trusted_without_a_word():
     ("findings", "words"),
     [
         (dataclasses.replace(GOOD, regions=[Region(np.array([30.0, 0.0]), 0.3)]), "about 30% .* x = \\(30, 0\\)"),
-        (changed(log_z=estimate(1.0, ok=False, reason="Heavy tail.")), "not to be relied on: Heavy tail"),
+        (
+            changed(log_z_importance=estimate(1.0, ok=False, reason="Heavy tail.")),
+            "expectations are not .*: Heavy tail",
+        ),
+        (changed(log_z_annealed=estimate(1.01)), "annealing along the path .* disagree"),
         (dataclasses.replace(GOOD, ess_count=120.0), "Only 120 effective samples"),
         (changed(log_z_pilot=estimate(1.2, 0.02)), "annealed pilot .* disagree"),
         (changed(log_z_rate=estimate(1.5, 0.05)), "rate C_t .* disagree"),

@@ -1,6 +1,7 @@
 """One-point mathematics over many points, in batches of bounded memory and one compilation."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,14 +13,13 @@ from .densities import AbstractDistribution
 BATCH_SIZE = 8192
 
 
-def map_points(
-    function: Callable[[Float[Array, " dim"]], Float[Array, "..."]], x: Float[Array, "num dim"]
-) -> Float[Array, "num ..."]:
-    """`function` of every row of `x`. Every batch has the same size, the last one filled up and cut again."""
+def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, "num dim"]) -> Any:
+    """`function` of every row of `x`, an array or a tree of them. Every batch has the same size, the last one filled up
+    and cut again."""
     num = len(x)
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])
     batches = [_mapped(function, x[i : i + BATCH_SIZE]) for i in range(0, len(x), BATCH_SIZE)]
-    return jnp.concatenate(batches)[:num]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num], *batches)
 
 
 def sample_batch(

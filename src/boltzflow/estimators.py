@@ -147,29 +147,6 @@ def largest_weight_share(log_weight: ArrayLike) -> Estimate:
     return _estimate(share, 0.0, len(log_w), "sample maximum", failed, reliability.distrust_share(share))
 
 
-def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
-    """The expectation E_p[O] by self-normalized importance sampling, x ~ q: Σ w O / Σ w, without its O(1/n) bias.
-
-    `values`: O at each sample, shape `(n, ...)`; `log_weight`: shape `(n,)`. `ok` looks at the weights and at O times
-    them. Raises InputError on shapes that differ and on values that are not finite where the weight is not zero.
-    """
-    log_w, failed = reliability.screen(log_weight)
-    values, kept = np.asarray(values, dtype=np.float64), np.asarray(log_weight, dtype=np.float64) < np.inf
-    if values.ndim == 0 or len(values) != len(kept):
-        raise InputError(f"expected one value for each of the {len(kept)} weights, got values of shape {values.shape}.")
-    shape, flat = values.shape[1:], values[kept].reshape(len(log_w), int(np.prod(values.shape[1:])))
-    flat = np.where(np.isneginf(log_w)[:, None], 0.0, flat)  # a zero weight: whatever O is there, it adds nothing
-    if bad := int((~np.isfinite(flat)).any(axis=1).sum()):
-        raise InputError(f"{bad} of {len(flat)} values are NaN or infinite; return finite values from the observable.")
-    distrust = reliability.distrust(log_w)
-    mean, stderr = np.full(flat.shape[1], np.nan), np.full(flat.shape[1], np.inf)
-    if not reliability.hopeless(log_w):
-        mean, stderr, influence = _self_normalized(flat, reliability.shares(log_w))
-        distrust = distrust or reliability.distrust_values(influence)
-    mean, stderr = mean.reshape(shape)[()], stderr.reshape(shape)[()]
-    return _estimate(mean, stderr, len(log_w), "self-normalized weights", failed, distrust)
-
-
 def disagreement(a: Estimate, b: Estimate) -> float:
     """How many combined standard errors lie between two independent estimates: |a - b| / √(σ_a² + σ_b²).
 
@@ -230,17 +207,6 @@ def _ess(log_weight: ArrayLike, method: str) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         left_out = (1 - share) ** 2 / ((n - 1) * (square - share**2))
     return _estimate(min(1 / (n * square), 1.0), _jackknife(left_out)[1], n, method, failed, distrust)
-
-
-def _self_normalized(values: Floats, share: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean and error of each column, shape `(k,)`, and the influence of each sample on each of them, `(n, k)`."""
-    mean = share @ values
-    deviation = values - mean
-    deviation[:, np.abs(deviation).max(axis=0) <= 1e-13 * np.abs(values).max(axis=0)] = 0.0  # a constant, rounded
-    influence = share[:, None] * deviation
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bias, stderr = _jackknife(-influence / (1 - share[:, None]))
-    return mean - bias, np.broadcast_to(stderr, mean.shape), influence
 
 
 def _nearest_squared(modes: Floats, x: Floats) -> Floats:

@@ -81,6 +81,19 @@ def reload_target(
     return load_target(f"{path}:{attribute}", options).target
 
 
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that `path/to/file.py:name` stands for. Raises `InputError` where there is none."""
+    path, separator, attribute = name.rpartition(":")
+    if not separator or not attribute:
+        raise InputError(f"name a function in a file, as in observables.py:energy, got {name!r}")
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}")
+    module = _import(Path(path))
+    if not callable(found := getattr(module, attribute, None)):
+        raise InputError(f"{path} has no function {attribute!r}{_suggestion(attribute, module)}")
+    return found
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

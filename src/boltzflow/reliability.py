@@ -31,8 +31,12 @@ def screen(log_weight: ArrayLike) -> tuple[Floats, str]:
     num_nan, num_inf = int(np.isnan(log_w).sum()), int(np.isposinf(log_w).sum())
     if not num_nan + num_inf:
         return log_w, ""
-    failed = f"{num_nan} of {len(log_w)} weights are NaN and {num_inf} are infinite; they were left out."
-    return log_w[log_w < np.inf], failed
+    return log_w[log_w < np.inf], failed_weights(num_nan, num_inf, len(log_w))
+
+
+def failed_weights(num_nan: int, num_infinite: int, total: int) -> str:
+    """How many weights of `total` are no numbers."""
+    return f"{num_nan} of {total} weights are NaN and {num_infinite} are infinite; they were left out."
 
 
 def count_non_finite(log_weight: ArrayLike) -> dict[str, int]:
@@ -62,12 +66,14 @@ def distrust(log_w: Floats) -> str:
     if sentence := hopeless(log_w):
         return sentence
     share = shares(log_w)
-    effective = 1 / float((share**2).sum())
+    return distrust_numbers(1 / float((share**2).sum()), float(share.max()), *tail_shape(log_w), len(log_w))
+
+
+def distrust_numbers(effective: float, largest_share: float, k: float, length: int, n: int) -> str:
+    """The same of n weights by what they come to: effective samples, largest share, k̂ fitted to `length` of them."""
     if effective < MIN_EFFECTIVE * (1 - 1e-9):
-        return (
-            f"Only {effective:.1f} effective samples of {len(log_w)}, fewer than {MIN_EFFECTIVE}; draw or train more."
-        )
-    return distrust_share(float(share.max())) or distrust_tail(*tail_shape(log_w), len(log_w))
+        return f"Only {effective:.1f} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
+    return distrust_share(largest_share) or distrust_tail(k, length, n)
 
 
 def distrust_share(share: float) -> str:
@@ -83,36 +89,30 @@ def distrust_tail(k: float, length: int, n: int, what: str = "weights") -> str:
     return f"The {what} have a heavy tail: Pareto k̂ = {k:.2f}, above {limit:.2f}." if k > limit else ""
 
 
-def distrust_values(influence: Floats) -> str:
-    """Why weights that are fine in themselves are not so times the values: a heavy tail on either side.
-
-    `influence`: weight times (value - mean), shape `(n, k)`. The sides are fitted apart: together they are a mixture,
-    which no Pareto law describes. Of many columns only the 32 most concentrated ones are looked at.
-    """
-    square = influence**2
-    concentration = square.max(axis=0) / np.maximum(square.sum(axis=0), 1e-300)
-    for column in influence.T[np.argsort(-concentration)[:32]]:
-        for side in (column, -column):
-            if np.any(side > 0):
-                log_side = np.log(np.maximum(side, 0), where=side > 0, out=np.full(len(side), -np.inf))
-                if sentence := distrust_tail(*tail_shape(log_side), len(side), "weights times the values"):
-                    return sentence
-    return ""
-
-
 def tail_threshold(n: int) -> float:
     """The k̂ above which n weights give no usable error bar: min(1 - 1/log10 n, 0.7) (Vehtari et al., 2024)."""
     return min(1 - 1 / float(np.log10(max(n, 11))), 0.7)
+
+
+def tail_length(n: int) -> int:
+    """How many of the largest of n weights are the tail: min(n/5, 3√n)."""
+    return int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
 
 
 def tail_shape(log_w: Floats) -> tuple[float, int]:
     """The shape k̂ of the upper tail of exp(log_w) and the length of the tail it was fitted to.
 
     `log_w`: shape `(n,)`, finite or -inf. The tail is the min(n/5, 3√n) largest weights above the next one.
+    """
+    return top_shape(np.sort(log_w)[-tail_length(len(log_w)) - 1 :])
+
+
+def top_shape(top: Floats) -> tuple[float, int]:
+    """What `tail_shape` says, from the logarithms of the tail and of the next one below it, in any order.
+
     Weights whose upper tail is flat have none to fit: (0, 0). Too few different ones to fit: (nan, their number).
     """
-    n = len(log_w)
-    top = np.sort(log_w)[-int(np.ceil(min(0.2 * n, 3 * np.sqrt(n)))) - 1 :]
+    top = np.sort(top)
     if top[-1] - top[0] < FLAT_TAIL:
         return 0.0, 0
     weight = np.exp(top - top[-1])

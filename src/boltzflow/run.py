@@ -7,19 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from . import checkpoint, estimators
+from . import checkpoint
 from .arguments import whole_number
 from .assembly import NO_PARTS, Parts, make_flow
 from .batches import map_points, purpose_key, sample_batch
+from .correction import Corrected, correct
 from .densities import AbstractDensity
 from .errors import InputError, SeedsError, TrainingError
 from .estimators import Estimate
 from .evaluation import evaluate
 from .figures import figures
 from .flow import Flow
+from .observables import expect
 from .pilot import Pilot
 from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
@@ -27,6 +29,8 @@ from .report import Report
 from .resolution import with_sufficient_steps
 from .targets import DoubleWell
 from .training import Progress, Trained, train
+
+_STREAM_BATCH = 2**15
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,42 @@ class Run:
         energy = map_points(self.target.energy, x)
         return Samples(x, -energy - log_prob, log_prob, energy)
 
+    def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
+        """`num_samples` equally weighted samples, exact as their number grows where the flow comes at all.
+
+        `method`: "importance" resamples four times as many by their weights, "metropolis" takes them as proposals of
+        Markov chains, "annealed" adds Langevin moves along the learned path, which mend a mediocre flow. Raises
+        `InputError` for another method, and for "annealed" after training with the reverse KL, which learns no path.
+        """
+        num_samples = whole_number("num_samples", num_samples, at_least=1)
+        if method == "annealed" and self.config.loss == "reverse-kl":
+            raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
+        return correct(self.flow, self.trained.transport, self.target, key, num_samples, method)
+
     @cached_property
     def samples(self) -> Samples:
         """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
         return self.sample(purpose_key(self.seed, 1), self.config.num_eval_samples)
 
-    def expectation(self, fn: Callable[[Float[Array, " dim"]], Float[Array, "..."]]) -> Estimate:
-        """E_p[fn(x)] by self-normalized importance weights over `samples`; `fn` takes one point.
+    def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
+        """E_p[fn(x)] by self-normalized importance weights: an `Estimate` for each number or array that `fn` returns.
 
-        Not ok where the verdict distrusts the run. Raises `InputError` where `fn` returns NaN.
+        `fn` takes one point and returns a number, an array, or a tree of them (a dictionary, say). `num_samples` 0
+        takes the `samples` of the report; any other number is drawn, weighed and let go of batch by batch, so that it
+        may be as large as one has time for. Not ok where the verdict distrusts the run. Raises `InputError` where `fn`
+        fails or returns NaN.
         """
-        estimate = estimators.expectation(np.asarray(map_points(fn, self.samples.x)), self.samples.log_weight)
-        return self._vouched(estimate)
+        estimates = expect(fn, self.target.dim, self._batches(num_samples))
+        return jax.tree.map(self._vouched, estimates, is_leaf=lambda node: isinstance(node, Estimate))
+
+    def _batches(self, num_samples: int) -> Iterable[tuple[Array, Array]]:
+        if num_samples == 0:
+            yield self.samples.x, self.samples.log_weight
+        whole_number("num_samples", num_samples, at_least=0)
+        for start in range(0, num_samples, _STREAM_BATCH):
+            key = jax.random.fold_in(purpose_key(self.seed, 6), start // _STREAM_BATCH)
+            samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
+            yield samples.x, samples.log_weight
 
     def log_z(self) -> Estimate:
         """log ∫ exp(-energy), by importance weights over `samples`; not ok where the verdict distrusts the run."""

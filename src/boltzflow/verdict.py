@@ -49,9 +49,10 @@ def _modes(f: Findings):
 
 
 def _weights(f: Findings):
-    log_z = f.estimates["log_z"]
-    if not log_z.ok:
-        yield f"log Z and all expectations are not to be relied on: {log_z.reason}"
+    weights = f.estimates["log_z_importance"]
+    if not weights.ok:
+        what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
+        yield f"By weights alone {what} not to be relied on: {weights.reason}"
     elif f.ess_count < _MIN_EFFECTIVE:
         yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
 
@@ -60,6 +61,7 @@ def _log_z_routes(f: Findings):
     log_z = f.estimates["log_z"]
     routes = (
         ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
+        ("log_z_annealed", "annealing along the path", "the sampler has lost part of the target"),
         ("log_z_rate", "the rate C_t", "training has not converged, or the sampler has lost part of the target"),
     )
     for name, route, meaning in routes:

@@ -21,9 +21,13 @@ import tyro
 
 from boltzflow.arguments import did_you_mean
 from boltzflow.cli import commands
+from boltzflow.cli.expect import expect
+from boltzflow.cli.reproduce import FOLDER, PAGE, reproduce
 from boltzflow.cli.run import RunRequest, run
 from boltzflow.cli.seeds import check_num_seeds
+from boltzflow.correction import CORRECTIONS
 from boltzflow.errors import InputError
+from boltzflow.paper import names
 from boltzflow.presets import FIELD_TYPES, PRESETS, Config
 from boltzflow.run_folder import check_seed, seed_folders
 from boltzflow.targets import SHIPPED, TargetOption
@@ -115,16 +119,36 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "num_samples": _text("How many samples.", "INT", "(required)"),
         "out": _text("Where to: arrays x, log_weight, log_prob, energy.", "FILE.npz", "(required)"),
         "seed": _text("Seed of the samples.", "INT", "(default: 0)"),
+        "correct": _text(
+            "Equally weighted samples instead of weights.", "{" + ",".join(CORRECTIONS) + "}", "(default: weights)"
+        ),
         "overwrite": _flag("Replace the file if there is one."),
     }
+    expect_types = {
+        "directory": _DIRECTORY,
+        "observable": _positional("A function of one point that returns numbers.", "path/to/file.py:name"),
+        "num_samples": _text("How many new samples, instead of those of the report.", "INT", "(default: the report's)"),
+    }
     check_types = {"target": _positional(_TARGET, "TARGET"), "options": _target_options()}
+    reproduce_types = {
+        "name": _positional(f"One of {', '.join(names())}.", "NAME"),
+        "preset": _text("How to train.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
+        "seeds": _text("How many seeds, from 0 on.", "INT", "(default: as many as the paper; 1 if quick)"),
+        "out": _text("Folder of rows and pictures.", "DIR", f"(default: {FOLDER}; runs/paper-quick if quick)"),
+        "page": _text("The page that is written from them.", "FILE.md", f"(default: {PAGE}; in --out, if given)"),
+    }
     directory = {"directory": _DIRECTORY}
     return {
         "run": (_arguments("Train a flow to a target, and report.", run_types), _run),
         "sample": (_arguments("Draw independent samples, with weights, from a finished run.", sample_types), _sample),
+        "expect": (_arguments("Average an observable over the target, with its error.", expect_types), _expect),
         "report": (_arguments("Measure a finished run again; write its report.", directory), _report),
         "resume": (_arguments("Say whether a run is finished.", directory), _resume),
         "check": (_arguments("Check a target of your own, with advice.", check_types), _check),
+        "reproduce": (
+            _arguments("Reproduce a table or figure of the paper; what is there is not done again.", reproduce_types),
+            _reproduce,
+        ),
         "targets": (_arguments("List the targets that ship.", {}), _targets),
     }
 
@@ -219,7 +243,13 @@ def _sample(given: Any, command: str) -> int:
     if given.num_samples is None or given.out is None:
         raise InputError("sample needs --num-samples and --out, as in --num-samples 10000 --out samples.npz")
     number = _convert("num_samples", int, given.num_samples)
-    return commands.sample(_directory(given), number, given.out, _seed(given.seed or "0"), given.overwrite)
+    seed = _seed(given.seed or "0")
+    return commands.sample(_directory(given), number, given.out, seed, given.overwrite, given.correct or "")
+
+
+def _expect(given: Any, command: str) -> int:
+    number = _convert("num_samples", int, given.num_samples or "0")
+    return expect(_directory(given), given.observable or "", number)
 
 
 def _report(given: Any, command: str) -> int:
@@ -232,6 +262,13 @@ def _resume(given: Any, command: str) -> int:
 
 def _check(given: Any, command: str) -> int:
     return commands.check(given.target or "", _converted(given.options, _OPTION_KINDS))
+
+
+def _reproduce(given: Any, command: str) -> int:
+    if not given.name:
+        raise InputError(f"say what to reproduce: {', '.join(names())}")
+    num_seeds = None if given.seeds is None else _convert("seeds", int, given.seeds)
+    return reproduce(given.name, given.preset or "default", num_seeds, given.out, given.page)
 
 
 def _targets(given: Any, command: str) -> int:

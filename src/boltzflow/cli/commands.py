@@ -11,20 +11,19 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from boltzflow import estimators, run_folder, stored
 from boltzflow.arguments import whole_number
 from boltzflow.check_target import check_target
-from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output
+from boltzflow.cli.finish import DONE, conclude, measure, output, standing
+from boltzflow.correction import CORRECTIONS
 from boltzflow.errors import InputError
 from boltzflow.load_target import load_target
 from boltzflow.progress import make_display
-from boltzflow.report import Report
 from boltzflow.run import Run
-from boltzflow.run_folder import REPORT_JSON, RunRecord
+from boltzflow.run_folder import RunRecord
 from boltzflow.targets import SHIPPED
 from boltzflow.version import VERSION
 
@@ -49,9 +48,13 @@ def _record_of(finished: Run, folder: Path) -> RunRecord:
     return RunRecord(finished.name, finished.options, finished.seed, finished.config, version=VERSION)
 
 
-def sample(directory: str, num_samples: int, out: str, seed: int = 0, overwrite: bool = False) -> int:
-    """Writes `num_samples` samples with their weights to a file of NumPy arrays."""
+def sample(
+    directory: str, num_samples: int, out: str, seed: int = 0, overwrite: bool = False, correct: str = ""
+) -> int:
+    """Writes `num_samples` samples with their weights, or corrected ones of equal weight, to a file of NumPy arrays."""
     num_samples = whole_number("num-samples", num_samples, at_least=1)
+    if correct and correct not in CORRECTIONS:
+        raise InputError(f"--correct must be one of {', '.join(CORRECTIONS)}, got {correct!r}")
     path = Path(out)
     if path.suffix != ".npz":
         raise InputError(f"--out must end in .npz, got {out!r}")
@@ -61,28 +64,37 @@ def sample(directory: str, num_samples: int, out: str, seed: int = 0, overwrite:
         raise InputError(f"there is no folder {path.parent}")
     run_folder.check_writable(path.parent)
     finished = stored.load(Path(directory))
-    samples = finished.sample(jax.random.key(seed), num_samples)
-    arrays = {name: np.asarray(getattr(samples, name)) for name in ("x", "log_weight", "log_prob", "energy")}
+    key = jax.random.key(seed)
+    arrays, said = (_corrected if correct else _weighted)(finished, key, num_samples, correct)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     os.replace(part, path)
     console = output()
     console.print(Text(f"{num_samples:,} samples: {path}"), soft_wrap=True)
-    if num_samples > 1:
-        ess = estimators.reverse_ess(arrays["log_weight"])
-        console.print(Text(f"reverse ESS {ess.value:.3f}" + ("" if ess.ok else f" ({ess.reason})")), soft_wrap=True)
-    return _standing(Path(directory), console)
+    if said:
+        console.print(Text(said), soft_wrap=True)
+    return standing(Path(directory), console)
 
 
-def _standing(folder: Path, console: Console) -> int:
-    """The exit status of what comes from a run: samples of one that its report distrusts are no better than it."""
-    if not (folder / REPORT_JSON).exists():
-        return DONE
-    verdict = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8")).verdict
-    if not verdict.trustworthy:
-        console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
-    return DONE if verdict.trustworthy else DISTRUSTED
+def _weighted(finished: Run, key, num_samples: int, _: str) -> tuple[dict[str, np.ndarray], str]:
+    """The flow's own samples and what to say of them."""
+    samples = finished.sample(key, num_samples)
+    arrays = {name: np.asarray(getattr(samples, name)) for name in ("x", "log_weight", "log_prob", "energy")}
+    if num_samples == 1:
+        return arrays, ""
+    ess = estimators.reverse_ess(arrays["log_weight"])
+    return arrays, f"reverse ESS {ess.value:.3f}" + ("" if ess.ok else f" ({ess.reason})")
+
+
+def _corrected(finished: Run, key, num_samples: int, method: str) -> tuple[dict[str, np.ndarray], str]:
+    """Samples of equal weight and what to say of them."""
+    samples = finished.correct(key, num_samples, method)
+    arrays = {"x": np.asarray(samples.x), "energy": np.asarray(samples.energy), "log_weight": np.zeros(num_samples)}
+    if samples.chain is not None:
+        arrays["chain"] = samples.chain
+    accepted = "" if np.isnan(samples.acceptance) else f", acceptance {samples.acceptance:.0%}"
+    return arrays, f"corrected by {method}: {samples.num_distinct:,} different points{accepted}"
 
 
 def resume(directory: str) -> int:

@@ -43,3 +43,13 @@ def conclude(report: Report, directory: Path, console: Console) -> int:
     hint = f"samples: boltzflow sample {directory} --num-samples 10000 --out samples.npz"
     console.print(Text(hint), soft_wrap=True)
     return DONE if report.verdict.trustworthy else DISTRUSTED
+
+
+def standing(folder: Path, console: Console) -> int:
+    """The exit status of what comes from a run: samples of one that its report distrusts are no better than it."""
+    if not (folder / REPORT_JSON).exists():
+        return DONE
+    verdict = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8")).verdict
+    if not verdict.trustworthy:
+        console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
+    return DONE if verdict.trustworthy else DISTRUSTED

@@ -47,7 +47,6 @@ class AnnealedSample:
 
 class _Particles(eqx.Module):
     x: Float[Array, "num dim"]
-    f1: Float[Array, " num"]
     beta: Float[Array, ""]
     log_z: Float[Array, ""]
     ancestor: Int[Array, " num"]
@@ -97,7 +96,7 @@ def anneal(
         path=jnp.stack(path),
         acceptance=min(rates[_SETTLING_STEPS:] or rates[-1:]),
         num_ancestors=int(np.sum(shares > 0)),
-        num_gradients=num_particles * (1 + len(betas) * num_moves * (num_leapfrog + 1)),
+        num_gradients=num_particles * len(betas) * (2 + num_moves * num_leapfrog),
         num_proposals=num_particles * (1 + len(betas) * num_moves),
         num_nonfinite=int(num_nonfinite),
     )
@@ -110,25 +109,34 @@ def spread(x: Float[Array, "num dim"], num: int) -> Float[Array, "num dim"]:
 
 def _start(base, target, key, *, num: int):
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
-    f1 = jax.vmap(target.energy)(x)
-    f1 = jnp.where(jnp.isnan(f1), jnp.inf, f1)
     zero, size = jnp.zeros(()), jnp.asarray(0.5 * base.dim**-0.25)
-    return _Particles(x, f1, zero, zero, jnp.arange(num), size), jnp.sum(jnp.isinf(f1))
+    return _Particles(x, zero, zero, jnp.arange(num), size), jnp.sum(~jnp.isfinite(jax.vmap(target.energy)(x)))
 
 
 def _temper(particles: _Particles, base, target, key, ess_fraction, num_moves, *, num_leapfrog: int):
     """The particles at the next temperature, the acceptance rate of their moves, and non-finite proposals."""
     resample_key, move_key = jax.random.split(key)
-    x, f1, beta, num = particles.x, particles.f1, particles.beta, particles.f1.shape[0]
-    difference = jax.vmap(base.energy)(x) - f1
+    x, beta, num = particles.x, particles.beta, particles.x.shape[0]
+    f1 = jax.vmap(target.energy)(x)
+    difference = jax.vmap(base.energy)(x) - jnp.where(jnp.isnan(f1), jnp.inf, f1)
     next_beta = _next_beta(beta, difference, ess_fraction)
     log_weight = (next_beta - beta) * difference
-    index = _systematic(resample_key, log_weight)
-    moves = HamiltonianMoves(base, target, num_moves, num_leapfrog)
-    scale = preconditioner(x[index], lattice_of(target))
-    x, f1, rate, size, bad = moves(move_key, next_beta, x[index], f1[index], scale, particles.step_size)
+    index = systematic(resample_key, log_weight)
+    moves = HamiltonianMoves(Bridge(base, target, next_beta), num_moves, num_leapfrog)
+    x, rate, size, bad = moves(move_key, x[index], preconditioner(x[index], lattice_of(target)), particles.step_size)
     log_z = particles.log_z + jax.nn.logsumexp(log_weight) - jnp.log(num)
-    return _Particles(x, f1, next_beta, log_z, particles.ancestor[index], size), rate, bad
+    return _Particles(x, next_beta, log_z, particles.ancestor[index], size), rate, bad
+
+
+class Bridge(eqx.Module):
+    """f_β = (1 - β) f_0 + β f_1."""
+
+    base: AbstractDistribution
+    target: AbstractDensity
+    beta: Float[Array, ""]
+
+    def __call__(self, x):
+        return (1 - self.beta) * self.base.energy(x) + self.beta * self.target.energy(x)
 
 
 def _next_beta(beta, difference, ess_fraction):
@@ -151,7 +159,7 @@ def _next_beta(beta, difference, ess_fraction):
     return jnp.where(too_far(1.0), jnp.minimum(beta + low, 1.0), 1.0)
 
 
-def _systematic(key, log_weight):
+def systematic(key, log_weight):
     """Indices of systematic resampling: each particle about as often as its share says."""
     n = log_weight.shape[0]
     cumulative = jnp.cumsum(jax.nn.softmax(log_weight))

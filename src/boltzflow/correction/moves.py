@@ -1,11 +1,12 @@
 """Hamiltonian moves of many particles at once, preconditioned with the covariance of the particles themselves."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..densities import AbstractDensity, AbstractDistribution
 from ..linalg import multiply_circulant
 
 _TARGET_ACCEPTANCE = 0.7
@@ -40,52 +41,49 @@ def preconditioner(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) 
 
 
 class HamiltonianMoves(eqx.Module):
-    """Hamiltonian moves that leave exp(-f_β), f_β = (1 - β) f_0 + β f_1, invariant."""
+    """Hamiltonian moves that leave exp(-energy) invariant; with one leapfrog step, adjusted Langevin moves (MALA)."""
 
-    base: AbstractDistribution
-    target: AbstractDensity
-    num_moves: Int[Array, ""]
-    num_leapfrog: int
+    energy: Callable[[Float[Array, " dim"]], Float[Array, ""]]
+    num_moves: Int[Array, ""] | int
+    num_leapfrog: int = eqx.field(static=True)
+    adapt: bool = eqx.field(static=True, default=True)
 
-    def __call__(self, key, beta, x, f1, scale: Preconditioner, size):
-        """x and f_1(x) after the moves, the mean acceptance rate, the next step size, and how many proposals had an
-        energy that is not finite. `size` is the leapfrog step in whitened units, adapted towards the target acceptance.
+    def __call__(self, key, x, scale: Preconditioner, size):
+        """x after the moves, their mean acceptance rate, the next step size, and how many proposals had an energy
+        that is not finite. `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
         """
 
         def move(i, carry):
-            x, f1, size, rates, num_bad = carry
+            x, f, force, size, rates, num_bad = carry
             noise_key, size_key, accept_key = jax.random.split(jax.random.fold_in(key, i), 3)
             momentum = jax.random.normal(noise_key, x.shape)
             step = size * jax.random.uniform(size_key, (x.shape[0], 1), minval=0.6, maxval=1.4)
-            new_x, new_f1, new_momentum = self._leapfrog(beta, x, momentum, step, scale)
-            f0, new_f0 = jax.vmap(self.base.energy)(x), jax.vmap(self.base.energy)(new_x)
-            drop = (1 - beta) * (f0 - new_f0) + beta * (f1 - new_f1)
-            drop = drop + 0.5 * jnp.sum(momentum**2 - new_momentum**2, axis=1)
-            bad = ~jnp.isfinite(new_f1)
+            new_x, new_f, new_force, new_momentum = self._leapfrog(x, f, force, momentum, step, scale)
+            drop = f - new_f + 0.5 * jnp.sum(momentum**2 - new_momentum**2, axis=1)
+            bad = ~jnp.isfinite(new_f)
             accept = (jnp.log(jax.random.uniform(accept_key, drop.shape)) < drop) & ~bad
-            x = jnp.where(accept[:, None], new_x, x)
+            x, force = (jnp.where(accept[:, None], new, old) for new, old in ((new_x, x), (new_force, force)))
             rate = jnp.mean(jnp.minimum(1.0, jnp.exp(jnp.where(bad | jnp.isnan(drop), -jnp.inf, drop))))
-            size = jnp.clip(size * jnp.exp(0.7 * (rate - _TARGET_ACCEPTANCE)), 1e-4, 1.5)
-            return x, jnp.where(accept, new_f1, f1), size, rates + rate, num_bad + jnp.sum(bad)
+            if self.adapt:
+                size = jnp.clip(size * jnp.exp(0.7 * (rate - _TARGET_ACCEPTANCE)), 1e-4, 1.5)
+            return x, jnp.where(accept, new_f, f), force, size, rates + rate, num_bad + jnp.sum(bad)
 
-        start = (x, f1, size, jnp.zeros(()), jnp.zeros((), int))
-        x, f1, size, rates, num_bad = jax.lax.fori_loop(0, self.num_moves, move, start)
-        return x, f1, rates / self.num_moves, size, num_bad
+        f, force = self._force(x, scale)
+        start = (x, f, force, size, jnp.zeros(()), jnp.zeros((), int))
+        x, _, _, size, rates, num_bad = jax.lax.fori_loop(0, self.num_moves, move, start)
+        return x, rates / jnp.maximum(self.num_moves, 1), size, num_bad
 
-    def _leapfrog(self, beta, x, momentum, step, scale: Preconditioner):
-        def force(x):
-            f1, g1 = jax.vmap(jax.value_and_grad(self.target.energy))(x)
-            g0 = jax.vmap(jax.grad(self.base.energy))(x)
-            # NaN counts as +inf: such a point is never moved to.
-            return jnp.where(jnp.isnan(f1), jnp.inf, f1), -scale.pull((1 - beta) * g0 + beta * g1)
-
+    def _leapfrog(self, x, f, force, momentum, step, scale: Preconditioner):
         def leap(carry, _):
-            x, momentum, _, f = carry
-            momentum = momentum + 0.5 * step * f
+            x, _, force, momentum = carry
+            momentum = momentum + 0.5 * step * force
             x = x + scale.push(step * momentum)
-            f1, f = force(x)
-            return (x, momentum + 0.5 * step * f, f1, f), None
+            f, force = self._force(x, scale)
+            return (x, f, force, momentum + 0.5 * step * force), None
 
-        f1, f = force(x)
-        (x, momentum, f1, _), _ = jax.lax.scan(leap, (x, momentum, f1, f), None, length=self.num_leapfrog)
-        return x, f1, momentum
+        return jax.lax.scan(leap, (x, f, force, momentum), None, length=self.num_leapfrog)[0]
+
+    def _force(self, x, scale: Preconditioner):
+        f, gradient = jax.vmap(jax.value_and_grad(self.energy))(x)
+        # NaN counts as +inf: such a point is never moved to.
+        return jnp.where(jnp.isnan(f), jnp.inf, f), -scale.pull(gradient)

@@ -1,0 +1,99 @@
+"""The commands that use a finished run, or none: sample --correct, expect, reproduce. Training is replaced."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from boltzflow import paper, stored
+from boltzflow.cli import main
+from boltzflow.correction import Corrected
+from boltzflow.estimators import Estimate
+from boltzflow.paper import cells
+from boltzflow.training import Progress
+from test_cli import FakeRun, asked, refused  # noqa: F401  # fixtures
+
+
+class MeasuredRun(FakeRun):
+    """A run whose corrections and expectations are known."""
+
+    def correct(self, key, num_samples, method):
+        x = jnp.ones((num_samples, 2))
+        chain = np.arange(num_samples) % 4 if method == "metropolis" else None
+        return Corrected(x, x[:, 0], method, num_samples - 1, 0.87, chain)
+
+    def expectation(self, fn, num_samples=0):
+        assert fn(jnp.ones(2)) == 2.0
+        self.asked["num_samples"] = num_samples
+        return {"a": Estimate(1.5, 0.01, 10), "b": Estimate(np.array([2.0, 3.0]), np.array([0.1, 0.2]), 10, "", *BAD)}
+
+
+BAD = (False, "Heavy tail.")
+
+
+@pytest.fixture
+def finished(asked, monkeypatch, tmp_path):  # noqa: F811
+    """A finished run in the folder a, and a file of observables."""
+    assert main(["run", "mixture-2", "--out", "a"]) == 0
+    run = MeasuredRun({})
+    monkeypatch.setattr(stored, "load", lambda folder: run)
+    (tmp_path / "o.py").write_text("number = 3\ndef total(x):\n    return x.sum()\n")
+    asked.clear()
+    return run
+
+
+@pytest.mark.parametrize("method", ["importance", "metropolis", "annealed"])
+def test_corrected_samples_have_equal_weights(finished, capsys, tmp_path, method):
+    capsys.readouterr()
+    assert main(["sample", "a", "--num-samples", "8", "--out", "s.npz", "--correct", method]) == 0
+    assert f"corrected by {method}: 7 different points, acceptance 87%" in capsys.readouterr().out
+    with np.load(tmp_path / "s.npz") as file:
+        assert file["x"].shape == (8, 2) and not file["log_weight"].any()
+        assert ("chain" in file.files) == (method == "metropolis")
+
+
+def test_expect_prints_every_number_and_what_is_in_doubt(finished, capsys):
+    capsys.readouterr()
+    assert main(["expect", "a", "o.py:total", "--num-samples", "500"]) == 3
+    said = capsys.readouterr().out
+    for words in ("total['a']", "1.500", "± 0.010", "total['b'][1]", "Heavy tail."):
+        assert words in said
+    assert finished.asked == {"num_samples": 500}
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("sample a --num-samples 3 --out s.npz --correct magic", "importance, metropolis, annealed, got 'magic'"),
+        ("expect a", "say what to average"),
+        ("expect a o.py", "name a function in a file"),
+        ("expect a none.py:f", "no file none.py"),
+        ("expect a o.py:totl", "did you mean 'total'"),
+        ("expect a o.py:number", "no function 'number'"),
+        ("expect a o.py:total --num-samples -1", "num-samples"),
+        ("reproduce", "say what to reproduce"),
+        ("reproduce table3", "nothing named 'table3'"),
+        ("reproduce table1 --seeds 0", "seeds must be a whole number from 1"),
+        ("reproduce table1 --seeds few", "--seeds must be a whole number"),
+        ("reproduce table1 --preset papr", "did you mean 'paper'"),
+    ],
+)
+def test_bad_arguments(refused, finished, argv, says):  # noqa: F811
+    refused(*argv.split(), says=says)
+
+
+def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):  # noqa: F811
+    def train(cell, config, seed, on_progress):
+        on_progress(Progress("train", 1, 1, 0.1))
+        return seed
+
+    result = {"metrics": {"hausdorff": 0.1}, "errors": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3}
+    monkeypatch.setattr(cells, "train", train)
+    monkeypatch.setattr(cells, "measure", lambda seed: {"seed": seed, **result})
+    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    assert main(["reproduce", "fig2"]) == 0
+    assert (tmp_path / "results/paper/table1.json").exists() and (tmp_path / "docs/paper.md").exists()
+    assert (tmp_path / "results/paper/fig2.png").read_bytes() == b"png"
+    said = capsys.readouterr().out
+    assert "eq2 reverse_kl_loss seed 0: 1 s, 3 steps, hausdorff 0.1" in said and "docs/paper.md" in said
+    assert main(["reproduce", "fig2", "--preset", "quick"]) == 0
+    assert (tmp_path / "runs/paper-quick/table1.json").exists() and (tmp_path / "runs/paper-quick/paper.md").exists()
