@@ -43,7 +43,7 @@ LAYERS = [
     },
     {"templates", "report", "plotting", "figures", "verdict", "resolution", "evaluation", "run", "seeds_report"},
     {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
-    {"paper"},
+    {"paper", "interop"},
     {"cli", "__main__"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -3,6 +3,7 @@
 Problems are raised: `InputError` before anything was written, `KeyboardInterrupt` with a sentence on what there is.
 """
 
+import importlib.util
 import os
 import platform
 from collections.abc import Mapping
@@ -18,14 +19,17 @@ from boltzflow import estimators, run_folder, stored
 from boltzflow.arguments import whole_number
 from boltzflow.check_target import check_target
 from boltzflow.cli.finish import DONE, conclude, measure, output, standing
-from boltzflow.correction import CORRECTIONS
+from boltzflow.correction import CORRECTIONS, Corrected
 from boltzflow.errors import InputError
+from boltzflow.interop.arviz import mixing
 from boltzflow.load_target import load_target
 from boltzflow.progress import make_display
 from boltzflow.run import Run
 from boltzflow.run_folder import RunRecord
 from boltzflow.targets import SHIPPED
 from boltzflow.version import VERSION
+
+_MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
 
 # --- what is done with a run ------------------------------------------------------------------------------------------
 
@@ -91,10 +95,20 @@ def _corrected(finished: Run, key, num_samples: int, method: str) -> tuple[dict[
     """Samples of equal weight and what to say of them."""
     samples = finished.correct(key, num_samples, method)
     arrays = {"x": np.asarray(samples.x), "energy": np.asarray(samples.energy), "log_weight": np.zeros(num_samples)}
+    mixed = ""
     if samples.chain is not None:
         arrays["chain"] = samples.chain
+        mixed = _mixing(samples)
     accepted = "" if np.isnan(samples.acceptance) else f", acceptance {samples.acceptance:.0%}"
-    return arrays, f"corrected by {method}: {samples.num_distinct:,} different points{accepted}"
+    return arrays, f"corrected by {method}: {samples.num_distinct:,} different points{accepted}{mixed}"
+
+
+def _mixing(samples: Corrected) -> str:
+    """How the chains mix, where there are enough states, and ArviZ, to say."""
+    if len(samples.x) < _MIN_STATES or importlib.util.find_spec("arviz_stats") is None:
+        return ""
+    found = mixing(samples)
+    return f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
 
 
 def resume(directory: str) -> int:

@@ -1,0 +1,73 @@
+"""Samples for ArviZ: a DataTree by `arviz-base`, and how Metropolis chains mix, by `arviz-stats`.
+
+Needs the extra `arviz`: pip install 'boltzflow[arviz]'.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from ..correction import Corrected
+from ..errors import InputError
+from ..version import VERSION
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+
+def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct: str = "metropolis") -> Any:
+    """An `xarray.DataTree` with the groups `posterior` (`x`) and `sample_stats` (`lp` = -energy).
+
+    `correct` is a correction of `Run.correct`, whose samples have equal weights: "metropolis" gives four chains, the
+    others one of independent samples. An empty `correct` gives the flow's own samples, which have to be weighted:
+    `sample_stats` then holds `log_weight` and `log_q`. The root's attributes say what `run.report()` found.
+    """
+    from_dict = _import("arviz_base").from_dict
+    if correct:
+        samples = run.correct(key, num_samples, correct)
+        chain = np.zeros(num_samples, int) if samples.chain is None else samples.chain
+        x, stats = samples.x, {"lp": -samples.energy}
+    else:
+        own, chain = run.sample(key, num_samples), np.zeros(num_samples, int)
+        x, stats = own.x, {"lp": -own.energy, "log_q": own.log_prob, "log_weight": own.log_weight}
+    report = run.report()
+    log_z = report.estimates["log_z"]
+    root = {
+        "inference_library": "boltzflow", "inference_library_version": VERSION, "target": run.name,
+        "log_z": float(log_z.value), "log_z_stderr": float(log_z.stderr),
+        "trustworthy": int(report.verdict.trustworthy), "warnings": " ".join(report.verdict.warnings),
+    }  # fmt: skip
+    sample_stats = {name: _by_chain(value, chain) for name, value in stats.items()}
+    groups = {"posterior": {"x": _by_chain(x, chain)}, "sample_stats": sample_stats}
+    return from_dict(groups, dims={"x": ["x_dim"]}, attrs={"/": root})
+
+
+def mixing(samples: Corrected) -> dict[str, Float[np.ndarray, " dim"]]:
+    """Rank-normalized split R-hat and bulk effective sample size of each coordinate of Metropolis chains, `(dim,)`.
+
+    Raises `InputError` for samples that are no chains.
+    """
+    if samples.chain is None:
+        raise InputError("these samples are independent: only those corrected by metropolis are chains")
+    stats = _import("arviz_stats.base").array_stats
+    x = _by_chain(samples.x, samples.chain)
+    return {
+        "r_hat": np.asarray(stats.rhat(x, chain_axis=0, draw_axis=1)),
+        "ess": np.asarray(stats.ess(x, chain_axis=0, draw_axis=1)),
+    }
+
+
+def _by_chain(values: Any, chain: np.ndarray) -> np.ndarray:
+    """`(num, ...)` as `(num_chains, length, ...)`, all as long as the shortest."""
+    length = int(np.bincount(chain).min())
+    return np.stack([np.asarray(values)[chain == number][:length] for number in range(chain.max() + 1)])
+
+
+def _import(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"this needs {name.split('.')[0]}: pip install 'boltzflow[arviz]'") from error
