@@ -50,6 +50,7 @@ def test_good_findings_are_trusted_without_a_word():
         ),
         (changed(log_z_annealed=estimate(1.01)), "annealing along the path .* disagree"),
         (dataclasses.replace(GOOD, ess_count=120.0), "Only 120 effective samples"),
+        (dataclasses.replace(GOOD, parts_sigma=9.0), "a tenth of the samples is 9 of its errors"),
         (changed(log_z_pilot=estimate(1.2, 0.02)), "annealed pilot .* disagree"),
         (changed(log_z_rate=estimate(1.5, 0.05)), "rate C_t .* disagree"),
         (changed(reverse_kl=estimate(-1.1)), "cannot go below"),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _NUM_FORWARD = 20_000
 _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
 _NUM_PROBE = 1024
+_NUM_PARTS = 10
 _NUM_SOLVER = 8192
 _MIN_ANCESTORS = 100
 _MIN_STDERR = 1e-4  # single precision along the path
@@ -59,6 +60,7 @@ def evaluate(run: "Run") -> Report:
         skipped_share=run.trained.cost.get("skipped_steps", 0) / run.trained.cost["steps"],
         sampled_exactly=isinstance(target, AbstractDistribution),
         nonfinite_share=run.pilot.nonfinite_share,
+        parts_sigma=_parts_sigma(log_weight),
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
@@ -71,6 +73,17 @@ def evaluate(run: "Run") -> Report:
         cost=_cost(run, time.perf_counter() - start),
         exact=known,
     )
+
+
+def _parts_sigma(log_weight: np.ndarray) -> float:
+    """How far log Z from a tenth of the samples is from that of the other nine, in errors; the largest of the ten."""
+    usable = log_weight[log_weight < np.inf]
+    tenths = np.array_split(usable, _NUM_PARTS)
+    if min(map(len, tenths)) < estimators.MIN_SAMPLES or not all(np.isfinite(part).any() for part in tenths):
+        return 0.0  # too few to say; the weights' own checks speak then
+    parts = [estimators.log_z_importance(part) for part in tenths]
+    others = [estimators.log_z_importance(np.concatenate(tenths[:i] + tenths[i + 1 :])) for i in range(_NUM_PARTS)]
+    return max(estimators.disagreement(part, rest) for part, rest in zip(parts, others, strict=True))
 
 
 def _uncovered(run: "Run", log_z: float) -> list[Region]:

@@ -13,6 +13,7 @@ _MIN_SHARE = 0.005  # an uncovered region of less probability is within the nois
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
+_MAX_PARTS_SIGMA = 6.0  # the largest of ten, whose errors are known to some digits only
 _MAX_SOLVER_ERROR = 0.02
 _TAIL_OF_INFINITE_VARIANCE = 0.5
 _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, and are rejected
@@ -20,7 +21,10 @@ _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the judge looks at: estimates by name, known values, and what the probe and the pilot found."""
+    """What the judge looks at: estimates by name, known values, and what the probe and the pilot found.
+
+    `parts_sigma`: how many of its errors log Z from any tenth of the samples is away from that of the others, at most.
+    """
 
     estimates: Mapping[str, Estimate]
     known: Mapping[str, Estimate]
@@ -30,6 +34,7 @@ class Findings:
     skipped_share: float
     sampled_exactly: bool
     nonfinite_share: float
+    parts_sigma: float = 0.0
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -55,6 +60,11 @@ def _weights(f: Findings):
         yield f"By weights alone {what} not to be relied on: {weights.reason}"
     elif f.ess_count < _MIN_EFFECTIVE:
         yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
+    elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
+        yield (
+            f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from that of the others: the "
+            "error bars are too small. Train longer, or use a wider base."
+        )
 
 
 def _log_z_routes(f: Findings):

@@ -42,11 +42,12 @@ def potentials(phi: Floats, potential: Mapping[float, Floats]) -> bytes:
 
     def paint(axes: NDArray[Any]) -> None:
         left, right = axes[0]
+        top = max(np.exp(-value).max() for value in potential.values())
         for color, (mass, value) in zip(_SIZES[1:], potential.items(), strict=False):
             left.plot(phi, value, color=color, label=f"m = {mass:g}")
             right.plot(phi, np.exp(-value), color=color)
         left.set(xlabel="φ", ylabel="V(φ)", ylim=(1.15 * min(v.min() for v in potential.values()), 6))
-        right.set(xlabel="φ", ylabel="exp(−V(φ))", yscale="log", ylim=(1e-2, None))
+        right.set(xlabel="φ", ylabel="exp(−V(φ))", yscale="log", ylim=(1e-2, 3 * top))
         left.legend()
 
     return draw((1, 2), (8.6, 3.4), paint)
