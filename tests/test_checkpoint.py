@@ -1,7 +1,6 @@
 """Checkpoints, without training: what comes back is what was saved, or a sentence says why nothing does."""
 
 import dataclasses
-import json
 
 import equinox as eqx
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import checkpoint, presets
+from boltzflow import checkpoint, presets, storage
 from boltzflow.assembly import NO_PARTS, build_transport
 from boltzflow.bases import Gaussian
 from boltzflow.interpolations import Clock
@@ -67,19 +66,29 @@ def test_what_comes_back_is_what_was_saved_to_the_last_bit(name, size, tmp_path)
         np.testing.assert_array_equal(loaded.pilot.directions, directions)
 
 
-def test_an_older_checkpoint_is_refused_with_a_sentence(tmp_path):
+def rewritten(folder, change_arrays=lambda arrays: arrays, **changes):
+    """The checkpoint with other contents, and a digest that fits them."""
+    arrays, record = storage.read(folder / checkpoint.FILE)
+    storage.write(folder / checkpoint.FILE, change_arrays(arrays), record | changes)
+
+
+def test_a_checkpoint_of_another_format_is_refused_with_a_sentence(tmp_path):
     checkpoint.save(tmp_path, trained(BASES["matrix"], None), RECORD)
-    record = json.loads((tmp_path / "record.json").read_text())
-    assert record["format"] == 2
-    (tmp_path / "record.json").write_text(json.dumps(record | {"format": 1}))
-    with pytest.raises(bf.InputError, match="is not a checkpoint of format 2, the one this version reads"):
+    assert checkpoint.read_record(tmp_path)["format"] == 3
+    rewritten(tmp_path, format=2)
+    with pytest.raises(bf.InputError, match="is not a checkpoint of format 3, the one this version reads"):
         checkpoint.load(tmp_path, TARGET)
+
+
+def test_the_two_files_of_an_older_version_are_refused_with_a_sentence(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "record.json").write_text("{}")
+    with pytest.raises(bf.InputError, match="older boltzflow: train again"):
+        checkpoint.load(tmp_path / "checkpoint", TARGET)
 
 
 def test_a_checkpoint_without_its_directions_is_damaged(tmp_path):
     checkpoint.save(tmp_path, trained(BASES["matrix"], np.eye(DIM)[:, :8]), RECORD)
-    with np.load(tmp_path / "arrays.npz") as file:
-        arrays = {name: file[name] for name in file.files if name != "pilot.directions"}
-    np.savez(tmp_path / "arrays.npz", **arrays)
+    rewritten(tmp_path, lambda arrays: {k: v for k, v in arrays.items() if k != "pilot.directions"})
     with pytest.raises(bf.InputError, match=r"has an array of shape \(8, 9\) where \(8, 13\) is expected"):
         checkpoint.load(tmp_path, TARGET)

@@ -46,6 +46,7 @@ class FakeRun:
 
     def save(self, directory):
         (directory / "checkpoint").mkdir()
+        (directory / "checkpoint" / "run.npz").touch()
 
     def sample(self, key, num_samples):
         x = jnp.zeros((num_samples, 2))
@@ -183,8 +184,10 @@ def test_an_interruption_is_exit_status_130_with_a_sentence(asked, monkeypatch, 
     assert (tmp_path / "a").exists() == (steps > 0)
     if steps:
         assert "step 3 of" in said and len(run_folder.read_metrics(tmp_path / "a")) == 3
-        assert main(["resume", "a"]) == 2
-        assert "start it again" in capsys.readouterr().err
+        assert "go on with: boltzflow resume a" in said
+        monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: asked.append(given) or FakeRun(given))
+        assert main(["resume", "a"]) == 0
+        assert asked[-1]["resume"] and asked[-1]["keep"] == Path("a/checkpoint") and asked[-1]["name"] == "mixture-2"
 
 
 def test_an_interruption_while_measuring_leaves_the_flow(asked, monkeypatch, capsys, tmp_path):

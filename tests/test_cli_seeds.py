@@ -36,6 +36,7 @@ class FakeRun:
 
     def save(self, directory):
         (directory / "checkpoint").mkdir()
+        (directory / "checkpoint" / "run.npz").touch()
 
 
 @pytest.fixture
@@ -130,13 +131,27 @@ def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypa
     assert not (tmp_path / "a" / "seeds.json").exists() and not (tmp_path / "a" / "seed-1").exists()
 
 
-@pytest.mark.parametrize("command", ["report", "resume", "sample --num-samples 3 --out s.npz"])
+@pytest.mark.parametrize("command", ["report", "sample --num-samples 3 --out s.npz"])
 def test_commands_on_one_run_ask_for_one_seed(answers, capsys, command):
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 0
     name, *rest = command.split()
     capsys.readouterr()
     assert main([name, "a", *rest]) == 2
     assert capsys.readouterr().err == "boltzflow: a holds several seeds; give the folder of one, as in a/seed-0\n"
+
+
+def test_interrupted_seeds_are_resumed_together(answers, monkeypatch, capsys, tmp_path):
+    assert main(["run", "mixture-2", "--seeds", "2", "--seed", "3", "--out", "a"]) == 0
+    capsys.readouterr()
+    assert main(["resume", "a"]) == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    (tmp_path / "a" / "seed-4" / "checkpoint" / "run.npz").unlink()
+    for seed in (3, 4):  # the stand-in makes them again
+        (tmp_path / "a" / f"seed-{seed}" / "checkpoint" / "run.npz").unlink(missing_ok=True)
+        (tmp_path / "a" / f"seed-{seed}" / "checkpoint").rmdir()
+    asked = len(answers["asked"])
+    assert main(["resume", "a"]) == 0
+    assert len(answers["asked"]) == asked + 1
 
 
 def test_one_seed_is_a_run_as_without(answers, monkeypatch, tmp_path):

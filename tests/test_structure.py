@@ -33,6 +33,8 @@ LAYERS = [
         "gaussian_fit",
         "pilot",
         "assembly",
+        "storage",
+        "snapshots",
         "training_step",
         "cohort",
         "training",

@@ -75,7 +75,7 @@ def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
     assert loaded.config == run.config and loaded.history == run.history
     with pytest.raises(bf.InputError, match="dimension"):
         bf.run.load(tmp_path, bf.DoubleWell(4))
-    arrays = tmp_path / "checkpoint" / "arrays.npz"
+    arrays = tmp_path / "checkpoint" / "run.npz"
     arrays.write_bytes(arrays.read_bytes()[:-200])
     with pytest.raises(bf.InputError, match="damaged"):
         bf.run.load(tmp_path, correlated_gaussian())

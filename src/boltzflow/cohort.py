@@ -55,6 +55,15 @@ class Cohort:
         self._chunk = _mapped(train_chunk, (state_axes, frozen_axes, (0, 0)), (state_axes, 0))
         self._ess = _mapped(quick_ess, (0, frozen_axes, 0), 0)
 
+    @property
+    def state(self) -> TrainState:
+        """What the next step needs, of every seed; never changed in place."""
+        return self._state
+
+    def go_on_from(self, state: TrainState) -> None:
+        """Takes the next steps from `state`, which was that of the same members."""
+        self._state = state
+
     def take_steps(self, length: int) -> dict[int, float]:
         """`length` optimizer steps of every seed; the mean loss of each."""
         self._state, losses = self._watch.run(
@@ -117,7 +126,7 @@ def _start(member: Member, config: Config) -> tuple[TrainState, Transport]:
     """The state before the first step, and the part of the transport that is data."""
     params, frozen = eqx.partition(member.transport, trainable(member.transport))
     opt_state = make_optimizer(config).init(params)
-    num_steps, zero = jnp.asarray(member.num_steps), jnp.zeros((), int)
+    num_steps, zero = jnp.asarray(member.num_steps, int), jnp.zeros((), int)
     return TrainState(params, opt_state, member.train_key, num_steps, zero, zero), frozen
 
 

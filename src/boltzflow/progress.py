@@ -57,6 +57,7 @@ class Display(Protocol):
     def __exit__(self, *exception: object) -> None: ...
     def show(self, progress: ProgressLike) -> None: ...
     def phase(self, phase: str) -> None: ...
+    def say(self, sentence: str) -> None: ...
 
 
 def ess_in_words(ess: float) -> str:
@@ -117,6 +118,10 @@ class LiveDisplay:
             self._phase = phase
             self._task = self._bars.add_task(_PHASES.get(phase, phase), total=None, steps="")
 
+    def say(self, sentence: str) -> None:
+        """Prints a sentence above the bars."""
+        self._live.console.print(Text(sentence), soft_wrap=True)
+
     def _finish(self) -> None:
         if self._task is not None:
             self._bars.update(self._task, total=1, completed=1)
@@ -155,6 +160,10 @@ class PlainDisplay:
         if phase != self._phase:
             self._phase = phase
             self._print(_PHASES.get(phase, phase), "")
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._print(sentence, "")
 
     def _print(self, what: str, numbers: str) -> None:
         seconds = time.perf_counter() - self._start

@@ -27,6 +27,7 @@ from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
 from .resolution import with_sufficient_steps
+from .snapshots import Snapshots
 from .targets import DoubleWell
 from .training import Progress, Trained, train
 
@@ -163,15 +164,20 @@ def fit(
     options: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     parts: Parts = NO_PARTS,
+    keep: str | Path | None = None,
+    resume: bool = True,
 ) -> Run:
     """Learn a flow to `target`: `boltzflow.fit(target).log_z()` is an answer, with no number that must be tuned.
 
     The same seed gives the same numbers on the same machine. `config` overrides `preset`; `parts`
-    are a base, path or field of your own. Raises `InputError` for a
-    target or preset that cannot be used and `TrainingError` when training diverges.
+    are a base, path or field of your own. `keep` is a folder in which training keeps where it stands: after an
+    interruption the same call goes on from there, and ends with the same numbers to the last bit; with `resume` False
+    it starts anew. Raises `InputError`
+    for a target or preset that cannot be used and `TrainingError` when training diverges.
     """
     name, config = _settle(target, preset, config, name)
-    outcome = train(target, config, [seed], on_progress, parts)[seed]
+    snapshots = Snapshots(Path(keep), target, config, [seed], resume) if keep is not None else None
+    outcome = train(target, config, [seed], on_progress, parts, snapshots)[seed]
     if isinstance(outcome, TrainingError):
         raise outcome
     return Run(target, config, seed, outcome, name, dict(options or {}), parts)
@@ -187,18 +193,22 @@ def fit_seeds(
     options: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     parts: Parts = NO_PARTS,
+    keep: str | Path | None = None,
+    resume: bool = True,
 ) -> list[Run]:
     """What `fit` gives for each of `seeds`, trained side by side: `boltzflow.fit_seeds(target, seeds=range(5))`.
 
     Each seed has its own pilot, base, networks and random numbers, and its run is the one it would have alone, up to
-    rounding (which training amplifies). The seconds in its cost are those of all. Raises `InputError` for seeds that
+    rounding (which training amplifies). The seconds in its cost are those of all; `keep` and `resume` are as
+    in `fit`. Raises `InputError` for seeds that
     are not different whole numbers, a target or preset that cannot be used; and where seeds diverge, after the others
     are trained, a `SeedsError` that names them and has the runs of the others.
     """
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
     runs, failures = [], {}
-    for seed, outcome in train(target, config, seeds, on_progress, parts).items():
+    snapshots = Snapshots(Path(keep), target, config, seeds, resume) if keep is not None else None
+    for seed, outcome in train(target, config, seeds, on_progress, parts, snapshots).items():
         if isinstance(outcome, TrainingError):
             failures[seed] = outcome
         else:

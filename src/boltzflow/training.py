@@ -19,6 +19,7 @@ from .densities import AbstractDensity
 from .errors import TrainingError
 from .pilot import Pilot, fly_pilot
 from .presets import Config
+from .snapshots import Snapshots, Standing
 from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
@@ -59,11 +60,13 @@ def train(
     seeds: Sequence[int],
     on_progress: Callable[[Progress], None] = lambda progress: None,
     parts: Parts = NO_PARTS,
+    snapshots: Snapshots | None = None,
 ) -> dict[int, Trained | TrainingError]:
     """For each of `seeds`, which differ: fly its pilot; then take the optimizer steps of all of them.
 
-    Where the loss of a seed stays non-finite, there is a `TrainingError` in place of what it would have become; the
-    others go on. Raises `InputError` for an energy that cannot be used.
+    With `snapshots`, goes on from what they hold, and keeps there where it stands. Where the loss of a seed stays
+    non-finite, there is a `TrainingError` in place of what it would have become; the others go on. Raises `InputError`
+    for an energy that cannot be used.
     """
     check_field(config, target)
     watch, start = Stopwatch(), time.perf_counter()
@@ -78,9 +81,13 @@ def train(
     for pilot_key, *_ in keys.values():
         check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(jax.random.split(pilot_key, 64)))
     start = time.perf_counter()
+    pilots = snapshots.read_pilots(base) if snapshots else {}
+    resumed = bool(pilots)
     trained, members = {}, []
     for seed, (pilot_key, network_key, *training_keys) in keys.items():
-        pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+        if not resumed:
+            pilots[seed] = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+        pilot = pilots[seed]
         transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key, pilot.directions)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
         trained[seed] = Trained(transport, pilot)
@@ -88,8 +95,16 @@ def train(
         members.append(Member(seed, config.num_steps or steps_for(pilot), transport, points, *training_keys))
     cohorts = [Cohort(group, config, watch) for group in divide(members)]
     num_steps = {member.seed: member.num_steps for member in members}
-    on_progress(Progress("compile", 0, max(num_steps.values()), seconds()))
-    failures = _take_all_steps(cohorts, trained, num_steps, config, seconds, on_progress)
+    standing = snapshots.read([cohort.state for cohort in cohorts]) if snapshots else None
+    if standing:
+        start -= standing.seconds
+    message = "; ".join(snapshots.notes) if snapshots else ""
+    on_progress(
+        Progress("compile", standing.step if standing else 0, max(num_steps.values()), seconds(), message=message)
+    )
+    if snapshots and not resumed:
+        snapshots.write_pilots(pilots)
+    failures = _take_all_steps(cohorts, trained, num_steps, config, seconds, on_progress, snapshots, standing)
     took = seconds()
     for cohort in cohorts:
         skipped = cohort.num_skipped()
@@ -113,28 +128,51 @@ def _take_all_steps(
     config: Config,
     seconds: Callable[[], float],
     on_progress: Callable[[Progress], None],
+    snapshots: Snapshots | None,
+    standing: Standing | None,
 ) -> dict[int, TrainingError]:
     """The optimizer steps, with a row in the history of each seed for every few of them; the seeds that failed."""
     failures: dict[int, TrainingError] = {}
     bad_chunks, step, last = dict.fromkeys(trained, 0), 0, max(num_steps.values())
-    while step < last and len(failures) < len(trained):
-        length = min(_CHUNK, last - step)
-        losses = {seed: loss for cohort in cohorts for seed, loss in cohort.take_steps(length).items()}
-        for seed, loss in losses.items():
-            bad_chunks[seed] = 0 if math.isfinite(loss) else bad_chunks[seed] + 1
-            if bad_chunks[seed] == _MAX_SKIPPED_CHUNKS:
-                failures[seed] = _diverged(bad_chunks[seed] * _CHUNK, step + length, config)
-        now = {"step": step + length, "seconds": seconds()}
-        going = [seed for seed in trained if seed not in failures and step < num_steps[seed]]
-        rows = {seed: now | {"loss": losses[seed]} for seed in going}
-        if rows and _due(step, length, last):
-            ess = {seed: value for cohort in cohorts for seed, value in cohort.quick_ess().items()}
-            rows = {seed: row | {"reverse_ess": ess[seed]} for seed, row in rows.items()}
-        for seed, row in rows.items():
-            trained[seed].history.append(row)
-        step += length
-        if rows:
-            on_progress(_progress(rows, last, len(trained), len(failures)))
+    if standing:
+        step, bad_chunks = standing.step, dict(standing.bad_chunks)
+        failures = {seed: TrainingError(text) for seed, text in standing.failures.items()}
+        for cohort, state in zip(cohorts, standing.states, strict=True):
+            cohort.go_on_from(state)
+        for seed, kept in standing.histories.items():
+            trained[seed].history[:] = kept
+    now = standing
+    try:
+        while step < last and len(failures) < len(trained):
+            length = min(_CHUNK, last - step)
+            losses = {seed: loss for cohort in cohorts for seed, loss in cohort.take_steps(length).items()}
+            for seed, loss in losses.items():
+                bad_chunks[seed] = 0 if math.isfinite(loss) else bad_chunks[seed] + 1
+                if bad_chunks[seed] == _MAX_SKIPPED_CHUNKS:
+                    failures[seed] = _diverged(bad_chunks[seed] * _CHUNK, step + length, config)
+            after = {"step": step + length, "seconds": seconds()}
+            going = [seed for seed in trained if seed not in failures and step < num_steps[seed]]
+            rows = {seed: after | {"loss": losses[seed]} for seed in going}
+            if rows and _due(step, length, last):
+                ess = {seed: value for cohort in cohorts for seed, value in cohort.quick_ess().items()}
+                rows = {seed: row | {"reverse_ess": ess[seed]} for seed, row in rows.items()}
+            histories = {seed: [*one.history, *filter(None, [rows.get(seed)])] for seed, one in trained.items()}
+            step += length
+            told = {seed: str(failure) for seed, failure in failures.items()}
+            states = [cohort.state for cohort in cohorts]
+            now = Standing(step, after["seconds"], states, histories, dict(bad_chunks), told)
+            for seed, one in trained.items():
+                one.history[:] = histories[seed]
+            if snapshots:
+                snapshots.offer(now)
+            if rows:
+                on_progress(_progress(rows, last, len(trained), len(failures)))
+    except KeyboardInterrupt:
+        if snapshots and now:
+            snapshots.write(now)
+        raise
+    if snapshots and now:
+        snapshots.write(now)
     return failures
 
 

@@ -23,6 +23,7 @@ from boltzflow.arguments import did_you_mean
 from boltzflow.cli import commands
 from boltzflow.cli.expect import expect
 from boltzflow.cli.reproduce import FOLDER, PAGE, reproduce
+from boltzflow.cli.resume import resume
 from boltzflow.cli.run import RunRequest, run
 from boltzflow.cli.seeds import check_num_seeds
 from boltzflow.correction import CORRECTIONS
@@ -143,7 +144,7 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "sample": (_arguments("Draw independent samples, with weights, from a finished run.", sample_types), _sample),
         "expect": (_arguments("Average an observable over the target, with its error.", expect_types), _expect),
         "report": (_arguments("Measure a finished run again; write its report.", directory), _report),
-        "resume": (_arguments("Say whether a run is finished.", directory), _resume),
+        "resume": (_arguments("Go on with an interrupted run.", directory), _resume),
         "check": (_arguments("Check a target of your own, with advice.", check_types), _check),
         "reproduce": (
             _arguments("Reproduce a table or figure of the paper; what is there is not done again.", reproduce_types),
@@ -257,7 +258,9 @@ def _report(given: Any, command: str) -> int:
 
 
 def _resume(given: Any, command: str) -> int:
-    return commands.resume(_directory(given))
+    if not given.directory:
+        raise InputError("give the folder of a run, as in runs/double-well-1")
+    return resume(given.directory)
 
 
 def _check(given: Any, command: str) -> int:

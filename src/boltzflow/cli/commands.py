@@ -111,21 +111,6 @@ def _mixing(samples: Corrected) -> str:
     return f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
 
 
-def resume(directory: str) -> int:
-    """Says whether a run is finished. This is where one that is not will be continued."""
-    folder = Path(directory)
-    run_folder.read_record(folder)
-    rows = run_folder.read_metrics(folder)
-    step = int(rows[-1]["step"]) if rows else 0
-    if (folder / run_folder.CHECKPOINT).is_dir():
-        output().print(Text(f"{folder} is finished, {step} steps; nothing to resume."))
-        return DONE
-    raise InputError(
-        f"{folder} was interrupted at step {step}, and this version keeps nothing to "
-        f"continue from; start it again: boltzflow run --config {folder / run_folder.CONFIG} --out {folder} --overwrite"
-    )
-
-
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 

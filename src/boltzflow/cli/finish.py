@@ -11,6 +11,7 @@ from boltzflow.progress import Display
 from boltzflow.report import Report, render_console, write_html
 from boltzflow.run import Run
 from boltzflow.run_folder import REPORT_HTML, REPORT_JSON, RunRecord
+from boltzflow.training import Progress
 
 DONE, DISTRUSTED = 0, 3
 _PLAIN_WIDTH = 120  # of what is not a terminal
@@ -53,3 +54,10 @@ def standing(folder: Path, console: Console) -> int:
     if not verdict.trustworthy:
         console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
     return DONE if verdict.trustworthy else DISTRUSTED
+
+
+def interrupted(directory: Path, last: Progress | None) -> str:
+    """What there is after an interruption, and how to go on."""
+    if last is None:
+        return "interrupted before the first step; nothing was written"
+    return f"interrupted at step {last.step} of {last.num_steps}; go on with: boltzflow resume {directory}"

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from boltzflow import presets, run_folder
+from boltzflow import presets, run_folder, snapshots
 from boltzflow import run as runs
-from boltzflow.cli.finish import conclude, measure, output
+from boltzflow.cli.finish import conclude, interrupted, measure, output
 from boltzflow.cli.seeds import run_seeds
 from boltzflow.errors import InputError
 from boltzflow.load_target import LoadedTarget, load_target
 from boltzflow.progress import Display, make_display
 from boltzflow.run import Run
-from boltzflow.run_folder import GivenSettings, RunRecord
+from boltzflow.run_folder import CHECKPOINT, GivenSettings, RunRecord
 from boltzflow.targets import SHIPPED
 from boltzflow.training import Progress
 from boltzflow.version import VERSION
@@ -52,9 +52,14 @@ def run(request: RunRequest) -> int:
     )  # fmt: skip
     if request.num_seeds > 1:
         return run_seeds(loaded, record, request.num_seeds, directory, request.overwrite)
+    return train_and_report(loaded, record, directory)
+
+
+def train_and_report(loaded: LoadedTarget, record: RunRecord, directory: Path, resume: bool = False) -> int:
+    """Trains, from where it was interrupted if it is to `resume`, saves, measures and prints."""
     console = output()
     with make_display(console) as display:
-        finished = _train(loaded, record, directory, display)
+        finished = _train(loaded, record, directory, display, resume)
         report = measure(finished, directory, record, display)
     return conclude(report, directory, console)
 
@@ -68,42 +73,37 @@ def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> 
     return presets.with_changes(presets.with_changes(config, given.settings), request.settings)
 
 
-def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display) -> Run:
-    """The trained run, saved. The folder is opened with the first step: by then the pilot has used the energy."""
+def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display, resume: bool) -> Run:
+    """The trained run, saved. The folder is opened when the pilot has used the energy, and compiling begins."""
     last: Progress | None = None
-    is_open = False
+    is_open, keep = resume, directory / CHECKPOINT
 
     def on_progress(progress: Progress) -> None:
         nonlocal last, is_open
         display.show(progress)
-        if progress.phase != "train":
+        if progress.phase == "pilot":
             return
         if not is_open:
             run_folder.open_folder(directory, record)
             is_open = True
+        if progress.phase == "compile" and progress.message:
+            display.say(progress.message)
         last = progress
-        row = {"step": progress.step, "seconds": progress.seconds}
-        measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
-        run_folder.append_metrics(directory, row | {k: v for k, v in measured.items() if v is not None})
+        if progress.phase == "train":
+            row = {"step": progress.step, "seconds": progress.seconds}
+            measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
+            run_folder.append_metrics(directory, row | {k: v for k, v in measured.items() if v is not None})
 
     try:
         finished = runs.fit(
             loaded.target, seed=record.seed, preset=record.config.preset, config=record.config, name=record.target,
-            options=dict(record.options), on_progress=on_progress,
+            options=dict(record.options), on_progress=on_progress, keep=keep, resume=resume,
         )  # fmt: skip
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(directory, last)) from None
+        raise KeyboardInterrupt(interrupted(directory, last)) from None
     if not is_open:
         run_folder.open_folder(directory, record)
     finished.save(directory)
     run_folder.write_metrics(directory, finished.history)
+    snapshots.clear(keep)
     return finished
-
-
-def _interrupted(directory: Path, last: Progress | None) -> str:
-    if last is None:
-        return "interrupted before the first step; nothing was written"
-    return (
-        f"interrupted at step {last.step} of {last.num_steps}; {directory} holds its settings and metrics, but no flow "
-        "yet: start it again with --overwrite"
-    )

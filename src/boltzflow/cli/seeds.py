@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.text import Text
 
 from boltzflow import run as runs
-from boltzflow import run_folder
+from boltzflow import run_folder, snapshots
 from boltzflow.arguments import whole_number
-from boltzflow.cli.finish import DISTRUSTED, DONE, measure, output
+from boltzflow.cli.finish import DISTRUSTED, DONE, interrupted, measure, output
 from boltzflow.errors import SeedsError
 from boltzflow.load_target import LoadedTarget
 from boltzflow.progress import Display, make_display
 from boltzflow.report import Report
 from boltzflow.run import Run
-from boltzflow.run_folder import REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
+from boltzflow.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
 from boltzflow.seeds_report import SeedsReport, compare_seeds, render_seeds
 from boltzflow.training import Progress
 from boltzflow.version import VERSION
@@ -30,18 +30,24 @@ def check_num_seeds(number: int) -> int:
 
 
 def run_seeds(loaded: LoadedTarget, first: RunRecord, num_seeds: int, directory: Path, overwrite: bool) -> int:
-    """Trains the `num_seeds` seeds from that of `first` on; each is saved, measured and reported as a run by itself.
+    """Claims a folder for each of the `num_seeds` seeds from that of `first` on, and trains them."""
+    seeds = range(first.seed, first.seed + num_seeds)
+    check_seed(seeds[-1])
+    for seed in seeds:
+        run_folder.claim(seed_folder(directory, seed), overwrite)
+    return train_and_report_seeds(loaded, {seed: dataclasses.replace(first, seed=seed) for seed in seeds}, directory)
+
+
+def train_and_report_seeds(
+    loaded: LoadedTarget, records: Mapping[int, RunRecord], directory: Path, resume: bool = False
+) -> int:
+    """Trains the seeds side by side; each is saved, measured and reported as a run by itself.
 
     Raises `SeedsError`, after all this, where some diverged.
     """
-    seeds = range(first.seed, first.seed + num_seeds)
-    check_seed(seeds[-1])
-    records = {seed: dataclasses.replace(first, seed=seed) for seed in seeds}
-    for seed in seeds:
-        run_folder.claim(seed_folder(directory, seed), overwrite)
     console = output()
     with make_display(console) as display:
-        finished, error = _train(loaded, records, directory, display)
+        finished, error = _train(loaded, records, directory, display, resume)
         reports = {}
         while finished:  # and let go of: each keeps its samples
             run = finished.pop(0)
@@ -57,21 +63,23 @@ def run_seeds(loaded: LoadedTarget, first: RunRecord, num_seeds: int, directory:
 
 
 def _train(
-    loaded: LoadedTarget, records: Mapping[int, RunRecord], directory: Path, display: Display
+    loaded: LoadedTarget, records: Mapping[int, RunRecord], directory: Path, display: Display, resume: bool
 ) -> tuple[list[Run], SeedsError | None]:
-    """The trained runs, saved, and what became of the others. The folders are opened with the first step."""
+    """The trained runs, saved, and what became of the others. The folders are opened when compiling begins."""
     last: Progress | None = None
-    is_open = False
+    is_open, keep = resume, directory / CHECKPOINT
     record = next(iter(records.values()))
 
     def on_progress(progress: Progress) -> None:
         nonlocal last, is_open
         display.show(progress)
-        if progress.phase != "train":
+        if progress.phase == "pilot":
             return
         if not is_open:
             run_folder.open_seed_folders(directory, records.values())
             is_open = True
+        if progress.phase == "compile" and progress.message:
+            display.say(progress.message)
         last = progress
         for seed, row in progress.rows.items():
             run_folder.append_metrics(seed_folder(directory, seed), row)
@@ -80,17 +88,18 @@ def _train(
     try:
         finished = runs.fit_seeds(
             loaded.target, seeds=list(records), preset=record.config.preset, config=record.config, name=record.target,
-            options=dict(record.options), on_progress=on_progress,
+            options=dict(record.options), on_progress=on_progress, keep=keep, resume=resume,
         )  # fmt: skip
     except SeedsError as some:
         finished, error = some.runs, some
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(directory, last)) from None
+        raise KeyboardInterrupt(interrupted(directory, last)) from None
     if not is_open:
         run_folder.open_seed_folders(directory, records.values())
     for run in finished:
         run.save(seed_folder(directory, run.seed))
         run_folder.write_metrics(seed_folder(directory, run.seed), run.history)
+    snapshots.clear(keep)
     return finished, error
 
 
@@ -109,13 +118,4 @@ def _conclude(together: SeedsReport, directory: Path, console: Console) -> None:
     render_seeds(together, console)
     console.print(
         Text(f"reports: {directory / 'seed-N' / REPORT_HTML}; all in one: {directory / SEEDS_JSON}"), soft_wrap=True
-    )
-
-
-def _interrupted(directory: Path, last: Progress | None) -> str:
-    if last is None:
-        return "interrupted before the first step; nothing was written"
-    return (
-        f"interrupted at step {last.step} of {last.num_steps}; {directory} holds settings and metrics of each seed, "
-        "but no flow yet: start it again with --overwrite"
     )

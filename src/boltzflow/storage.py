@@ -1,0 +1,115 @@
+"""Arrays and a record in one file that is there whole or not at all, and says when it has been damaged.
+
+A file is an `.npz`: NumPy arrays, and the record as JSON with the SHA-256 of all arrays. Reading one executes nothing.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .bases import Gaussian
+from .correction.annealed import spread
+from .densities import AbstractDistribution
+from .errors import InputError
+from .interpolations import Clock
+from .linalg import Circulant, Scale
+from .pilot import Pilot
+
+_RECORD, _DIGEST = "record", "sha256"
+EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
+_NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share")
+
+
+def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Writes the file whole, and returns the digest of its arrays."""
+    plain = {name: np.asarray(value) for name, value in arrays.items()}
+    digest = _digest(plain)
+    text = json.dumps({**record, _DIGEST: digest}).encode()
+    plain[_RECORD] = np.frombuffer(text, np.uint8)
+    replace_whole(path, lambda file: np.savez(file, allow_pickle=False, **plain))
+    return digest
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and record. Raises `InputError` where there is no such file, or it is not what was written."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        record = json.loads(arrays.pop(_RECORD).tobytes())
+        if not isinstance(record, dict) or record.pop(_DIGEST) != _digest(arrays):
+            raise ValueError("its arrays are not those that were written")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    return arrays, record
+
+
+def replace_whole(path: Path, write_to: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file so that it is there whole or not at all, whenever the machine stops."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        write_to(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+# --- pilots -----------------------------------------------------------------------------------------------------------
+
+
+def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A pilot as arrays and numbers: with `num_points` only so many of its points, and none of its path."""
+    arrays: dict[str, Any] = {"pilot.points": pilot.points, "pilot.wide_points": pilot.wide_points}
+    if num_points is not None:
+        arrays = {name: spread(points, num_points) for name, points in arrays.items()}
+    else:
+        arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
+    if isinstance(pilot.base, Gaussian):
+        arrays |= {"base.mean": pilot.base.mean, **_scale_arrays(pilot.base.scale)}
+    if pilot.directions is not None:
+        arrays["pilot.directions"] = pilot.directions
+    numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints)}
+    return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
+
+
+def pilot_from(
+    arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], base: AbstractDistribution | None
+) -> Pilot:
+    """The pilot of these contents; `base` is that of the run where the pilot did not fit it."""
+    points = jnp.asarray(arrays["pilot.points"])
+    return Pilot(
+        base=base or Gaussian(arrays["base.mean"], scale_tril=_scale(arrays)),
+        clock=Clock(numbers["clock_rate"]),
+        directions=arrays.get("pilot.directions"),
+        points=points,
+        wide_points=jnp.asarray(arrays["pilot.wide_points"]),
+        path_times=jnp.asarray(arrays.get("pilot.path_times", np.ones(1, np.float32))),
+        path_points=jnp.asarray(arrays.get("pilot.path_points", points[None])),
+        complaints=tuple(numbers["complaints"]),
+        **{name: numbers[name] for name in _NUMBERS},
+    )
+
+
+def _scale_arrays(scale: Scale) -> dict[str, Any]:
+    return {EIGENVALUES: scale.eigenvalues} if isinstance(scale, Circulant) else {"base.scale": scale}
+
+
+def _scale(arrays: Mapping[str, np.ndarray]) -> Scale:
+    return Circulant(arrays[EIGENVALUES]) if EIGENVALUES in arrays else arrays["base.scale"]
