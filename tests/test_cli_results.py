@@ -1,5 +1,8 @@
 """The commands that use a finished run, or none: sample --correct, expect, reproduce. Training is replaced."""
 
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,3 +100,20 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     assert "eq2 reverse_kl_loss seed 0: 1 s, 3 steps, hausdorff 0.1" in said and "docs/paper.md" in said
     assert main(["reproduce", "fig2", "--preset", "quick"]) == 0
     assert (tmp_path / "runs/paper-quick/table1.json").exists() and (tmp_path / "runs/paper-quick/paper.md").exists()
+
+
+def test_a_folder_that_another_process_works_in_is_left_alone(finished, capsys, tmp_path):
+    command = "import sys, time; from pathlib import Path; from boltzflow.run_folder import locked\n"
+    command += "with locked(Path('a')):\n    print('in', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"in\n"
+        before = sorted(tmp_path.rglob("*"))
+        for argv in (["run", "mixture-2", "--out", "a", "--overwrite"], ["report", "a"]):
+            assert main(argv) == 2
+            assert "another process is at work in a" in capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before
+    finally:
+        process.kill()
+        process.wait()
+    assert main(["run", "mixture-2", "--out", "a", "--overwrite"]) == 0

@@ -6,15 +6,21 @@ anything is computed and opened, which is the first write, only when the input h
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: folders are not locked there
+    fcntl = None  # type: ignore[assignment]
 
 from boltzflow.arguments import did_you_mean, whole_number
 from boltzflow.errors import InputError
@@ -231,6 +237,24 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes on this machine out of a run's folder; raises `InputError` where one is at work there.
+
+    The lock is a file among the temporary ones and goes with the process, however that ends: the folder holds no trace.
+    """
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"boltzflow-{name}.lock").open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is at work in {directory}; wait for it, or use another folder"
+                ) from None
+        yield
 
 
 def open_folder(directory: Path, record: RunRecord) -> None:

@@ -40,7 +40,7 @@ def report(directory: str) -> int:
     finished = stored.load(folder)
     run_folder.check_writable(folder)
     console = output()
-    with make_display(console) as display:
+    with run_folder.locked(folder), make_display(console) as display:
         report = measure(finished, folder, _record_of(finished, folder), display)
     return conclude(report, folder, console)
 

@@ -58,7 +58,7 @@ def run(request: RunRequest) -> int:
 def train_and_report(loaded: LoadedTarget, record: RunRecord, directory: Path, resume: bool = False) -> int:
     """Trains, from where it was interrupted if it is to `resume`, saves, measures and prints."""
     console = output()
-    with make_display(console) as display:
+    with run_folder.locked(directory), make_display(console) as display:
         finished = _train(loaded, record, directory, display, resume)
         report = measure(finished, directory, record, display)
     return conclude(report, directory, console)

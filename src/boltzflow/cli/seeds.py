@@ -46,7 +46,7 @@ def train_and_report_seeds(
     Raises `SeedsError`, after all this, where some diverged.
     """
     console = output()
-    with make_display(console) as display:
+    with run_folder.locked(directory), make_display(console) as display:
         finished, error = _train(loaded, records, directory, display, resume)
         reports = {}
         while finished:  # and let go of: each keeps its samples
