@@ -44,8 +44,8 @@ LAYERS = [
         "observables",
     },
     {"templates", "report", "plotting", "figures", "verdict", "resolution", "evaluation", "run", "seeds_report"},
-    {"load_target", "run_folder", "progress", "compilation_cache", "stored"},
-    {"paper", "interop"},
+    {"load_target", "run_folder", "progress", "compilation_cache", "stored", "interop"},
+    {"paper"},
     {"cli", "__main__"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -14,6 +14,7 @@ from typing import Any
 from boltzflow.arguments import did_you_mean, whole_number
 from boltzflow.densities import AbstractDensity
 from boltzflow.errors import InputError
+from boltzflow.interop.numpyro import Posterior, is_model
 from boltzflow.targets import SHIPPED, Energy, make_target
 
 
@@ -167,7 +168,8 @@ def _names_in(path: Path) -> str:
 
 
 def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
-    """A density as it is, what a function without arguments returns, or any other function as an energy."""
+    """A density as it is, the posterior of a NumPyro model that needs no arguments, what another function without
+    arguments returns, or any other function as an energy."""
     if isinstance(found, type) and not issubclass(found, AbstractDensity):
         raise InputError(f"{name} is a class that is not an AbstractDensity; name a function x -> energy or a density")
     if callable(found) and not isinstance(found, AbstractDensity):
@@ -176,9 +178,12 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
         if isinstance(found, type) and required:
             raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
-        if required + optional > 0 and not isinstance(found, type):
+        if required == 0 and not isinstance(found, type) and "numpyro" in sys.modules and is_model(found):
+            found = Posterior(found)
+        elif required + optional > 0 and not isinstance(found, type):
             return _energy(name, found, dim)
-        found = _made(name, found)
+        else:
+            found = _made(name, found)
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if dim is not None and dim != found.dim:

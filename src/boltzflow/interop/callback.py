@@ -1,0 +1,136 @@
+"""Energies from outside JAX: any Python function that returns energies and gradients, in batches.
+
+Training needs values and first derivatives of an energy and nothing else, so an energy of NumPy, SciPy, a simulator or
+another process serves as well as one that JAX can see. Calls are not counted twice: value and gradient come together.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..arguments import one_point, positive_number, whole_number
+from ..densities import AbstractDensity
+from ..errors import InputError
+
+_NUM_CHECKED = 8
+_MAX_SLOPE_ERROR = 1e-3
+Function = Callable[[np.ndarray], tuple[Any, Any]]
+
+
+class Callback(AbstractDensity):
+    """The density p ∝ exp(-energy) of a function from points to energies and gradients, in units of kT.
+
+    `fn` takes a NumPy array of shape `(num, dim)`, in double precision, and returns energies `(num,)` and their
+    gradients `(num, dim)`. `time_limit` in seconds is how long one call may take before the run is stopped. At
+    construction the gradient is compared with finite differences of the energy at `check_at`, points `(num, dim)` (by
+    default some of a Gaussian of width `check_scale`), and a wrong one is refused with the numbers. Raises `InputError`
+    there, and where what `fn` returns has another shape.
+    """
+
+    dim: int = eqx.field(static=True)
+    call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = eqx.field(static=True)
+
+    def __init__(
+        self, fn: Function, dim: int, *, time_limit: float = 600.0, check_at: Any = None, check_scale: float = 1.0
+    ):
+        self.dim = whole_number("dim", dim, at_least=1)
+        self.call = _Caller(fn, self.dim, positive_number("time_limit", time_limit))
+        if check_at is None:
+            check_at = positive_number("check_scale", check_scale) * np.random.default_rng(0).normal(size=(4, self.dim))
+        check_gradient(self.call, np.asarray(check_at, np.float64).reshape(-1, self.dim))
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The energy of one point; many points under `jax.vmap` are one call."""
+        return _energy(self.call, one_point(x, self.dim))
+
+
+def check_gradient(call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], points: Float[np.ndarray, "num dim"]):
+    """Raises `InputError` where the gradient is not the slope of the energy, along random directions at each point."""
+    rng = np.random.default_rng(1)
+    direction = rng.normal(size=(_NUM_CHECKED, *points.shape))
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    step = 1e-4 * np.maximum(1.0, np.abs(points).max())
+    energies, gradients = call(points)
+    ahead, behind = (
+        call((points + sign * step * direction).reshape(-1, points.shape[1]))[0].reshape(_NUM_CHECKED, -1)
+        for sign in (1, -1)
+    )
+    slope, claimed = (ahead - behind) / (2 * step), np.sum(gradients * direction, axis=-1)
+    scale = np.maximum(np.linalg.norm(gradients, axis=-1), 1.0) + 1e-6 * np.abs(energies) / step
+    usable = np.isfinite(slope) & np.isfinite(claimed)
+    if not usable.any():
+        raise InputError("the energy is not finite at any point where its gradient was to be checked: give check_at")
+    error = np.where(usable, np.abs(slope - claimed) / scale, 0.0)
+    if error.max() > _MAX_SLOPE_ERROR:
+        k, i = np.unravel_index(np.argmax(error), error.shape)
+        where = np.array2string(points[i], precision=4, threshold=6)
+        raise InputError(
+            f"the gradient is not that of the energy: at x = {where} the energy changes by {slope[k, i]:.6g} per unit "
+            f"along a direction in which the gradient says {claimed[k, i]:.6g}"
+        )
+
+
+class _Caller:
+    """Calls the function in a thread of its own, checks the shapes of what it returns, and waits for so long."""
+
+    def __init__(self, fn: Function, dim: int, time_limit: float):
+        self._fn, self._dim, self._time_limit = fn, dim, time_limit
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outcome: list[Any] = []
+
+        def work() -> None:
+            try:
+                outcome.append(self._fn(x))
+            except Exception as error:  # whatever a user's function raises
+                outcome.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)  # one that hangs does not keep the process alive
+        thread.start()
+        thread.join(self._time_limit)
+        if not outcome:
+            raise InputError(f"the energy took more than {self._time_limit:g} s for {len(x)} points")
+        if isinstance(outcome[0], Exception):
+            what = " ".join(str(outcome[0]).split())[:300]
+            raise InputError(f"the energy fails: {type(outcome[0]).__name__}: {what}") from outcome[0]
+        try:
+            energy, gradient = (np.asarray(part, np.float64) for part in outcome[0])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the energy must return energies and gradients: {error}") from None
+        if energy.shape != (len(x),) or gradient.shape != x.shape:
+            raise InputError(
+                f"expected energies of shape {(len(x),)} and gradients of shape {x.shape}, got {energy.shape} and "
+                f"{gradient.shape}"
+            )
+        return energy, gradient
+
+
+def _host(call, x):
+    shape = x.shape[:-1]
+    energy, gradient = call(np.asarray(x, np.float64).reshape(-1, x.shape[-1]))
+    dtype = x.dtype
+    return energy.reshape(shape).astype(dtype), gradient.reshape(x.shape).astype(dtype)
+
+
+def _both(call, x):
+    result = jax.ShapeDtypeStruct((), x.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(lambda points: _host(call, points), result, x, vmap_method="broadcast_all")
+
+
+def _energy(call, x):
+    @jax.custom_jvp
+    def energy(x):
+        return _both(call, x)[0]
+
+    @energy.defjvp
+    def _(primals, tangents):
+        value, gradient = _both(call, primals[0])
+        return value, jnp.dot(gradient, tangents[0])
+
+    return energy(x)

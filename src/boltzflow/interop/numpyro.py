@@ -1,0 +1,80 @@
+"""NumPyro models as targets: the posterior on the unconstrained space, and samples mapped back to the named sites.
+
+Needs the extra `numpyro`: pip install 'boltzflow[numpyro]'.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from ..arguments import one_point
+from ..batches import map_points
+from ..densities import AbstractDensity
+from ..errors import InputError
+
+
+class Posterior(AbstractDensity):
+    """The posterior of a NumPyro model: p(z) ∝ exp(-energy(z)), z all latent sites, unconstrained, in one vector.
+
+    energy(z) = -log p(observed, sites(z)) - log |∂ sites / ∂ z|
+
+    so that log Z is the log evidence log p(observed) where every prior is proper. `args` and `kwargs` are those of the
+    model. `site_shapes` are the unconstrained shapes by site, in the order of the vector. Raises `InputError` where the
+    model has no continuous latent site, a discrete one, or cannot be run.
+    """
+
+    dim: int = eqx.field(static=True)
+    site_shapes: Mapping[str, tuple[int, ...]] = eqx.field(static=True)
+    potential: Callable[[Any], Array] = eqx.field(static=True)
+    unravel: Callable[[Array], Any] = eqx.field(static=True)
+    to_sites: Callable[[Any], Any] = eqx.field(static=True)
+
+    def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any):
+        initialize_model = _import().infer.util.initialize_model
+        try:
+            found = initialize_model(jax.random.key(0), model, model_args=args, model_kwargs=kwargs)
+        except Exception as error:  # whatever a user's model raises
+            what = " ".join(str(error).split())[:300]
+            raise InputError(f"the model cannot be run: {type(error).__name__}: {what}") from error
+        start = found.param_info.z
+        if not start:
+            raise InputError("the model has no continuous latent site: there is nothing to sample")
+        vector, self.unravel = ravel_pytree(start)
+        self.dim = int(vector.size)
+        self.site_shapes = {name: tuple(value.shape) for name, value in start.items()}
+        self.potential, self.to_sites = found.potential_fn, found.postprocess_fn
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The negative log joint density with the Jacobian of the constraints, at one unconstrained point."""
+        return self.potential(self.unravel(one_point(x, self.dim)))
+
+    def sites(self, x: Float[Array, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+        """Samples by the model's own names, constrained, deterministic sites among them."""
+        return map_points(lambda point: self.to_sites(self.unravel(point)), jnp.asarray(x))
+
+
+def is_model(function: Any) -> bool:
+    """Whether a function without required arguments runs as a NumPyro model with sample sites."""
+    try:
+        numpyro = _import()
+    except InputError:
+        return False
+    try:
+        with numpyro.handlers.seed(rng_seed=0):
+            trace = numpyro.handlers.trace(function).get_trace()
+    except Exception:  # it is something else
+        return False
+    return any(site["type"] == "sample" for site in trace.values())
+
+
+def _import() -> Any:
+    try:
+        import numpyro.infer.util
+    except ImportError as error:
+        raise InputError("this needs numpyro: pip install 'boltzflow[numpyro]'") from error
+    return numpyro

@@ -1,0 +1,152 @@
+"""Energies from elsewhere: NumPyro models, and functions outside JAX."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import boltzflow as bf
+from boltzflow import presets
+from boltzflow.interop.callback import Callback
+from boltzflow.interop.numpyro import Posterior, is_model
+from boltzflow.load_target import load_target
+from boltzflow.targets import check_energy
+
+PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])
+LOG_Z = float(np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(PRECISION)[1])
+
+
+def gaussian(x):
+    return 0.5 * np.einsum("ni,ij,nj->n", x, PRECISION, x), x @ PRECISION
+
+
+# --- callbacks --------------------------------------------------------------------------------------------------------
+
+
+def test_callback_has_the_values_and_gradients_of_its_function_in_one_call():
+    sizes = []
+
+    def counted(x):
+        sizes.append(len(x))
+        return gaussian(x)
+
+    target = Callback(counted, 2)
+    x = jax.random.normal(jax.random.key(0), (7, 2))
+    sizes.clear()
+    energy, gradient = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))(x)
+    assert sizes == [7]
+    np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
+    np.testing.assert_allclose(gradient, gaussian(np.asarray(x))[1], rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(jax.vmap(target.energy))(x[None]), energy[None], rtol=1e-6)
+    check_energy(target, x)
+
+
+def test_callback_trains_like_an_energy_that_jax_can_see():
+    config = presets.with_changes(presets.default(), {"num_steps": 100, "width": 8, "num_eval_samples": 4096})
+    run = bf.fit(Callback(gaussian, 2), config=config)
+    assert run.report().verdict.trustworthy
+    assert abs(run.log_z().value - LOG_Z) < 5 * run.log_z().stderr
+
+
+def fails(x):
+    raise RuntimeError("no such\nmolecule")
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (lambda x: (gaussian(x)[0], 2 * gaussian(x)[1]), "the gradient is not that of the energy: at x = "),
+        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient says"),
+        (lambda x: gaussian(x)[0], "energies and gradients"),
+        (lambda x: (gaussian(x)[0][:, None], gaussian(x)[1]), r"got \(4, 1\) and \(4, 2\)"),
+        (lambda x: (np.full(len(x), np.nan), x), "give check_at"),
+        (fails, "RuntimeError: no such molecule"),
+    ],
+)
+def test_callback_that_cannot_be_used_is_refused_with_the_numbers(fn, words):
+    with pytest.raises(bf.InputError, match=words):
+        Callback(fn, 2)
+
+
+def test_callback_that_hangs_is_given_up():
+    started = time.perf_counter()
+    with pytest.raises(bf.InputError, match=r"more than 0.1 s for 4 points"):
+        Callback(lambda x: time.sleep(30), 2, time_limit=0.1)
+    assert time.perf_counter() - started < 5
+
+
+# --- NumPyro ----------------------------------------------------------------------------------------------------------
+
+OBSERVED = jnp.array([1.3, 0.4, 2.2])
+
+
+def normal_model(y=OBSERVED):
+    """μ ~ N(0, 2²), y ~ N(μ, 1): the evidence and the posterior are known."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    numpyro.deterministic("double", 2 * mu)
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def scale_model():
+    """τ ~ Gamma(3, 2), nothing observed: the evidence is 1."""
+    numpyro.sample("tau", dist.Gamma(3.0, 2.0))
+
+
+def log_evidence():
+    covariance = np.eye(3) + 4.0
+    y = np.asarray(OBSERVED, np.float64)
+    return -0.5 * (y @ np.linalg.solve(covariance, y) + np.linalg.slogdet(covariance)[1] + 3 * np.log(2 * np.pi))
+
+
+@pytest.mark.parametrize(("model", "exact"), [(normal_model, log_evidence()), (scale_model, 0.0)])
+def test_z_of_a_posterior_is_the_evidence(model, exact):
+    grid = jnp.linspace(-14, 14, 20_001)
+    energy = jax.vmap(Posterior(model).energy)(grid[:, None])
+    assert np.log(np.trapezoid(np.exp(-np.asarray(energy, np.float64)), np.asarray(grid))) == pytest.approx(
+        exact, abs=2e-4
+    )
+
+
+def test_samples_come_back_by_name_and_constrained():
+    posterior = Posterior(scale_model)
+    assert posterior.dim == 1 and posterior.site_shapes == {"tau": ()}
+    np.testing.assert_allclose(posterior.sites(jnp.array([[0.0], [1.0]]))["tau"], [1.0, np.e], rtol=1e-6)
+    sites = Posterior(normal_model).sites(jnp.array([[0.5]]))
+    assert float(sites["mu"][0]) == 0.5 and float(sites["double"][0]) == 1.0
+
+
+def test_arguments_reach_the_model():
+    assert Posterior(normal_model, 2 * OBSERVED).energy(jnp.ones(1)) != Posterior(normal_model).energy(jnp.ones(1))
+    assert Posterior(normal_model, y=2 * OBSERVED).dim == 1
+
+
+def broken():
+    numpyro.sample("x", dist.Normal(0, jnp.ones(3)))
+    raise RuntimeError("no data")
+
+
+def test_models_that_cannot_be_used_are_refused():
+    with pytest.raises(bf.InputError, match="RuntimeError: no data"):
+        Posterior(broken)
+    with pytest.raises(bf.InputError, match="no continuous latent site"):
+        Posterior(lambda: numpyro.sample("y", dist.Normal(0, 1), obs=1.0))
+
+
+def test_models_are_recognized():
+    assert is_model(normal_model) and is_model(scale_model)
+    assert not is_model(gaussian) and not is_model(lambda: 3)
+
+
+def test_a_model_in_a_file_is_a_target(tmp_path):
+    (tmp_path / "model.py").write_text(
+        "import numpyro\nimport numpyro.distributions as dist\n"
+        "def model(y=1.0):\n    mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
+        "    numpyro.sample('y', dist.Normal(mu, 1.0), obs=y)\n"
+        "def energy(x):\n    return (x**2).sum()\n"
+    )
+    assert isinstance(load_target(f"{tmp_path}/model.py:model", {}).target, Posterior)
+    assert isinstance(load_target(f"{tmp_path}/model.py:energy", {"dim": 2}).target, bf.Energy)
