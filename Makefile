@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick install clean
+.PHONY: run test test-all bench bench-quick kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -15,13 +15,13 @@ test: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Some hours on two cores; what was interrupted goes on where it was. Rows measured from this source are kept.
 bench: $(BENCHED)
@@ -40,6 +40,10 @@ bench-quick: $(BENCHED)
 	$(BIN)/python -m benchmarks.time_to_ess $(QUICK) --seeds 1 --num-steps 300 --targets "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.log_z_error $(QUICK) --seeds 1 --steps 300 --limit 5 --targets mixture-2 "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.tables $(QUICK) --print
+
+# A hundred kills at random moments: every run must resume and end with the same bits.
+kill-test: $(INSTALLED)
+	$(BIN)/python -m benchmarks.kill_test
 
 install: $(INSTALLED)
 

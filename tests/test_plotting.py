@@ -33,15 +33,17 @@ def test_path_panels():
     square = grid[None, :] ** 2 + grid[:, None] ** 2
     densities = np.array([-square, np.where(square < 4, 0.0, -np.inf)])
     samples = rng.normal(size=(2, 5_000, 2))
-    assert_png(plotting.path_panels([0, 1], (grid, grid), densities, samples))
-    assert_png(plotting.path_panels([0, 1], (grid, grid), densities, samples, samples[:, :9], samples[:, :9], -square))
+    few = samples[:, :9]
+    assert_png(plotting.path_panels([0, 1], (grid, grid), -square, samples, densities))
+    assert_png(plotting.path_panels([0, 1], (grid, grid), -square, samples, densities, few, few))
+    assert_png(plotting.path_panels([0, 1], (grid, grid), -square, samples, arrow_points=few, arrows=few))
 
 
 def test_the_picture_shrinks_until_it_is_small_enough():
     rng = np.random.default_rng(0)
     grid = np.linspace(-3, 3, 60)
     noise = rng.normal(size=(5, 60, 60))  # as incompressible as a path can look
-    assert_png(plotting.path_panels(np.arange(5), (grid, grid), noise, rng.normal(size=(5, 3_000, 2))))
+    assert_png(plotting.path_panels(np.arange(5), (grid, grid), noise[0], rng.normal(size=(5, 3_000, 2)), noise))
 
 
 def test_site_histogram():

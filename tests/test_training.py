@@ -242,5 +242,5 @@ def test_default_preset_reaches_what_is_promised(name):
 
 def test_the_pilot_says_how_many_steps_the_target_needs(run):
     knots = {times: dataclasses.replace(run.pilot, path_times=jnp.linspace(0, 1, times + 1)) for times in (3, 18, 90)}
-    assert [steps_for(pilot) for pilot in knots.values()] == [800, 2700, 6000]
+    assert [steps_for(pilot) for pilot in knots.values()] == [1000, 3600, 8000]
     assert run.trained.cost["steps"] == TINY.num_steps  # what is asked for is what is done
