@@ -1,10 +1,19 @@
 """Annealing along the learned path: exact where the flow is, right where the flow is not."""
 
+import math
+
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boltzflow.bases import Gaussian
+from boltzflow.continuity import LogZRate, Transport
 from boltzflow.correction.along_path import anneal_along_path
+from boltzflow.densities import AbstractDensity
+from boltzflow.interpolations import Linear
+from boltzflow.vector_fields import TimeMixture
 from gaussian_pair import make_pair, make_transport
 
 DIM = 4
@@ -60,3 +69,24 @@ def test_mean_weight_is_z(size):
 
 def covariance():
     return PAIR.rotation @ np.diag(PAIR.variances) @ PAIR.rotation.T
+
+
+class Wall(AbstractDensity):
+    """½x² below 1, infinite from there on, and NaN beyond 2: where the energy is infinite, it may say anything next."""
+
+    dim: int = eqx.field(static=True, default=1)
+
+    def energy(self, x):
+        return jnp.where(x[0] < 1, 0.5 * x[0] ** 2, jnp.where(x[0] < 2, jnp.inf, jnp.nan))
+
+
+def test_particles_of_infinite_energy_lose_their_weight_and_nothing_else():
+    """Of a field that stands still, from N(0, 1) to its part below a wall: log Z = ½ log 2π + log Φ(1)."""
+    field = TimeMixture(1, width=4, depth=1, key=jax.random.key(0))
+    path = Linear(Gaussian(np.zeros(1), 1.0), Wall())
+    transport = Transport(field, path, LogZRate(width=4, depth=1, key=jax.random.key(1)))
+    sample = anneal_along_path(transport, jax.random.key(2), num_particles=2048)
+    exact = 0.5 * np.log(2 * np.pi) + np.log(0.5 * (1 + math.erf(1 / np.sqrt(2))))
+    assert np.isfinite(sample.log_z) and abs(sample.log_z - exact) < 4 * sample.log_z_stderr
+    counted = np.isfinite(sample.log_weight)
+    assert (np.asarray(sample.x)[counted, 0] < 1).all()

@@ -293,6 +293,15 @@ def test_streamed_tails_are_those_of_the_whole():
     assert not sums.estimate().ok and "k̂" in sums.estimate().reason
 
 
+@pytest.mark.parametrize("num_seen", [1, 3])
+def test_an_event_that_a_few_samples_saw_is_not_relied_on(num_seen):
+    """Also where all weights are equal: three samples of 20,000 have no error bar to speak of."""
+    values = np.zeros(20_000)
+    values[:num_seen] = 1.0
+    estimate = expectation(values, np.zeros(20_000))
+    assert not estimate.ok and "weights times the values" in estimate.reason
+
+
 def test_memory_of_a_stream_is_that_of_its_tails():
     rng, sums = np.random.default_rng(8), StreamedExpectation()
     for _ in range(50):

@@ -85,3 +85,7 @@ def test_missing_regions_are_found_apart_and_small_misfits_are_not():
     found = sorted(tuple(np.round(region.center).tolist()) for region in regions)
     assert found == [(-8.0, -8.0), (-8.0, 8.0)]
     assert missing_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
+
+
+def test_an_annealed_route_that_is_itself_in_doubt_accuses_nobody():
+    assert judge(changed(log_z_annealed=estimate(9.0, ok=False, reason="Few particles came through.")))[0]

@@ -140,7 +140,9 @@ class StreamedExpectation:
         sentences = [reliability.distrust_numbers(effective, largest_share, *tail, self.n)]
         for influence in self._influences:
             if len(influence):
-                shape = reliability.top_shape(np.log(influence))
+                # Where fewer samples count than a tail has, the next one below them is 0, as it is among all samples.
+                below = [-np.inf] if len(influence) <= reliability.tail_length(self.n) else []
+                shape = reliability.top_shape(np.concatenate([np.log(influence), below]))
                 sentences.append(reliability.distrust_tail(*shape, self.n, "weights times the values"))
         return next((sentence for sentence in sentences if sentence), "")
 

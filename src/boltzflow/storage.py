@@ -27,14 +27,12 @@ EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a 
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share")
 
 
-def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    """Writes the file whole, and returns the digest of its arrays."""
+def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Writes the file whole."""
     plain = {name: np.asarray(value) for name, value in arrays.items()}
-    digest = _digest(plain)
-    text = json.dumps({**record, _DIGEST: digest}).encode()
+    text = json.dumps({**record, _DIGEST: _digest(plain)}).encode()
     plain[_RECORD] = np.frombuffer(text, np.uint8)
     replace_whole(path, lambda file: np.savez(file, allow_pickle=False, **plain))
-    return digest
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -116,8 +116,8 @@ def train(
 
 
 def steps_for(pilot: Pilot) -> int:
-    """As many optimizer steps as the target seems to need: 150 for each temperature that the pilot stepped through from
-    the base of the run, between 800 and 6000. These temperatures cut the path into pieces of equal difficulty."""
+    """As many optimizer steps as the target seems to need: 200 for each temperature that the pilot stepped through from
+    the base of the run, between 1000 and 8000. These temperatures cut the path into pieces of equal difficulty."""
     return int(np.clip(_STEPS_PER_TEMPERATURE * (len(pilot.path_times) - 1), *_STEPS_RANGE))
 
 

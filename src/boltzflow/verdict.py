@@ -78,6 +78,8 @@ def _log_z_routes(f: Findings):
         if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
             continue
         other = f.estimates[name]
+        if name == "log_z_annealed" and not other.ok:  # few of its particles came through: its error says nothing
+            continue
         if not disagreement(log_z, other) <= _MAX_SIGMA:
             yield (
                 f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "

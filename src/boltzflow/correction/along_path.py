@@ -129,7 +129,8 @@ def _fly(transport: Transport, key, size, num: int, resample_below, *, num_stage
         change = f - energy(end, carried) + outflow
         lost = ~jnp.isfinite(carried).all(axis=1)  # of no weight from here on; where it is matters no more
         x, change = jnp.where(lost[:, None], x, carried), jnp.where(lost, -jnp.inf, change)
-        log_weight = log_weight + jnp.where(jnp.isnan(change), -jnp.inf, change)
+        grown = log_weight + change  # once the energy was infinite it may be NaN or finite: no weight comes back
+        log_weight = jnp.where(jnp.isnan(grown) | jnp.isneginf(log_weight), -jnp.inf, grown)
         ess = jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / num
         due = (ess < resample_below) & (k < num_stages - 1)
         index = jnp.where(due, systematic(resample_key, log_weight), jnp.arange(num))
