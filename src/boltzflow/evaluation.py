@@ -88,11 +88,11 @@ def _parts_sigma(log_weight: np.ndarray) -> float:
 
 def _uncovered(run: "Run", log_z: float) -> list[Region]:
     """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one."""
-    found = []
-    for points in (run.pilot.points, run.pilot.wide_points):
-        probe = spread(points, _NUM_PROBE)
-        log_weight = -np.asarray(map_points(run.target.energy, probe) + map_points(run.flow.log_prob, probe))
-        found.append(missing_regions(np.asarray(probe), log_weight - log_z))
+    probes = [spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points)]
+    x = jnp.concatenate(probes)
+    excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
+    parts = np.split(excess, [len(probes[0])])
+    found = [missing_regions(np.asarray(probe), part) for probe, part in zip(probes, parts, strict=True)]
     return max(found, key=lambda regions: sum(region.share for region in regions))
 
 

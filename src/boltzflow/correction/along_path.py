@@ -12,12 +12,13 @@ here; their weights hold in continuous time, ours in every stage.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..continuity import Transport
 from ..densities import lattice_of
@@ -26,7 +27,7 @@ from .annealed import systematic
 from .moves import HamiltonianMoves, preconditioner
 
 NUM_PARTICLES, NUM_STAGES, NUM_MOVES = 4096, 16, 4
-_TRIAL_PARTICLES = 1024
+_POPULATION = 1024  # particles that are resampled together: one compiled program serves trials and flights
 _SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
 _RESAMPLE_BELOW = 0.5  # effective samples, as a share
 
@@ -36,7 +37,7 @@ class PathSample:
     """Weighted particles of the target, `x` `(num_particles, dim)` and `log_weight` `(num_particles,)`: the mean of
     their weights is an unbiased estimate of Z.
 
-    `log_z` and its standard error; `ess`, the effective share of the last weights; `num_resamplings` on the way;
+    `log_z` and its standard error; `ess`, the effective share of the weights; `num_resamplings` on the way, at most;
     `acceptance` of the moves, `step_size` of the moves as chosen, 0 where they do not help; `num_ancestors`, how many
     of the first particles have descendants; `num_gradients` of the target's energy.
     """
@@ -66,35 +67,39 @@ def anneal_along_path(
     """Particles of the target along `transport`'s path, with `num_moves` Langevin moves after each of `num_stages`.
 
     `solver_steps` are the RK4 steps of the whole path, rounded up to a multiple of the stages. `step_size` None tries
-    some with few particles, 0 (the flow alone) among them, and takes the one with the largest ESS.
+    some with few particles, 0 (the flow alone) among them, and takes the one with the largest ESS. The particles fly in
+    independent populations of 1024 (in many dimensions more), the last one filled up; the mean of all weights is as it
+    would be of one.
     """
     trial_key, key = jax.random.split(key)
     settings = {"num_stages": num_stages, "substeps": max(1, -(-solver_steps // num_stages)), "num_moves": num_moves}
-    spent = 0
+    size = min(num_particles, max(_POPULATION, 4 * transport.interpolation.target.dim))
+    num_populations, spent = -(-num_particles // size), 0
+
+    def fly(key, step_size, resample_below) -> _Population:
+        return _fly(transport, key, jnp.asarray(step_size), size, jnp.asarray(resample_below), **settings)
+
     if step_size is None:
-        found = {}
-        for size in _SIZES:  # of the same starting points and noise, so that they differ by the moves alone
-            *_, log_weight, _ = _fly(
-                transport, trial_key, jnp.asarray(size), _TRIAL_PARTICLES, jnp.asarray(0.0), **settings
-            )
-            found[size] = _ess(np.asarray(log_weight, np.float64))
+        # Of the same starting points and noise, so that they differ by the moves alone.
+        found = {size: _ess(np.asarray(fly(trial_key, size, 0.0).log_weight, np.float64)) for size in _SIZES}
         step_size = max(found, key=lambda size: found[size])
-        spent = len(_SIZES) * _TRIAL_PARTICLES
-    x, ancestor, rate, resamplings, log_weight, log_z = _fly(
-        transport, key, jnp.asarray(step_size), num_particles, jnp.asarray(_RESAMPLE_BELOW), **settings
-    )
-    log_weight = np.asarray(log_weight, np.float64)
+        spent = len(_SIZES) * size
+    flown = [fly(k, step_size, _RESAMPLE_BELOW) for k in jax.random.split(key, num_populations)]
+    # A resampled population's particles have lost their weights: what these were worth, its log Z so far, comes back.
+    log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in flown])
+    ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(flown)])
+    num_particles = len(log_weight)
     share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
-    of_ancestor = np.bincount(np.asarray(ancestor), weights=share, minlength=num_particles)
-    start = float(transport.interpolation.base.log_z) + float(log_z)
+    of_ancestor = np.bincount(ancestor, weights=share, minlength=num_particles)
+    log_weight += float(transport.interpolation.base.log_z)
     return PathSample(
-        x=x,
-        log_weight=log_weight + start,
-        log_z=start + float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
+        x=jnp.concatenate([one.x for one in flown]),
+        log_weight=log_weight,
+        log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
         log_z_stderr=float(np.sqrt(max(np.sum(of_ancestor**2) - 1 / num_particles, 0.0))),
         ess=_ess(log_weight),
-        num_resamplings=int(resamplings),
-        acceptance=float(rate),
+        num_resamplings=max(int(one.num_resamplings) for one in flown),
+        acceptance=float(np.mean([one.acceptance for one in flown])),
         step_size=float(step_size),
         num_ancestors=int(np.sum(of_ancestor > 0)),
         num_gradients=(num_particles + spent) * num_stages * (2 + num_moves),
@@ -108,9 +113,20 @@ def _ess(log_weight: Float[np.ndarray, " num"]) -> float:
     return float(np.exp(2 * np.logaddexp.reduce(log_weight) - np.logaddexp.reduce(2 * log_weight)) / len(log_weight))
 
 
+class _Population(NamedTuple):
+    """Particles at t = 1 that were resampled together; `log_z`, what the resamplings took out of their weights."""
+
+    x: Float[Array, "num dim"]
+    ancestor: Int[Array, " num"]
+    acceptance: Float[Array, ""]
+    num_resamplings: Int[Array, ""]
+    log_weight: Float[Array, " num"]
+    log_z: Float[Array, ""]
+
+
 @eqx.filter_jit
 def _fly(transport: Transport, key, size, num: int, resample_below, *, num_stages: int, substeps: int, num_moves: int):
-    """The particles at t = 1, their ancestors, acceptance, resamplings, log-weights, and the log Z of resamplings."""
+    """One population from t = 0 to t = 1."""
     path, field = transport.interpolation, transport.field
     start_key, key = jax.random.split(key)
     x, _ = jax.vmap(path.base.sample_and_log_prob)(jax.random.split(start_key, num))
@@ -144,4 +160,4 @@ def _fly(transport: Transport, key, size, num: int, resample_below, *, num_stage
     zero = jnp.zeros(())
     carry = (x, energy(zero, x), jnp.zeros(num), jnp.arange(num), zero, jnp.zeros((), int), zero)
     (x, _, log_weight, ancestor, log_z, resamplings, rate), _ = jax.lax.scan(stage, carry, jnp.arange(num_stages))
-    return x, ancestor, rate, resamplings, log_weight, log_z
+    return _Population(x, ancestor, rate, resamplings, log_weight, log_z)

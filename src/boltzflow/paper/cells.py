@@ -40,7 +40,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
 """What a method changes in the preset."""
 
 METRICS = ("hausdorff", "reverse_kl", "reverse_ess", "forward_kl", "forward_ess")
-_QUICK_REVERSE_KL_STEPS = 200
+_QUICK_REVERSE_KL_STEPS = 100
 _HISTOGRAM = np.linspace(-5.0, 5.0, 101)
 
 
