@@ -14,11 +14,11 @@ import numpy as np
 
 import boltzflow
 from benchmarks import common
-from benchmarks.rivals import smc, tempering
-from benchmarks.rivals.gaussian import Answer
 from benchmarks.store import FLOW, RIVALS, Row, Store, source_hash
 from benchmarks.targets import TASKS, Task
 from boltzflow import estimators
+from boltzflow.peers import smc, tempering
+from boltzflow.peers.start import Answer
 
 NAME = "log_z_error"
 STEPS = (300, 0)  # optimizer steps; 0 is as many as the preset takes

@@ -19,7 +19,7 @@ import jax
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
 FLOW = ("src/boltzflow",)
-RIVALS = ("benchmarks/rivals", "src/boltzflow/targets")
+RIVALS = ("src/boltzflow/peers", "src/boltzflow/targets")
 
 Row = dict[str, Any]
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import common, summary, tables
-from benchmarks.rivals import tempering
 from benchmarks.store import RESULTS, Store, newest, read, source_hash
+
+from boltzflow.peers import tempering
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
@@ -36,7 +37,7 @@ def check_rival(estimate):
 
 
 def test_smc_measures_a_gaussian():
-    smc = pytest.importorskip("benchmarks.rivals.smc", reason="blackjax is not installed", exc_type=ImportError)
+    smc = pytest.importorskip("boltzflow.peers.smc", reason="blackjax is not installed", exc_type=ImportError)
     check_rival(functools.partial(smc.estimate_log_z, num_particles=2000, std=6.0))
 
 

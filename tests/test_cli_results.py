@@ -13,7 +13,7 @@ from boltzflow.correction import Corrected
 from boltzflow.estimators import Estimate
 from boltzflow.paper import cells
 from boltzflow.training import Progress
-from test_cli import FakeRun, asked, refused  # noqa: F401  # fixtures
+from fake_run import FakeRun
 
 
 class MeasuredRun(FakeRun):
@@ -34,7 +34,7 @@ BAD = (False, "Heavy tail.")
 
 
 @pytest.fixture
-def finished(asked, monkeypatch, tmp_path):  # noqa: F811
+def finished(asked, monkeypatch, tmp_path):
     """A finished run in the folder a, and a file of observables."""
     assert main(["run", "mixture-2", "--out", "a"]) == 0
     run = MeasuredRun({})
@@ -80,11 +80,11 @@ def test_expect_prints_every_number_and_what_is_in_doubt(finished, capsys):
         ("reproduce table1 --preset papr", "did you mean 'paper'"),
     ],
 )
-def test_bad_arguments(refused, finished, argv, says):  # noqa: F811
+def test_bad_arguments(refused, finished, argv, says):
     refused(*argv.split(), says=says)
 
 
-def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):  # noqa: F811
+def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     def train(cell, config, seed, on_progress):
         on_progress(Progress("train", 1, 1, 0.1))
         return seed

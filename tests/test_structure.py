@@ -44,7 +44,7 @@ LAYERS = [
         "observables",
     },
     {"templates", "report", "plotting", "figures", "verdict", "resolution", "evaluation", "run", "seeds_report"},
-    {"load_target", "run_folder", "progress", "compilation_cache", "stored", "interop"},
+    {"load_target", "run_folder", "progress", "compilation_cache", "stored", "interop", "peers"},
     {"paper"},
     {"cli", "__main__"},
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from .assembly import NO_PARTS, Parts, build_transport, check_field, choose_base, with_mean_rate
 from .bases import Gaussian
 from .cohort import Cohort, Member, divide, with_full_block
-from .compilation import Stopwatch
+from .compilation import Stopwatch, make_room
 from .continuity import Transport
 from .densities import AbstractDensity
 from .errors import TrainingError
@@ -69,6 +69,7 @@ def train(
     for an energy that cannot be used.
     """
     check_field(config, target)
+    make_room()
     watch, start = Stopwatch(), time.perf_counter()
 
     def seconds() -> float:

@@ -21,6 +21,7 @@ import tyro
 
 from boltzflow.arguments import did_you_mean
 from boltzflow.cli import commands
+from boltzflow.cli.compare import compare
 from boltzflow.cli.expect import expect
 from boltzflow.cli.reproduce import FOLDER, PAGE, reproduce
 from boltzflow.cli.resume import resume
@@ -131,6 +132,17 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "num_samples": _text("How many new samples, instead of those of the report.", "INT", "(default: the report's)"),
     }
     check_types = {"target": _positional(_TARGET, "TARGET"), "options": _target_options()}
+    compare_types = {
+        "target": _positional(_TARGET, "TARGET"),
+        "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
+        "preset": _text("How the flow is trained.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
+        "start_std": _text(
+            "Standard deviation of the Gaussian that the others start from: 1.5 times as far as the target goes.",
+            "FLOAT",
+            "(default: 10)",
+        ),
+        "options": _target_options(),
+    }
     reproduce_types = {
         "name": _positional(f"One of {', '.join(names())}.", "NAME"),
         "preset": _text("How to train.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
@@ -149,6 +161,10 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "reproduce": (
             _arguments("Reproduce a table or figure of the paper; what is there is not done again.", reproduce_types),
             _reproduce,
+        ),
+        "compare": (
+            _arguments("A flow beside NUTS, tempered SMC and parallel tempering, at equal cost.", compare_types),
+            _compare,
         ),
         "targets": (_arguments("List the targets that ship.", {}), _targets),
     }
@@ -272,6 +288,12 @@ def _reproduce(given: Any, command: str) -> int:
         raise InputError(f"say what to reproduce: {', '.join(names())}")
     num_seeds = None if given.seeds is None else _convert("seeds", int, given.seeds)
     return reproduce(given.name, given.preset or "default", num_seeds, given.out, given.page)
+
+
+def _compare(given: Any, command: str) -> int:
+    std = _convert("start_std", float, given.start_std or "10")
+    options, seed = _converted(given.options, _OPTION_KINDS), _seed(given.seed or "0")
+    return compare(given.target or "", options, seed, given.preset or "default", std)
 
 
 def _targets(given: Any, command: str) -> int:

@@ -21,7 +21,7 @@ _TARGETS = {
 _METHODS = {
     "reverse_kl_loss": "reverse KL", "continuity_linear": "continuity, linear path",
     "continuity_trainable": "continuity, trainable path", "continuity": "continuity, trainable path",
-    "penalty_abs": "|r|", "penalty_square": "r²", "penalty_abs+square": "|r| + r²", "penalty_log1p": "log(1 + |r|)",
+    "penalty_abs": "|r|", "penalty_square": "r²", "penalty_log1p": "log(1 + |r|)",
 }  # fmt: skip
 _LABELS = {
     "hausdorff": "H(M, X) ↓",
@@ -201,14 +201,14 @@ def _speed(folder: Path, preset: str) -> list[str]:
 
 
 def _penalties(folder: Path, preset: str) -> list[str]:
-    results = Results(folder, "penalties")
     lines = []
-    for cell in EXPERIMENTS["penalties"].cells:
-        row = results.find(cell, preset)
+    for cell in sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target):
+        row = Results(folder, cell.table).find(cell, preset)
         if row:
             cells = [_spread(row["metrics"][metric]) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
             target = "Eq. (18)" if cell.target == "eq18" else "N = 16, m = 1.5"
-            lines.append([target, _METHODS[cell.method], str(row["seeds"]), *cells])
+            name = _METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
+            lines.append([target, name, str(row["seeds"]), *cells])
     if not lines:
         return ["Not run yet."]
     return [_markdown(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)]

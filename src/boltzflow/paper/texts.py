@@ -10,9 +10,9 @@ package runs it with what was published. Mean ± standard deviation over seeds. 
 have. A mark says whether our mean is better than the published one, equal within the spread of both and the digits that
 were printed, or worse.
 
-The baselines (reverse KL, linear path) keep the base that the paper gives them: a standard Gaussian for Eq. (2), one of
-standard deviation 2 for Eq. (18), exp(-x⁴) for the chain. A base that the pilot fitted to the target would hide what
-they lack."""
+The baselines (reverse KL, linear and diffusion path) keep the base that the paper gives them: a standard Gaussian for
+Eq. (2), one of standard deviation 2 for Eq. (18), exp(-x⁴) for the chain; and they train on none of the points that the
+pilot found. A base that was fitted to the target, or points in all of its modes, would hide what they lack."""
 
 TEXTS = {
     "table1": """\

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from benchmarks.rivals.gaussian import Answer, Start
-from benchmarks.timing import Stopwatch
+from boltzflow.peers.start import Answer, Start
+from boltzflow.peers.timing import Stopwatch
 
 NUM_CHAINS = 256
 NUM_TUNING_CHAINS = 64
@@ -89,7 +89,9 @@ def estimate_log_z(energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: in
         "acceptance": float(found.acceptance.min()),
         "barrier": float(np.asarray(found.rejection).mean(axis=0).sum()),
     }
-    return Answer(log_z, watch.seconds, watch.compile_seconds, 0, gradients, detail)
+    mean = np.asarray(found.mean[-1], np.float64)
+    square = mean**2 + np.diag(np.asarray(found.covariance[-1], np.float64))
+    return Answer(log_z, mean, square, watch.seconds, watch.compile_seconds, 0, gradients, detail)
 
 
 def first_tuning(start: Start, dim: int) -> Tuning:

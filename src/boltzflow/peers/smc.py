@@ -20,8 +20,8 @@ import numpy as np
 from blackjax.smc import adaptive_tempered, resampling
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from benchmarks.rivals.gaussian import Answer, Start
-from benchmarks.timing import Stopwatch
+from boltzflow.peers.start import Answer, Start
+from boltzflow.peers.timing import Stopwatch
 
 TARGET_ESS = 0.9
 TARGET_ACCEPTANCE = 0.75
@@ -57,7 +57,9 @@ def estimate_log_z(
         num_energies += 2 * num * int(flight.num_steps)
     detail = {"temperatures": int(flight.num_steps), "acceptance": float(flight.acceptance), "beta": float(flight.beta)}
     log_z = base.log_z() + float(flight.log_ratio)
-    return Answer(log_z, watch.seconds, watch.compile_seconds, num_energies, num_gradients, detail)
+    mean = np.asarray(flight.mean, np.float64)
+    square = mean**2 + np.diag(np.asarray(flight.covariance, np.float64))
+    return Answer(log_z, mean, square, watch.seconds, watch.compile_seconds, num_energies, num_gradients, detail)
 
 
 def fly(energy: Callable, num_particles: int, key: PRNGKeyArray, start: Start) -> Flight:

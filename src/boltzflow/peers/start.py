@@ -1,4 +1,4 @@
-"""The Gaussian that a rival starts from: its log Z_0 is known, so that a ratio of normalizations gives log Z."""
+"""The Gaussian that a peer starts from: its log Z_0 is known, so that a ratio of normalizations gives log Z."""
 
 from typing import NamedTuple, Self
 
@@ -42,12 +42,20 @@ class Start(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A rival's log Z and what it cost: seconds of running and of compiling, evaluations of the target's energy alone
-    and with its gradient; `detail` says how it went."""
+    """What a peer found and what it cost: log Z (NaN where it gives none), the means of x and of x², `(dim,)`; seconds
+    of running and of compiling, evaluations of the target's energy alone and with its gradient; `detail` says how it
+    went."""
 
     log_z: float
+    mean: Float[np.ndarray, " dim"]
+    square: Float[np.ndarray, " dim"]
     seconds: float
     compile_seconds: float
     energy_evaluations: int
     gradient_evaluations: int
     detail: dict[str, float]
+
+    @property
+    def evaluations(self) -> int:
+        """Of the energy, with a gradient or without one."""
+        return self.energy_evaluations + self.gradient_evaluations

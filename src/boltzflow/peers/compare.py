@@ -1,0 +1,113 @@
+"""A flow and its peers at equal cost: at the same number of energy evaluations, and in the same seconds."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from boltzflow.batches import sample_batch
+from boltzflow.densities import AbstractDensity, AbstractDistribution
+from boltzflow.errors import InputError
+from boltzflow.estimators import Estimate
+from boltzflow.peers.start import Answer
+from boltzflow.run import Run
+
+_REFERENCE_SAMPLES = 2**18
+_MOST_NUMBERS = 2**24  # floats of all particles together
+Peer = Callable[..., Answer]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a target: log Z, the means of x and x² `(dim,)` and the standard deviations of both, from
+    262,144 exact samples, so that the means are known to 0.002 of a standard deviation."""
+
+    log_z: float
+    mean: Float[np.ndarray, " dim"]
+    square: Float[np.ndarray, " dim"]
+    mean_scale: Float[np.ndarray, " dim"]
+    square_scale: Float[np.ndarray, " dim"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: a method, its answer, and the budget (particles, sweeps or draws) that its cost was met with."""
+
+    method: str
+    budget: int
+    answer: Answer
+
+    def errors(self, truth: Truth) -> tuple[float, float, float]:
+        """Of log Z; and of the means of x and of x², root mean square over coordinates in standard deviations."""
+        mean = (self.answer.mean - truth.mean) / truth.mean_scale
+        square = (self.answer.square - truth.square) / truth.square_scale
+        return self.answer.log_z - truth.log_z, _rms(mean), _rms(square)
+
+
+def truth_of(target: AbstractDensity) -> Truth | None:
+    """From exact samples, where the target has them."""
+    if not isinstance(target, AbstractDistribution):
+        return None
+    x = np.asarray(sample_batch(target, jax.random.key(2**20), _REFERENCE_SAMPLES)[0], np.float64)
+    return Truth(float(target.log_z), x.mean(axis=0), (x**2).mean(axis=0), x.std(axis=0), (x**2).std(axis=0))
+
+
+def of_flow(run: Run) -> Entry:
+    """What a finished run says, with its cost: pilot, training, and the samples of its report."""
+    means = run.expectation(lambda x: {"mean": x, "square": x**2})
+    log_z: Estimate = run.log_z()
+    num, cost = len(run.samples.x), run.trained.cost
+    start = time.perf_counter()
+    run.sample(jax.random.key(run.seed), num)  # once more, compiled by now, to see how long that takes
+    seconds = cost["train_seconds"] + time.perf_counter() - start
+    mean, square = (np.asarray(means[name].value, np.float64) for name in ("mean", "square"))
+    detail = {"reverse_ess": float(run.report().estimates["reverse_ess"].value)}
+    detail |= {} if run.report().verdict.trustworthy else {"trusted": 0.0}
+    evaluations = int(cost["gradient_evaluations"])
+    answer = Answer(float(log_z.value), mean, square, seconds, cost["compile_seconds"], num, evaluations, detail)
+    return Entry("flow", num, answer)
+
+
+def peers() -> Mapping[str, tuple[Peer, int]]:
+    """By name: each peer, and the smallest budget it is given. Raises `InputError` where BlackJAX is missing."""
+    try:
+        from boltzflow.peers import nuts, smc, tempering
+    except ImportError as error:
+        raise InputError("this needs blackjax: pip install 'boltzflow[bench]'") from error
+    return {
+        "NUTS": (nuts.sample, 100),
+        "tempered SMC": (smc.estimate_log_z, 2000),
+        "parallel tempering": (tempering.estimate_log_z, 64),
+    }
+
+
+def at_equal_cost(
+    peer: Peer, smallest: int, target: AbstractDensity, seed: int, std: float, evaluations: int, seconds: float
+) -> Sequence[tuple[int, Answer]]:
+    """A peer with the budget that takes so many evaluations, and with that which takes so many seconds.
+
+    The cost of a budget b is a + c b, as found from two short runs, which are not counted; one that cannot be as cheap
+    gets its smallest budget, and its cost says so.
+    """
+    measure = functools.partial(peer, target.energy, target.dim, std=std)
+    few, more = smallest, 4 * smallest
+    short = [measure(jax.random.key(seed), budget) for budget in (few, more)]
+    largest = max(_MOST_NUMBERS // target.dim, more)
+    found = []
+    for wanted, costs in (
+        (float(evaluations), [float(answer.evaluations) for answer in short]),
+        (seconds, [answer.seconds for answer in short]),
+    ):
+        slope = (costs[1] - costs[0]) / (more - few)
+        budget = few + (wanted - costs[0]) / slope if slope > 0 else float(largest)
+        budget = int(np.clip(budget, few, largest))
+        found.append((budget, measure(jax.random.key(seed + 1000), budget)))
+    return found
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,199 @@
+"""Bad inputs, each with what its message must say: behind test_bad_input.py, and behind docs/errors.md.
+
+The page is written anew by `python tests/bad_input.py > docs/errors.md`.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from boltzflow.cli import main
+
+ARGUMENTS = [
+    ("run mixture-5", "did you mean 'mixture-"),
+    ("run nothing-like-it", "the shipped ones are mixture-4"),
+    ("run", "say which target"),
+    ("ru mixture-2", "did you mean 'run'?"),
+    ("", "run"),
+    ("run mixture-2 --sed 1", "did you mean '--seed'?"),
+    ("run mixture-2 --frobnicate", "no option --frobnicate"),
+    ("run mixture-2 --seed", "--seed"),
+    ("run mixture-2 extra", "'extra'"),
+    ("run mixture-2 --mass 2", "mixture-2 has no option 'mass'; its options are none"),
+    ("run double-well --dim 3", "double-well has no option 'dim'; its options are num_sites, mass"),
+    ("run double-well --mass -1", "mass must be one positive number"),
+    ("run double-well --mass 0", "mass must be one positive number"),
+    ("run double-well --mass nan", "mass must be finite"),
+    ("run double-well --mass heavy", "--mass must be a number, got 'heavy'"),
+    ("run double-well --coupling -1", "coupling must be one positive number"),
+    ("run double-well --total-time 0", "total_time must be one positive number"),
+    ("run double-well --num-sites 1", "num_sites must be a whole number of at least 2"),
+    ("run double-well --num-sites 4.5", "--num-sites must be a whole number, got '4.5'"),
+    ("run many-well --num-pairs 0", "num_pairs must be a whole number of at least 1"),
+    ("run mixture-2 --base-std -1", "base_std must be above 0"),
+    ("run mixture-2 --base-scale 0", "base_scale must be above 0"),
+    ("run mixture-2 --preset quik", "did you mean 'quick'?"),
+    ("run mixture-2 --seed -1", "seed must be a whole number from 0"),
+    ("run mixture-2 --seed 1.5", "--seed must be a whole number, got '1.5'"),
+    ("run mixture-2 --num-steps=-1", "num_steps must be a whole number of at least 0"),
+    ("run mixture-2 --learning-rate -0.1", "learning_rate must be above 0"),
+    ("run mixture-2 --pilot-fraction 2", "pilot_fraction must be from 0 to 1"),
+    ("run mixture-2 --loss kl", "loss must be one of continuity, reverse-kl, got 'kl'"),
+    ("run mixture-2 --jitter maybe", "--jitter must be true or false"),
+    ("run mixture-2 --config none.toml", "none.toml cannot be read"),
+    ("sample", "--num-samples and --out"),
+    ("sample --num-samples 3 --out s.npz", "give the folder of a run"),
+    ("sample none --num-samples 0 --out s.npz", "num-samples must be a whole number of at least 1"),
+    ("sample none --num-samples 3 --out s.csv", "must end in .npz"),
+    ("sample none --num-samples 3 --out none/s.npz", "no folder none"),
+    ("sample none --num-samples 3 --out s.npz", "none holds no finished run"),
+    ("report none", "none holds no finished run"),
+    ("report", "give the folder of a run"),
+    ("resume none", "none holds no run"),
+    ("check", "say which target"),
+    ("targets --all", "no option --all"),
+    ("sample none --num-samples 3 --out s.npz --correct mcmc", "--correct must be one of importance, metropolis"),
+    ("expect none", "say what to average"),
+    ("expect none odd.py:two", "needs 2 arguments"),
+    ("expect none gone.py:f", "there is no file gone.py"),
+    ("reproduce", "say what to reproduce: table1, table2"),
+    ("reproduce table3", "there is nothing named 'table3'"),
+    ("reproduce table1 --seeds 0", "seeds must be a whole number of at least 1"),
+    ("compare", "say which target to compare on"),
+    ("compare mixture-2 --start-std 0", "--start-std must be above 0"),
+    ("compare mixture-2 --start-std wide", "--start-std must be a number"),
+    ("run mixture-2 --seeds 0", "seeds must be"),
+    ("run mixture-2 --num-eval-samples 3", "num_eval_samples must be a whole number of at least 16"),
+    ("run mixture-2 --interpolation diffusion", 'interpolation "diffusion" starts from a centered Gaussian'),
+    ("run mixture-2 --base-std 1 --base-power 4", "belong to different bases"),
+    ("run mixture-2 --base pilot --base-std 1", "base_std is of the base gaussian"),
+]
+"""Command lines."""
+
+TOML = [
+    ("num_step = 3", "did you mean 'num_steps'?"),
+    ("num_steps = -3", "num_steps must be"),
+    ("learning_rate = 'fast'", "learning_rate must be a number"),
+    ("preset = 'best'", "preset must be one of"),
+    ("seed = -1", "seed must be"),
+    ("= 3", "not valid TOML"),
+]
+"""Files of settings, for `run mixture-2 --config odd.toml`."""
+
+FILES = {
+    "fine.py": "def energy(x):\n    return (x**2).sum()\n",
+    "vector.py": "def energy(x):\n    return x**2\n",
+    "complex.py": "def energy(x):\n    return (x**2).sum() * 1j\n",
+    "nan.py": "import jax.numpy as jnp\ndef energy(x):\n    return jnp.log(x[0])\n",
+    "inf.py": "import jax.numpy as jnp\ndef energy(x):\n    return jnp.where(x[0] > 0, jnp.inf, x @ x)\n",
+    "branch.py": "def energy(x):\n    return x[0] if x[0] > 0 else -x[0]\n",
+    "nothing.py": "def energy(x):\n    x.sum()\n",
+    "numpy_only.py": "import numpy as np\ndef energy(x):\n    return np.linalg.norm(np.asarray(x))\n",
+    "raises.py": "def energy(x):\n    raise KeyError('lost')\n",
+    "broken.py": "import jax\n\nvalue = 1 / 0\n",
+    "syntax.py": "def energy(x)\n    return 0\n",
+    "exits.py": "import sys\nsys.exit(3)\n",
+    "needs.py": "import not_a_module\n",
+    "odd.py": (
+        "import boltzflow\nnumber = 3.0\nclass Other:\n    pass\ndef two(x, y):\n    return x\n"
+        "def failing():\n    raise ValueError('no data')\ndef wrong():\n    return 3\n"
+        "def made():\n    return boltzflow.DoubleWell(4)\nready = boltzflow.mixture_2()\n"
+        "from functools import partial\n_hidden = 1\n"
+    ),
+}
+"""Modules of energies, most of them unusable."""
+
+IN_FILES = [
+    ("gone.py:energy --dim 2", "there is no file gone.py"),
+    ("fine.py", "say which name"),
+    ("fine.py:", "fine.py has no name ''"),
+    ("fine.py:energi --dim 2", "did you mean 'energy'?"),
+    ("fine.py:zzz --dim 2", "it has energy"),
+    ("fine.py:energy", "give it with --dim"),
+    ("fine.py:energy --dim 0", "dim must be a whole number of at least 1, got 0"),
+    ("fine.py:energy --dim -2", "dim must be a whole number of at least 1, got -2"),
+    ("fine.py:energy --dim two", "--dim must be a whole number"),
+    ("fine.py:energy --dim 2 --mass 1", "takes dim alone"),
+    ("broken.py:energy --dim 2", ("broken.py, line 3,", "ZeroDivisionError")),
+    ("syntax.py:energy --dim 2", ("syntax.py, line 1,", "SyntaxError")),
+    ("exits.py:energy --dim 2", ("exits.py, line 2,", "SystemExit")),
+    ("needs.py:energy --dim 2", ("needs.py, line 1,", "not_a_module")),
+    ("odd.py:number --dim 2", "must be a function x -> energy or an AbstractDensity, got float"),
+    ("odd.py:Other --dim 2", "is a class that is not an AbstractDensity"),
+    ("odd.py:two --dim 2", "needs 2 arguments"),
+    ("odd.py:failing", "no data"),
+    ("odd.py:wrong", "got int"),
+    ("odd.py:made --dim 3", "has dimension 4, not 3"),
+    ("odd.py:ready --dim 3", "has dimension 2, not 3"),
+]
+"""Targets in these files, refused by `run` and `check` alike."""
+
+ENERGIES = [
+    ("vector", "must return one number, got an array of shape (2,)"),
+    ("complex", "complex"),
+    ("nan", "the energy is not finite"),
+    ("inf", "the energy is not finite"),
+    ("branch", "does not trace under JAX"),
+    ("nothing", "is a return missing?"),
+    ("numpy_only", "does not trace under JAX"),
+    ("raises", "KeyError"),
+]
+"""Files of which `check NAME.py:energy --dim 2` refuses the energy."""
+
+_HEAD = """\
+# Every bad input, and what is said of it
+
+One line on standard error, exit status 2, and nothing is written. This page is written by `python tests/bad_input.py`,
+and a test compares it with what is really said."""
+
+
+def write_files(folder: Path) -> None:
+    """The modules of energies."""
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+
+
+def page(folder: Path) -> str:
+    """The page, from what the command line says in `folder`."""
+    write_files(folder)
+    (folder / "s.npz").unlink(missing_ok=True)
+    parts = [_HEAD, "## Commands", _table("command", _said(argv for argv, _ in ARGUMENTS))]
+    settings = []
+    for text, _ in TOML:
+        (folder / "odd.toml").write_text(text)
+        settings += [(text, message) for _, message in _said(["run mixture-2 --config odd.toml"])]
+    parts += ["## Settings in `odd.toml`, for `boltzflow run mixture-2 --config odd.toml`", _table("setting", settings)]
+    parts += ["## Targets in a file", _table("command", _said(f"run {argv}" for argv, _ in IN_FILES))]
+    energies = []
+    for name, _ in ENERGIES:
+        lines = FILES[f"{name}.py"].strip().splitlines()
+        [(_, message)] = _said([f"check {name}.py:energy --dim 2"])
+        energies.append(("; ".join(line.strip() for line in lines), message))
+    parts += ["## Energies, in `boltzflow check energies.py:energy --dim 2`", _table("energy", energies)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _said(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each command with the line it puts on standard error."""
+    for command in commands:
+        error = io.StringIO()
+        with contextlib.redirect_stderr(error):
+            status = main(command.split())
+        message = error.getvalue()
+        assert status == 2 and message.count("\n") == 1, (command, status, message)
+        yield f"boltzflow {command}".strip(), message.removeprefix("boltzflow: ").strip()
+
+
+def _table(header: str, rows: Iterable[tuple[str, str]]) -> str:
+    lines = [f"| {header} | message |", "| --- | --- |"]
+    return "\n".join(lines + [f"| `{given}` | {message.replace('|', chr(92) + '|')} |" for given, message in rows])
+
+
+if __name__ == "__main__":
+    os.environ["BOLTZFLOW_CACHE"] = "off"
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        sys.stdout.write(page(Path(name)))

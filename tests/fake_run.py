@@ -1,0 +1,82 @@
+"""A command line whose training is replaced by one that says what it was asked for."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import pytest
+
+import boltzflow
+from boltzflow.cli import main
+from boltzflow.estimators import exact
+from boltzflow.report import Report, Verdict
+from boltzflow.run import Samples
+from boltzflow.training import Progress
+
+
+@dataclasses.dataclass
+class FakeRun:
+    """What the command line uses of a `Run`."""
+
+    asked: dict
+    trustworthy: bool = True
+
+    name, options, seed, config = "fake", {}, 0, boltzflow.Config()
+    history = ({"step": 1, "seconds": 0.1, "loss": 2.0},)
+
+    def report(self):
+        warnings = () if self.trustworthy else ("Something is missing.",)
+        target = {"name": self.asked.get("name", "fake")}
+        verdict, log_z = Verdict(self.trustworthy, warnings), exact(1.0)
+        return Report(target, 0, "default", {}, {"log_z": log_z}, verdict, {}, {"log_z": log_z})
+
+    def figures(self):
+        return []
+
+    def save(self, directory):
+        (directory / "checkpoint").mkdir()
+        (directory / "checkpoint" / "run.npz").touch()
+
+    def sample(self, key, num_samples):
+        x = jnp.zeros((num_samples, 2))
+        return Samples(x, x[:, 0], x[:, 0], x[:, 0])
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What `fit` was asked for, most recent last; the working folder is an empty one."""
+    calls = []
+
+    def fit(target, *, on_progress, **given):
+        calls.append({"target": target, **given})
+        on_progress(Progress("pilot", 0, 2, 0.0, message="looking"))
+        for step in (1, 2):
+            on_progress(Progress("train", step, 2, 0.1 * step, loss=1.0, reverse_ess=0.5))
+        return FakeRun(calls[-1])
+
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+@pytest.fixture
+def refused(asked, capsys, tmp_path):
+    """Asserts that arguments are refused with one line on standard error and that nothing was written."""
+
+    def contents():
+        files = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        return {path: path.read_bytes() for path in files}
+
+    def check(*argv, says):
+        before = contents()
+        capsys.readouterr()
+        status = main(list(argv))
+        said = capsys.readouterr()
+        assert (status, said.out) == (2, "")
+        assert said.err.startswith("boltzflow: ") and said.err.count("\n") == 1
+        for sentence in [says] if isinstance(says, str) else says:
+            assert sentence in said.err
+        assert contents() == before
+        assert asked == []
+
+    return check
