@@ -1,6 +1,7 @@
 """A flow and its peers at equal cost: at the same number of energy evaluations, and in the same seconds."""
 
 import functools
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from boltzflow.batches import sample_batch
 from boltzflow.densities import AbstractDensity, AbstractDistribution
 from boltzflow.errors import InputError
 from boltzflow.estimators import Estimate
+from boltzflow.peers import nuts, smc, tempering
 from boltzflow.peers.start import Answer
 from boltzflow.run import Run
 
@@ -74,10 +76,8 @@ def of_flow(run: Run) -> Entry:
 
 def peers() -> Mapping[str, tuple[Peer, int]]:
     """By name: each peer, and the smallest budget it is given. Raises `InputError` where BlackJAX is missing."""
-    try:
-        from boltzflow.peers import nuts, smc, tempering
-    except ImportError as error:
-        raise InputError("this needs blackjax: pip install 'boltzflow[bench]'") from error
+    if importlib.util.find_spec("blackjax") is None:
+        raise InputError("this needs blackjax: pip install 'boltzflow[bench]'")
     return {
         "NUTS": (nuts.sample, 100),
         "tempered SMC": (smc.estimate_log_z, 2000),

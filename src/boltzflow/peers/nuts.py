@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +44,7 @@ def sample(energy: Callable, dim: int, key: PRNGKeyArray, num_draws: int, *, std
 
 def run_chains(energy: Callable, num_draws: int, key: PRNGKeyArray, start: Float[Array, "chains dim"]) -> Chains:
     """All chains from `start`, to be called under jit."""
+    import blackjax
 
     def log_density(x: Array) -> Array:
         return -energy(x)

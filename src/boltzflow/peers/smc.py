@@ -13,11 +13,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc import adaptive_tempered, resampling
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.peers.start import Answer, Start
@@ -64,6 +62,9 @@ def estimate_log_z(
 
 def fly(energy: Callable, num_particles: int, key: PRNGKeyArray, start: Start) -> Flight:
     """One run from `start` to the target, to be called under jit."""
+    import blackjax
+    from blackjax.smc import adaptive_tempered, resampling
+
     kernel = adaptive_tempered.build_kernel(
         logprior_fn=lambda x: -start.energy(x),
         loglikelihood_fn=lambda x: start.energy(x) - energy(x),

@@ -1,0 +1,76 @@
+"""OpenMM systems as targets: positions in nm, energies in units of kT.
+
+Needs the extra `openmm`: pip install 'boltzflow[openmm]'.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..arguments import positive_number
+from ..errors import InputError
+from .callback import Callback
+
+_BOLTZMANN = 0.00831446261815324  # kJ/(mol K), exact
+
+
+def boltzmann(
+    system: Any, temperature: float, *, check_at: Any = None, platform: str = "Reference", time_limit: float = 600.0
+) -> Callback:
+    """The density p(x) ∝ exp(-U(x) / kT) of an `openmm.System` at `temperature` in K.
+
+    x are the positions of all particles in nm, flattened: its dimension is three times their number, and log Z is that
+    of the configurations, in nm³ for each particle. Energies and forces come from a context on `platform`: for a small
+    system "Reference" is as fast as any, in double precision. `check_at`, positions `(num_particles, 3)` in nm or
+    several of them, is where the forces are compared with finite differences of the energy; the default, points of a
+    Gaussian of width 1 nm, is far from most molecules. A molecule without an external force that keeps it in its place
+    has no density that can be normalized. Raises `InputError` for a system with constraints or massless particles,
+    whose positions are not free, and where the forces are not those of the energy.
+    """
+    openmm = _import()
+    num = system.getNumParticles()
+    if not num:
+        raise InputError("the system has no particles")
+    if system.getNumConstraints():
+        raise InputError(
+            f"the system has {system.getNumConstraints()} constraints, which leave no density in all of space: make "
+            "it without them (constraints=None, rigidWater=False)"
+        )
+    masses = [system.getParticleMass(i).value_in_unit(openmm.unit.dalton) for i in range(num)]
+    if min(masses) <= 0:
+        raise InputError(f"particle {int(np.argmin(masses))} has no mass: its position is fixed or follows from others")
+    thermal = _BOLTZMANN * positive_number("temperature", temperature)
+    context = _context(openmm, system, platform)
+    kilojoule, nanometer = openmm.unit.kilojoule_per_mole, openmm.unit.nanometer
+
+    def energy_and_gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        energies, gradients = np.full(len(x), np.inf), np.zeros_like(x)
+        for i, positions in enumerate(x.reshape(len(x), num, 3)):
+            if not np.isfinite(positions).all():  # which OpenMM refuses
+                continue
+            context.setPositions(positions)
+            state = context.getState(getEnergy=True, getForces=True)
+            energies[i] = state.getPotentialEnergy().value_in_unit(kilojoule)
+            gradients[i] = -state.getForces(asNumpy=True).value_in_unit(kilojoule / nanometer).ravel()
+        return energies / thermal, gradients / thermal
+
+    if check_at is not None:
+        check_at = np.asarray(check_at, np.float64).reshape(-1, 3 * num)
+    return Callback(energy_and_gradient, 3 * num, time_limit=time_limit, check_at=check_at)
+
+
+def _context(openmm: Any, system: Any, platform: str) -> Any:
+    try:
+        integrator = openmm.VerletIntegrator(0.001)  # never stepped; a context has to have one
+        return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot make a context of the system: {' '.join(str(error).split())}") from error
+
+
+def _import() -> Any:
+    try:
+        import openmm
+        import openmm.unit
+    except ImportError as error:
+        raise InputError("this needs openmm: pip install 'boltzflow[openmm]'") from error
+    return openmm
