@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick kill-test install clean
+.PHONY: run test test-all bench bench-quick trust coverage kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -40,6 +40,16 @@ bench-quick: $(BENCHED)
 	$(BIN)/python -m benchmarks.time_to_ess $(QUICK) --seeds 1 --num-steps 300 --targets "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.log_z_error $(QUICK) --seeds 1 --steps 300 --limit 5 --targets mixture-2 "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.tables $(QUICK) --print
+
+# Broken cases that must be distrusted and healthy ones that must be trusted: half an hour.
+trust: $(BENCHED)
+	$(BIN)/python -m benchmarks.trust
+	$(BIN)/python -m benchmarks.tables --print confusion trust
+
+# How often 95 % intervals hold the truth: ten minutes.
+coverage: $(BENCHED)
+	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.tables --print coverage
 
 # A hundred kills at random moments: every run must resume and end with the same bits.
 kill-test: $(INSTALLED)

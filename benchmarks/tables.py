@@ -1,6 +1,6 @@
-"""The tables of docs/performance.md, from results/benchmarks, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""The tables of docs/, from results/benchmarks, between `<!-- table: NAME -->` and `<!-- end -->`.
 
-`python -m benchmarks.tables` writes them into the page; `--print` shows them instead.
+`python -m benchmarks.tables` writes them into the pages; `--print NAME ...` shows some of them instead, or all.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from benchmarks.markdown import count, power_of_ten, seconds, table
 from benchmarks.store import RESULTS, ROOT, Row, newest, read
 from benchmarks.targets import TASKS
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
+from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_trust
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
 ERRORS = (1e-2, 1e-3, 1e-4)
 METHODS = ("boltzflow", "pilot", "SMC", "SMC, fitted start", "parallel tempering")
 NOTHING = "Not measured yet."
@@ -25,13 +26,15 @@ NOTHING = "Not measured yet."
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
+    parser.add_argument("--print", nargs="*", choices=TABLES, help="print these tables, write nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
     options = parser.parse_args()
-    if options.print:
-        print("\n\n".join(f"## {name}\n\n{render(name, options.results)}" for name in TABLES))
-    else:
-        PAGE.write_text(updated(PAGE.read_text("utf-8"), options.results), "utf-8")
+    if options.print is not None:
+        wanted = options.print or list(TABLES)
+        print("\n\n".join(f"## {name}\n\n{render(name, options.results)}" for name in wanted))
+        return
+    for page in PAGES:
+        page.write_text(updated(page.read_text("utf-8"), options.results), "utf-8")
 
 
 def updated(page: str, folder: Path = RESULTS) -> str:
@@ -234,6 +237,9 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "log_z_error": ("log_z_error", draw_log_z),
     "step_time": ("step_time", draw_step_time),
     "sampling": ("sampling", draw_sampling),
+    "coverage": ("coverage", draw_coverage),
+    "confusion": ("trust", draw_confusion),
+    "trust": ("trust", draw_trust),
 }
 
 

@@ -85,8 +85,23 @@ def test_tables_are_drawn_from_a_small_file(tmp_path):
     assert tables.updated(new, tmp_path) == new
 
 
-def test_page_says_what_was_measured():
+@pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
+def test_page_says_what_was_measured(path):
     if not list(RESULTS.glob("*.json")):
         pytest.skip("no results here: make bench measures them")
-    page = tables.PAGE.read_text("utf-8")
-    assert page == tables.updated(page), "run: python -m benchmarks.tables"
+    page = path.read_text("utf-8")
+    assert "<!-- table: " in page and page == tables.updated(page), "run: python -m benchmarks.tables"
+
+
+def test_tables_of_trust_count_what_was_said():
+    def row(target, expected, trusted, *said):
+        return {"key": {"target": target, "expected": expected}, "trusted": trusted, "said": list(said)}
+
+    rows = [row("a", "broken", False, "Lost."), row("b", "broken", True), row("c", "healthy", True)]
+    assert "| broken (2) | 1 | 1 |" in tables.draw_confusion(rows)
+    assert "| healthy (1) | 1 | 0 |" in tables.draw_confusion(rows)
+    assert "| broken | a | distrusted | Lost. |" in tables.draw_trust(rows)
+    covered = dict.fromkeys(("log_z", "mean", "square", "tail"), 190)
+    key = {"target": "a", "repeats": 200, "samples": 10_000}
+    text = tables.draw_coverage([{"key": key, "covered": covered, "reverse_ess": 0.99, "not_ok": 0, "trusted": True}])
+    assert text.count("95.0 %") == 4 and "is 1.5 %" in text

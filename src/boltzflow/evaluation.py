@@ -175,6 +175,7 @@ def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, E
     return {
         "forward_ess": forward_ess,
         "forward_kl": estimators.forward_kl(log_weight, float(target.log_z)),
+        **estimators.log_z_bounds(run.samples.log_weight, log_weight),
     }
 
 

@@ -1,0 +1,48 @@
+"""The tables of docs/reading-a-report.md: how often intervals hold the truth, and what the verdict said of whom."""
+
+from benchmarks.markdown import table
+from benchmarks.store import Row
+
+QUANTITIES = {"log_z": "log Z", "mean": "⟨x₀⟩", "square": "⟨x₀²⟩", "tail": "tail probability"}
+
+
+def draw_coverage(rows: list[Row]) -> str:
+    """Of how many repeats the 95 % interval held the exact value, by target and quantity."""
+    lines = []
+    for row in rows:
+        repeats = row["key"]["repeats"]
+        covered = [f"{100 * row['covered'][name] / repeats:.1f} %" for name in QUANTITIES]
+        lines.append([
+            row["key"]["target"], *covered, f"{row['reverse_ess']:.4f}", f"{row['not_ok']}", _trusted(row),
+        ])  # fmt: skip
+    key = rows[0]["key"]
+    note = (
+        f"In each cell: how many of {key['repeats']} repeats with {key['samples']:,} samples each held the exact value "
+        f"in value ± 1.96 errors. The binomial error of 95 % in {key['repeats']} repeats is "
+        f"{100 * (0.95 * 0.05 / key['repeats']) ** 0.5:.1f} %."
+    )
+    header = ["target", *QUANTITIES.values(), "reverse ESS", "repeats in doubt", "verdict"]
+    return table(header, lines) + "\n\n" + note
+
+
+def draw_confusion(rows: list[Row]) -> str:
+    """Broken and healthy cases against trusted and distrusted."""
+    lines = []
+    for expected in ("broken", "healthy"):
+        group = [row for row in rows if row["key"]["expected"] == expected]
+        trusted = sum(row.get("trusted", False) for row in group)
+        lines.append([f"{expected} ({len(group)})", str(trusted), str(len(group) - trusted)])
+    return table(["case", "trusted", "distrusted"], lines)
+
+
+def draw_trust(rows: list[Row]) -> str:
+    """Every case, and the first thing that was said of it."""
+    lines = []
+    for row in rows:
+        said = row.get("failure") or next(iter(row["said"]), "every check passed")
+        lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), said.replace("|", "\\|")])
+    return table(["case", "", "verdict", "the first of what was said"], lines)
+
+
+def _trusted(row: Row) -> str:
+    return "trusted" if row.get("trusted") else "distrusted"
