@@ -109,6 +109,22 @@ def test_snapshots_of_something_else_are_refused(tmp_path):
         fit(keep=tmp_path, target=bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [3.0, 1.0]]), 1.0))
 
 
+def test_full_disk_ends_no_training(undisturbed, tmp_path, monkeypatch, often):
+    write, messages = storage.write, []
+
+    def full(path, arrays, record):
+        if path.name.startswith("state"):
+            raise OSError(28, "No space left on device")
+        write(path, arrays, record)
+
+    monkeypatch.setattr(storage, "write", full)
+    runs = bf.fit_seeds(
+        TARGET, seeds=(0,), config=TINY, keep=tmp_path, on_progress=lambda progress: messages.append(progress.message)
+    )
+    same(runs, undisturbed[(0,)])
+    assert "cannot be kept: [Errno 28] No space left on device" in messages[-1]
+
+
 def test_without_resume_it_starts_anew(undisturbed, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(stop_at=20, keep=tmp_path)

@@ -10,7 +10,10 @@ import pytest
 
 import boltzflow as bf
 from boltzflow import presets
+from boltzflow.assembly import build_transport
 from boltzflow.bases import Gaussian
+from boltzflow.cohort import Cohort, Member, with_full_block
+from boltzflow.compilation import Stopwatch
 from boltzflow.continuity import LogZRate, Transport
 from boltzflow.evaluation import evaluate
 from boltzflow.interpolations import Linear
@@ -215,8 +218,31 @@ def test_settings_that_belong_together():
 
 def test_training_that_diverges_says_so():
     config = dataclasses.replace(TINY, num_steps=400, learning_rate=1e30, optimizer="adam")
-    with pytest.raises(bf.errors.TrainingError, match="learning rate"):
+    with pytest.raises(
+        bf.errors.TrainingError, match=r"not finite for 50 steps.* learning rate.* At t = .*, x = \(.*energy there"
+    ):
         bf.fit(correlated_gaussian(), config=config)
+
+
+def test_training_goes_back_to_the_last_good_state_with_a_lower_rate():
+    pilot = fly_pilot(correlated_gaussian(), jax.random.key(0))
+    transport = build_transport(
+        TINY, bf.Parts(), pilot.base, correlated_gaussian(), pilot.clock, jax.random.key(1), None
+    )
+    points = with_full_block(pilot.path_times, pilot.path_points)
+    cohort = Cohort([Member(0, 100, transport, points, jax.random.key(2), jax.random.key(3))], TINY, Stopwatch())
+    assert np.isfinite(cohort.take_steps(10)[0]) and cohort.state.rate == 1.0
+    good = cohort.state.good
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, cohort.state.params)
+    cohort.go_on_from(eqx.tree_at(lambda state: state.params, cohort.state, broken))
+    assert np.isnan(cohort.take_steps(10)[0]) and cohort.num_skipped() == {0: 10}
+    t, x, energy = cohort.offending_point(0)
+    assert 0 <= t <= 1 and x.shape == (2,) and (np.isfinite(energy) == np.isfinite(x).all())
+    assert cohort.state.rate == pytest.approx(0.3) and cohort.state.step == 20
+    for now, then in zip(jax.tree.leaves(cohort.state.params), jax.tree.leaves(good[0]), strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert np.isfinite(cohort.take_steps(10)[0]) and cohort.state.rate == pytest.approx(0.3)
+    assert cohort.num_skipped() == {0: 10} and cohort.offending_point(0) is None
 
 
 def test_unusable_targets_are_refused_with_a_sentence():

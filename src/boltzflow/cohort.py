@@ -20,7 +20,7 @@ from .assembly import make_optimizer
 from .compilation import Stopwatch
 from .continuity import Transport, trainable
 from .presets import Config
-from .training_step import TrainState, quick_ess, train_chunk
+from .training_step import TrainState, offending_point, quick_ess, train_chunk
 
 _BLOCK = 8  # knots
 
@@ -42,6 +42,7 @@ class Cohort:
 
     def __init__(self, members: Sequence[Member], config: Config, watch: Stopwatch):
         self._members, self._config, self._watch = members, config, watch
+        self._before: Any = None  # the state before the last steps taken
         if len(members) == 1:
             [one] = members
             self._state, self._frozen = _start(one, config)
@@ -60,12 +61,18 @@ class Cohort:
         """What the next step needs, of every seed; never changed in place."""
         return self._state
 
+    @property
+    def seeds(self) -> list[int]:
+        """Of its members, in order."""
+        return [member.seed for member in self._members]
+
     def go_on_from(self, state: TrainState) -> None:
         """Takes the next steps from `state`, which was that of the same members."""
         self._state = state
 
     def take_steps(self, length: int) -> dict[int, float]:
         """`length` optimizer steps of every seed; the mean loss of each."""
+        self._before = self._state
         self._state, losses = self._watch.run(
             self._chunk, self._state, self._frozen, self._points, config=self._config, length=length
         )
@@ -75,6 +82,20 @@ class Cohort:
         """A look at the reverse ESS of every seed."""
         params = self._state.params
         return self._by_seed(self._watch.run(self._ess, params, self._frozen, self._ess_key, config=self._config))
+
+    def offending_point(self, seed: int) -> tuple[float, np.ndarray, float] | None:
+        """A time, a point and the target's energy there, at which the loss of a seed was not finite in the first of the
+        last steps taken; None where there is no such point."""
+        row = self.seeds.index(seed)
+        state, points = self._before, self._points
+        if len(self._members) > 1:
+            step = state.step  # the one number that they share
+            state = jax.tree.map(lambda leaf: leaf[row], eqx.tree_at(lambda s: s.step, state, step[None]))
+            state = eqx.tree_at(lambda s: s.step, state, step)
+            points = (points[0][row], points[1][row])
+        frozen = _start(self._members[row], self._config)[1]
+        t, x, energy, found = eqx.filter_jit(offending_point)(state, frozen, points, config=self._config)
+        return (float(t), np.asarray(x), float(energy)) if found else None
 
     def num_skipped(self) -> dict[int, float]:
         """How many steps of each seed were skipped because the loss or gradient was not finite."""
@@ -94,8 +115,7 @@ class Cohort:
         return transports
 
     def _by_seed(self, values: Float[Array, "..."]) -> dict[int, float]:
-        seeds = [member.seed for member in self._members]
-        return dict(zip(seeds, np.atleast_1d(np.asarray(values)).tolist(), strict=True))
+        return dict(zip(self.seeds, np.atleast_1d(np.asarray(values)).tolist(), strict=True))
 
 
 def divide(members: Sequence[Member]) -> list[list[Member]]:
@@ -127,7 +147,8 @@ def _start(member: Member, config: Config) -> tuple[TrainState, Transport]:
     params, frozen = eqx.partition(member.transport, trainable(member.transport))
     opt_state = make_optimizer(config).init(params)
     num_steps, zero = jnp.asarray(member.num_steps, int), jnp.zeros((), int)
-    return TrainState(params, opt_state, member.train_key, num_steps, zero, zero), frozen
+    start = (params, opt_state)
+    return TrainState(*start, member.train_key, num_steps, zero, zero, start, jnp.ones(())), frozen
 
 
 def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
@@ -143,7 +164,7 @@ def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
 def _stack_states(states: Sequence[TrainState]) -> tuple[TrainState, Any]:
     """All states in one, and the axes of its parts. The step's number is shared."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), TrainState(0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
+    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), TrainState(0, 0, 0, 0, None, 0, 0, 0)  # type: ignore[arg-type]
 
 
 def _stack(trees: Sequence[Any]) -> tuple[Any, Any]:

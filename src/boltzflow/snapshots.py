@@ -24,8 +24,8 @@ from .pilot import Pilot
 from .presets import Config
 from .training_step import TrainState
 
-FORMAT = 1
-_MIN_INTERVAL = 2.0  # seconds
+FORMAT = 2
+_MIN_INTERVAL, _PATIENCE = 2.0, 60.0  # seconds
 _MAX_SHARE = 0.02  # of the time goes into writing
 
 
@@ -54,7 +54,7 @@ class Snapshots:
         self._whose: dict[str, Any] = {
             "format": FORMAT, "config": dataclasses.asdict(config), "seeds": self._seeds,
         }  # fmt: skip
-        self._turn, self._due, self.notes = 0, 0.0, list[str]()
+        self._turn, self._due, self.trouble, self.notes = 0, 0.0, "", list[str]()
 
     def write_pilots(self, pilots: Mapping[int, Pilot]) -> None:
         """Forgets what the folder held, and keeps these pilots."""
@@ -92,7 +92,11 @@ class Snapshots:
             self.write(standing)
 
     def write(self, standing: Standing) -> None:
-        """Writes it in place of the older of the two that there are."""
+        """Writes it in place of the older of the two that there are.
+
+        A disk that is full does not end a training: what was wrong is in `trouble`, and a minute later it is tried
+        again.
+        """
         start = time.perf_counter()
         leaves = [_plain(leaf) for state in standing.states for leaf in jax.tree.leaves(state)]
         record = {
@@ -101,8 +105,13 @@ class Snapshots:
             "histories": {seed: [_texts(row) for row in rows] for seed, rows in standing.histories.items()},
         }  # fmt: skip
         arrays = {str(number): leaf for number, leaf in enumerate(leaves)}
-        storage.write(self._folder / f"state-{self._turn}.npz", arrays, record)
-        self._turn = 1 - self._turn
+        try:
+            storage.write(self._folder / f"state-{self._turn}.npz", arrays, record)
+        except OSError as error:
+            self.trouble = f"where training stands cannot be kept: {error}"
+            self._due = time.perf_counter() + _PATIENCE
+            return
+        self._turn, self.trouble = 1 - self._turn, ""
         took = time.perf_counter() - start
         self._due = time.perf_counter() + max(_MIN_INTERVAL, took / _MAX_SHARE)
 

@@ -23,7 +23,7 @@ from .snapshots import Snapshots, Standing
 from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
-_MAX_SKIPPED_CHUNKS = 5
+_MAX_SKIPPED_CHUNKS = 5  # with a lower learning rate after each
 _STEPS_PER_TEMPERATURE, _STEPS_RANGE = 200, (1000, 8000)
 
 
@@ -146,11 +146,17 @@ def _take_all_steps(
     try:
         while step < last and len(failures) < len(trained):
             length = min(_CHUNK, last - step)
-            losses = {seed: loss for cohort in cohorts for seed, loss in cohort.take_steps(length).items()}
-            for seed, loss in losses.items():
-                bad_chunks[seed] = 0 if math.isfinite(loss) else bad_chunks[seed] + 1
-                if bad_chunks[seed] == _MAX_SKIPPED_CHUNKS:
-                    failures[seed] = _diverged(bad_chunks[seed] * _CHUNK, step + length, config)
+            losses: dict[int, float] = {}
+            for cohort in cohorts:
+                before = cohort.num_skipped()
+                losses |= cohort.take_steps(length)
+                for seed, skipped in cohort.num_skipped().items():
+                    skipped -= before[seed]
+                    # Only a chunk without a skipped step is a recovery: of a bad start the first step may be finite.
+                    bad_chunks[seed] = bad_chunks[seed] + (skipped == length) if skipped else 0
+                    if bad_chunks[seed] == _MAX_SKIPPED_CHUNKS and seed not in failures:
+                        where = cohort.offending_point(seed)
+                        failures[seed] = _diverged(bad_chunks[seed] * _CHUNK, step + length, config, where)
             after = {"step": step + length, "seconds": seconds()}
             going = [seed for seed in trained if seed not in failures and step < num_steps[seed]]
             rows = {seed: after | {"loss": losses[seed]} for seed in going}
@@ -167,7 +173,8 @@ def _take_all_steps(
             if snapshots:
                 snapshots.offer(now)
             if rows:
-                on_progress(_progress(rows, last, len(trained), len(failures)))
+                trouble = snapshots.trouble if snapshots else ""
+                on_progress(_progress(rows, last, len(trained), len(failures), trouble))
     except KeyboardInterrupt:
         if snapshots and now:
             snapshots.write(now)
@@ -177,14 +184,23 @@ def _take_all_steps(
     return failures
 
 
-def _diverged(num_steps: int, step: int, config: Config) -> TrainingError:
+def _diverged(
+    num_steps: int, step: int, config: Config, where: tuple[float, np.ndarray, float] | None
+) -> TrainingError:
+    at = ""
+    if where:
+        t, x, energy = where
+        shown = ", ".join(f"{value:.4g}" for value in x[:4]) + (", ..." if len(x) > 4 else "")
+        at = f" At t = {t:.3g}, x = ({shown}), for one; the target's energy there is {energy:.4g}."
     return TrainingError(
-        f"The loss was not finite for {num_steps} steps in a row, up to step {step}: lower the learning rate (now "
-        f"{config.learning_rate:g}) or check the energy far from its modes."
+        f"The loss was not finite for {num_steps} steps, up to step {step}, also with a learning rate that "
+        f"was lowered again and again from {config.learning_rate:g}: check the energy far from its modes.{at}"
     )
 
 
-def _progress(rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds: int, num_failed: int) -> Progress:
+def _progress(
+    rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds: int, num_failed: int, trouble: str = ""
+) -> Progress:
     """One look at all seeds: medians over those whose number is finite."""
 
     def median(name: str) -> float | None:
@@ -196,6 +212,7 @@ def _progress(rows: Mapping[int, Mapping[str, float]], num_steps: int, num_seeds
     message = f"median of {len(rows)} seeds" if num_seeds > 1 else ""
     if num_failed:
         message += f", {num_failed} of {num_seeds} failed"
+    message = ", ".join(filter(None, [message, trouble]))
     return Progress(
         "train", int(row["step"]), num_steps, row["seconds"], median("loss"), median("reverse_ess"), message, rows
     )

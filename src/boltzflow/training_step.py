@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .assembly import make_flow, make_optimizer
-from .continuity import Transport
+from .continuity import Transport, continuity_residual
 from .flow import Flow
 from .losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
 from .presets import Config
@@ -19,6 +19,8 @@ class TrainState(eqx.Module):
     """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone.
 
     `num_steps` is how many there will be: the learning rate has then fallen to 0, and further steps change nothing.
+    `good` are the parameters and the optimizer's state before the last chunk of steps of which none was skipped, and
+    `rate` is what has become of the learning rate where training had to go back to them.
     """
 
     params: Transport
@@ -27,30 +29,66 @@ class TrainState(eqx.Module):
     num_steps: Int[Array, ""]
     step: Int[Array, ""]
     num_skipped: Int[Array, ""]
+    good: tuple[Transport, Any]
+    rate: Float[Array, ""]
+
+
+_LOWER = 0.3  # of the learning rate, after a chunk of steps that were all skipped
 
 
 def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config, length: int):
-    """`length` optimizer steps in one dispatch; the state after them and the mean loss of the finite ones."""
-    optimizer = make_optimizer(config)
+    """`length` optimizer steps in one dispatch; the state after them and the mean loss of the finite ones.
+
+    A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step's number. Where
+    all of them were, training goes back to the last good state with a lower learning rate.
+    """
+    optimizer, start = make_optimizer(config), state
 
     def one(state: TrainState, _):
         key = jax.random.fold_in(state.key, state.step)
         loss, gradient = _loss_and_gradient(state, frozen, points, key, config)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         done = jnp.minimum(state.step / state.num_steps, 1.0)
-        rate = config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
+        rate = state.rate * config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: rate * update, updates))
-        # A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step number.
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old), (params, opt_state), (state.params, state.opt_state)
-        )
+        params, opt_state = _where(good, (params, opt_state), (state.params, state.opt_state))
         return TrainState(
-            params, opt_state, state.key, state.num_steps, state.step + 1, state.num_skipped + ~good
-        ), loss
+            params, opt_state, state.key, state.num_steps, state.step + 1, state.num_skipped + ~good, state.good,
+            state.rate,
+        ), loss  # fmt: skip
 
     state, losses = jax.lax.scan(one, state, None, length=length)
+    skipped, now = state.num_skipped - start.num_skipped, (state.params, state.opt_state)
+    params, opt_state = _where(skipped == length, start.good, now)
+    good = _where(skipped == 0, (start.params, start.opt_state), start.good)
+    rate = jnp.where(skipped == length, _LOWER * start.rate, start.rate)
+    state = TrainState(
+        params, opt_state, state.key, state.num_steps, state.step, state.num_skipped, good, rate
+    )  # fmt: skip
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
+
+
+def offending_point(state: TrainState, frozen: Transport, points, *, config: Config):
+    """Of the step that is next: the first (t, x) at which its residual or, for the reverse KL, its log-weight is not
+    finite; the target's energy there; and whether there is any such point."""
+    key = jax.random.fold_in(state.key, state.step)
+    transport = eqx.combine(state.params, frozen)
+    path = transport.interpolation
+    if config.loss == "reverse-kl":
+        flow = Flow(path.base, transport.field, solver=config.train_solver, num_steps=config.num_intervals)
+        x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, config.batch_size))
+        times, value = jnp.ones(len(x)), log_prob + jax.vmap(path.target.energy)(x)
+    else:
+        times, x = _draw_points(transport, points, state.step / state.num_steps, key, config)
+        value = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, x)
+    bad = ~jnp.isfinite(value)
+    first = jnp.argmax(bad)
+    return times[first], x[first], path.target.energy(x[first]), bad.any()
+
+
+def _where(condition, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _loss_and_gradient(state: TrainState, frozen: Transport, points, key: PRNGKeyArray, config: Config):
