@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick trust coverage kill-test install clean
+.PHONY: run test test-all bench bench-quick trust coverage examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -50,6 +50,10 @@ trust: $(BENCHED)
 coverage: $(BENCHED)
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.tables --print coverage
+
+# Whole runs of the examples, against long runs of something else: a quarter of an hour.
+examples: $(TESTED)
+	$(BIN)/python -m pytest tests/test_examples.py -v
 
 # A hundred kills at random moments: every run must resume and end with the same bits.
 kill-test: $(INSTALLED)

@@ -1,0 +1,124 @@
+"""The examples: what can be known of them at once; as slow tests, whole runs against long ones of something else."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow.estimators import disagreement, exact
+from boltzflow.load_target import load_target
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+
+def target_of(name):
+    pytest.importorskip("openmm" if name.startswith("butane") else "numpyro")
+    return load_target(str(EXAMPLES / name), {}).target
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        ("skew_normal.py:target", 4),
+        ("two_groups.py:model", 2),
+        ("eight_schools.py:model", 10),
+        ("butane.py:target", 12),
+    ],
+)
+def test_every_example_is_a_target(name, dim):
+    assert target_of(name).dim == dim
+
+
+def test_scipy_energy_has_the_log_z_it_says():
+    """In two of its four dimensions, which factorize: a sum over a grid."""
+    import skew_normal
+
+    axis = np.linspace(-8, 8, 401)
+    u = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    x = np.concatenate([u, np.zeros_like(u)], axis=1) @ skew_normal.ROTATION
+    energy, _ = skew_normal.energy_and_gradient(x)
+    others = -2 * np.log(0.5)  # the energy of the two at 0: -log Φ(0) each
+    half = np.log(np.sum(np.exp(others - energy)) * (axis[1] - axis[0]) ** 2)
+    assert half == pytest.approx(skew_normal.LOG_Z / 2, abs=1e-9)
+
+
+def test_two_groups_have_two_modes():
+    pytest.importorskip("numpyro")
+    import two_groups
+
+    log_z, left = two_groups.exact()
+    assert 0.6 < left < 0.99 and np.isfinite(log_z)
+    target = target_of("two_groups.py:model")
+    near, far = (float(target.energy(jnp.asarray(x, jnp.float32))) for x in ([-1.9, 1.8], [0.0, 0.0]))
+    assert near < far
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_log_z_of_the_scipy_energy():
+    import skew_normal
+
+    run = bf.fit(target_of("skew_normal.py:target"))
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    assert disagreement(run.log_z(), exact(skew_normal.LOG_Z)) < 4
+
+
+@pytest.mark.slow
+def test_evidence_and_modes_of_two_groups():
+    import two_groups
+
+    run = bf.fit(target_of("two_groups.py:model"))
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    log_z, left = two_groups.exact()
+    assert disagreement(run.log_z(), exact(log_z)) < 4
+    found = run.expectation(lambda x: jnp.where(x[0] < x[1], 1.0, 0.0))
+    assert disagreement(found, exact(left)) < 4
+
+
+@pytest.mark.slow
+def test_eight_schools_against_nuts():
+    """Means and standard deviations of every site within 3 Monte Carlo errors; evidence within 0.05 of tempered SMC."""
+    pytest.importorskip("blackjax")
+    import eight_schools
+    from numpyro.infer import MCMC, NUTS
+
+    from boltzflow.peers import smc
+
+    posterior = target_of("eight_schools.py:model")
+    run = bf.fit(posterior)
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    chains = MCMC(NUTS(eight_schools.model, target_accept_prob=0.95), num_warmup=2000, num_samples=20_000,
+                  num_chains=4, chain_method="vectorized", progress_bar=False)  # fmt: skip
+    chains.run(jax.random.key(0))
+    of_chains = chains.get_samples(group_by_chain=True)
+    ours = posterior.sites(run.correct(jax.random.key(1), 40_000).x)
+    for name in ("mu", "tau", "theta"):
+        theirs, own = np.asarray(of_chains[name], np.float64), np.asarray(ours[name], np.float64)
+        for power in (1, 2):
+            blocks = (theirs**power).reshape(4 * 20, -1, *theirs.shape[2:]).mean(axis=1)  # longer than they remember
+            error = np.hypot(blocks.std(axis=0, ddof=1) / np.sqrt(len(blocks)), (own**power).std(axis=0) / 200 * 1.3)
+            np.testing.assert_array_less(np.abs(blocks.mean(axis=0) - (own**power).mean(axis=0)) / error, 3)
+    other = smc.estimate_log_z(posterior.energy, posterior.dim, jax.random.key(2), 20_000, std=5.0)
+    assert abs(run.log_z().value - other.log_z) < 0.05
+
+
+@pytest.mark.slow
+def test_butane_against_langevin():
+    """The shares of the three wells, within 3 errors of both."""
+    pytest.importorskip("openmm")
+    import butane
+
+    run = bf.fit(target_of("butane.py:target"))
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    parts = np.array([butane.shares(part) for part in np.array_split(butane.langevin(), 10)])
+    weight = np.exp(np.asarray(run.samples.log_weight, np.float64) - np.max(run.samples.log_weight))
+    ours = butane.shares(butane.dihedral(run.samples.x), weight)
+    error = np.hypot(parts.std(axis=0, ddof=1) / np.sqrt(len(parts)), np.sqrt(ours * (1 - ours) / len(weight) * 2))
+    np.testing.assert_array_less(np.abs(parts.mean(axis=0) - ours) / error, 3)
