@@ -11,7 +11,7 @@ from boltzflow.errors import InputError, TrainingError
 from boltzflow.paper import cells, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark, published
+from boltzflow.paper.page import BETTER, EQUAL, SCATTERED, WORSE, mark, published
 from boltzflow.paper.results import Results
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
@@ -160,6 +160,8 @@ def test_unknown_name_is_refused(tmp_path):
         ("reverse_ess", [0.966, 0.01], [0.900, 0.001], None, WORSE),
         ("hausdorff", [0.678, 0.02], [0.9, 0.02], None, WORSE),
         ("forward_kl", [110.6, 97.6], [float("inf"), float("nan")], None, WORSE),
+        ("hausdorff", [2.329, 0.124], [130.0, 285.0], None, SCATTERED),
+        ("forward_ess", [1.0, 0.0], [0.997, 0.005], None, EQUAL),
         ("reverse_kl", [-1.2, 0.0], [-1.0505, 0.0], -1.0509, EQUAL),  # what was published lies below the floor
     ],
 )

@@ -31,7 +31,8 @@ _LABELS = {
     "forward_ess": "forward ESS ↑",
 }
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
-BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+BETTER, EQUAL, WORSE, SCATTERED = "better", "equal", "**worse**", "scattered"
 
 
 def published() -> Mapping[str, Any]:
@@ -72,7 +73,8 @@ def page(folder: Path, preset: str, link: str) -> str:
 
 
 def mark(metric: str, paper: Sequence[float], ours: Sequence[float], digits: int, floor: float | None = None) -> str:
-    """Whether `ours` is better than the `paper`, equal within the spread of both, or worse: [mean, spread] each.
+    """Whether `ours` is better than the `paper`, equal within the spread of both, or worse: [mean, spread] each; or
+    scattered, where our spread is over ten times the published one and over a tenth of the published mean.
 
     The published numbers are known to half a unit of their last digit: of the mean's, of which three are printed
     behind the point (fewer from 10 on), and of the spread's, of which there are `digits`. What was published below the
@@ -81,6 +83,8 @@ def mark(metric: str, paper: Sequence[float], ours: Sequence[float], digits: int
     mean, other = float(paper[0]), float(ours[0])
     if floor is not None:
         mean = max(mean, floor)
+    if math.isfinite(other) and not float(ours[1]) <= max(10 * float(paper[1]), 0.1 * abs(mean)):
+        return SCATTERED
     behind = max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
     tolerance = float(paper[1]) + float(ours[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0**-behind
     gain = other - mean if metric in _HIGHER_IS_BETTER else mean - other
@@ -134,8 +138,11 @@ def _pair(values: Sequence[Any]) -> list[float]:
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "nan"
+    if abs(value) >= 1e6:
+        power = math.floor(math.log10(abs(value)))
+        return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}".replace("-", "−")
     digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{value + 0.0:.{digits}f}".replace("-", "−")
 
 
 def _spread(values: Sequence[Any]) -> str:
