@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick trust coverage examples kill-test install clean
+.PHONY: run test test-all bench bench-quick trust coverage overheads examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -50,6 +50,10 @@ trust: $(BENCHED)
 coverage: $(BENCHED)
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.tables --print coverage
+
+# What callbacks, snapshots and the checks of a report cost: five minutes.
+overheads: $(BENCHED)
+	$(BIN)/python -m benchmarks.overheads
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)
