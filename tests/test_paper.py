@@ -161,8 +161,10 @@ def test_unknown_name_is_refused(tmp_path):
         ("hausdorff", [0.678, 0.02], [0.9, 0.02], None, WORSE),
         ("forward_kl", [110.6, 97.6], [float("inf"), float("nan")], None, WORSE),
         ("hausdorff", [2.329, 0.124], [130.0, 285.0], None, SCATTERED),
+        ("hausdorff", [0.335, 0.0], [0.405, 0.018], [0.401, 0.018], EQUAL),  # no nearer than exact samples
+        ("hausdorff", [0.335, 0.0], [0.5, 0.018], [0.401, 0.018], WORSE),
         ("forward_ess", [1.0, 0.0], [0.997, 0.005], None, EQUAL),
-        ("reverse_kl", [-1.2, 0.0], [-1.0505, 0.0], -1.0509, EQUAL),  # what was published lies below the floor
+        ("reverse_kl", [-1.2, 0.0], [-1.0505, 0.0], [-1.0509, 0.0], EQUAL),  # what was published lies below the floor
     ],
 )
 def test_marks(metric, printed, ours, floor, expected):

@@ -30,6 +30,7 @@ _LABELS = {
     "forward_kl": "forward KL ↓",
     "forward_ess": "forward ESS ↑",
 }
+_BOUNDED = ("reverse_kl", "hausdorff")  # from below, by what a perfect sampler has
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 BETTER, EQUAL, WORSE, SCATTERED = "better", "equal", "**worse**", "scattered"
@@ -72,23 +73,28 @@ def page(folder: Path, preset: str, link: str) -> str:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def mark(metric: str, paper: Sequence[float], ours: Sequence[float], digits: int, floor: float | None = None) -> str:
+def mark(
+    metric: str, paper: Sequence[float], ours: Sequence[float], digits: int, floor: Sequence[float] | None = None
+) -> str:
     """Whether `ours` is better than the `paper`, equal within the spread of both, or worse: [mean, spread] each; or
     scattered, where our spread is over ten times the published one and over a tenth of the published mean.
 
     The published numbers are known to half a unit of their last digit: of the mean's, of which three are printed
     behind the point (fewer from 10 on), and of the spread's, of which there are `digits`. What was published below the
-    `floor` of a metric counts as the floor.
+    `floor` of a metric, that of a perfect sampler and its spread, counts as the floor.
     """
     mean, other = float(paper[0]), float(ours[0])
-    if floor is not None:
-        mean = max(mean, floor)
-    if math.isfinite(other) and not float(ours[1]) <= max(10 * float(paper[1]), 0.1 * abs(mean)):
-        return SCATTERED
+    spread = 0.0
+    if floor is not None and mean < float(floor[0]):
+        mean, spread = map(float, floor)
     behind = max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
-    tolerance = float(paper[1]) + float(ours[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0**-behind
+    tolerance = float(paper[1]) + spread + 0.5 * 10.0**-digits + 0.5 * 10.0**-behind
     gain = other - mean if metric in _HIGHER_IS_BETTER else mean - other
     if abs(gain) <= tolerance:
+        return EQUAL
+    if math.isfinite(other) and not float(ours[1]) <= max(10 * float(paper[1]), 0.1 * abs(mean)):
+        return SCATTERED
+    if abs(gain) <= tolerance + float(ours[1]):
         return EQUAL
     return BETTER if gain > 0 else WORSE
 
@@ -117,7 +123,7 @@ def _lines(
     for i, metric in enumerate(name for name in METRICS if name in row["metrics"]):
         ours, known = _pair(row["metrics"][metric]), _pair(exact["metrics"][metric])
         theirs = printed.get(metric)
-        floor = known[0] if metric == "reverse_kl" else None
+        floor = known if metric in _BOUNDED else None
         yield (
             f"{_METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
             _LABELS[metric], _spread(theirs) if theirs else "–", _spread(ours),
