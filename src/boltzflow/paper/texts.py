@@ -24,8 +24,8 @@ equation asks for explodes (Fig. 6): four seeds of five end in one mode, as publ
     "table2": """\
 Beyond the paper: the exact −log Z, and forward KL and forward ESS from exact samples of the transfer matrix. No
 sampler's reverse KL can be below −log Z; where the published one is, by the error of its samples and solver, the mark
-compares with −log Z. So it is with the Hausdorff distance, how near the modes the nearest of 4096 samples comes: that of
-exact samples is larger than what was published, we do not know why, and a sampler that comes nearer than those is no
+compares with −log Z. So it is with the Hausdorff distance, how near the modes the nearest of 4096 samples comes: that
+of exact samples is larger than what was published, we do not know why, and a sampler that comes nearer than those is no
 better one. The mark then compares with exact samples. The reverse KL here takes a tenth of the paper's steps.""",
     "fig5": "The exact velocity V_t = −∂_t F_t / p_t stays of the size of the modes' distance.",
     "fig6": "Mass changes mode where there is nearly no density to carry it: the norm of V_t explodes.",
