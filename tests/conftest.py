@@ -5,7 +5,7 @@ import tempfile
 
 import jax
 
-from fake_run import asked, refused  # noqa: F401  fixtures of several files
+from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
 
 _CACHE = "BOLTZFLOW_TEST_CACHE"  # workers of pytest-xdist inherit it
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import boltzflow
+from bad_input import write_files
 from boltzflow.cli import main
 from boltzflow.estimators import exact
 from boltzflow.report import Report, Verdict
@@ -80,3 +81,10 @@ def refused(asked, capsys, tmp_path):
         assert asked == []
 
     return check
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder of energies, most of them unusable."""
+    write_files(tmp_path)
+    return tmp_path

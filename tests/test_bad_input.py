@@ -13,13 +13,6 @@ from boltzflow.training import Progress
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
 
 
-@pytest.fixture
-def files(tmp_path):
-    """A folder of energies, most of them unusable."""
-    bad_input.write_files(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(("argv", "says"), ARGUMENTS)
 def test_bad_arguments(refused, files, argv, says):
     refused(*argv.split(), says=says)

@@ -20,6 +20,7 @@ from boltzflow.run import Run
 
 _REFERENCE_SAMPLES = 2**18
 _MOST_NUMBERS = 2**24  # floats of all particles together
+_ENOUGH, _MOST_GROWTH = 0.7, 8.0
 Peer = Callable[..., Answer]
 
 
@@ -90,23 +91,27 @@ def at_equal_cost(
 ) -> Sequence[tuple[int, Answer]]:
     """A peer with the budget that takes so many evaluations, and with that which takes so many seconds.
 
-    The cost of a budget b is a + c b, as found from two short runs, which are not counted; one that cannot be as cheap
-    gets its smallest budget, and its cost says so.
+    The budget grows until a run costs between 0.7 and 1 of what the flow did; only that run counts. One that cannot be
+    as cheap gets its smallest budget, and its cost says so.
     """
-    measure = functools.partial(peer, target.energy, target.dim, std=std)
-    few, more = smallest, 4 * smallest
-    short = [measure(jax.random.key(seed), budget) for budget in (few, more)]
-    largest = max(_MOST_NUMBERS // target.dim, more)
-    found = []
-    for wanted, costs in (
-        (float(evaluations), [float(answer.evaluations) for answer in short]),
-        (seconds, [answer.seconds for answer in short]),
-    ):
-        slope = (costs[1] - costs[0]) / (more - few)
-        budget = few + (wanted - costs[0]) / slope if slope > 0 else float(largest)
-        budget = int(np.clip(budget, few, largest))
-        found.append((budget, measure(jax.random.key(seed + 1000), budget)))
-    return found
+    measure = functools.partial(peer, target.energy, target.dim, jax.random.key(seed + 1000), std=std)
+    largest = max(_MOST_NUMBERS // target.dim, smallest)
+    return [
+        _with_cost(measure, lambda answer: answer.evaluations, evaluations, smallest, largest),
+        _with_cost(measure, lambda answer: answer.seconds, seconds, smallest, largest),
+    ]
+
+
+def _with_cost(
+    measure: Callable[[int], Answer], cost: Callable[[Answer], float], wanted: float, smallest: int, largest: int
+) -> tuple[int, Answer]:
+    """What is fixed in a cost makes it grow less than the budget: so none of these steps goes beyond what is wanted."""
+    budget, answer = smallest, measure(smallest)
+    while cost(answer) < _ENOUGH * wanted and budget < largest:
+        growth = min(max(wanted / max(cost(answer), 1e-9), 1.2), _MOST_GROWTH)
+        budget = min(round(budget * growth), largest)
+        answer = measure(budget)
+    return budget, answer
 
 
 def _rms(values: np.ndarray) -> float:
