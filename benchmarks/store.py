@@ -18,6 +18,8 @@ import jax
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
+APART = ("cli", "paper", "peers", "templates")
+"""Folders of the package that no number of a flow depends on: those that ask, compare and print."""
 FLOW = ("src/boltzflow",)
 RIVALS = ("src/boltzflow/peers", "src/boltzflow/targets")
 
@@ -72,7 +74,8 @@ def newest(rows: list[Row]) -> list[Row]:
 def source_hash(*folders: str) -> str:
     """A hash of the Python code in these folders: of what it does, so that comments and docstrings do not count."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    paths = [(ROOT / folder, path) for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in sorted(path for folder, path in paths if path.relative_to(folder).parts[0] not in APART):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)

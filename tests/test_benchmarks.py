@@ -42,6 +42,9 @@ def test_source_hash_sees_code_and_not_words(tmp_path, monkeypatch):
         file.write_text(text)
         hashes.append(source_hash("src"))
     assert hashes[0] == hashes[1] != hashes[2]
+    (tmp_path / "src" / "cli").mkdir()
+    (tmp_path / "src" / "cli" / "a.py").write_text("x = 3\n")
+    assert source_hash("src") == hashes[2] != source_hash("src/cli")
 
 
 def rows_of(method, errors, *, steps=0, seconds_each=0.001, fixed=0.0):

@@ -126,11 +126,11 @@ _BASE_OF = {"base_std": "gaussian", "base_scale": "generalized-gaussian", "base_
 
 
 _REVERSE_KL: dict[str, Any] = {
-    "optimizer": "adam", "learning_rate": 3e-3, "clip_norm": 1.0, "train_solver": "rk4", "num_intervals": 8,
+    "optimizer": "muon", "learning_rate": 0.01, "clip_norm": 1.0, "train_solver": "rk4", "num_intervals": 8,
     "num_steps": 1000,
 }  # fmt: skip
 """What the reverse KL trains with unless told otherwise. Its gradient goes through the solver, whose error it exploits
-where it can: so the solver's order is high and the parameters' steps are small. One costs some ten times as much."""
+where it can: so the solver's order is high, its steps are many, and the parameters' are small."""
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
