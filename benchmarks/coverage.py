@@ -19,6 +19,7 @@ from benchmarks import common
 from benchmarks.store import FLOW, Row, Store, source_hash
 from boltzflow import estimators
 from boltzflow.bases import Gaussian
+from boltzflow.compilation_cache import use_compilation_cache
 from boltzflow.expectations import expectation
 
 NAME = "coverage"
@@ -69,6 +70,7 @@ TASKS: dict[str, Task] = {
 
 
 def main() -> None:
+    use_compilation_cache()
     options = common.arguments(
         __doc__ or "", TASKS,
         repeats={"type": int, "default": 200, "help": "independent samples of each flow"},

@@ -17,6 +17,7 @@ import boltzflow
 from benchmarks import common
 from benchmarks.store import FLOW, Row, Store, source_hash
 from boltzflow import presets
+from boltzflow.compilation_cache import use_compilation_cache
 from boltzflow.errors import InputError, TrainingError
 
 NAME = "trust"
@@ -157,6 +158,7 @@ HEALTHY: dict[str, Case] = {
 
 
 def main() -> None:
+    use_compilation_cache()
     options = common.arguments(__doc__ or "", [*BROKEN, *HEALTHY])
     store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
     for name in options.targets:

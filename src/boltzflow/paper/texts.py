@@ -33,7 +33,7 @@ better one. The mark then compares with exact samples. The reverse KL here takes
 The histogram need not follow exp(−V), as the paper says; it must follow the black curve, the exact density of a
 site.""",
     "speed": """\
-The reverse KL here is a fair baseline of our own (8 RK4 intervals, checkpointed, Adam), not the paper's 50 intervals.
+The reverse KL here is a fair baseline of our own (8 RK4 intervals, checkpointed, Muon), not the paper's 50 intervals.
 There are twenty looks at the ESS in a run, so that steps to 0.9 are known to a twentieth of it.""",
     "penalties": "Everything else as in the preset.",
 }
