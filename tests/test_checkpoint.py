@@ -42,6 +42,7 @@ def trained(base, directions):
         log_z_stderr=0.01,
         acceptance=0.7,
         num_gradients=1000,
+        num_particles=50,
         nonfinite_share=0.001,
         complaints=("one",),
     )
@@ -74,9 +75,9 @@ def rewritten(folder, change_arrays=lambda arrays: arrays, **changes):
 
 def test_a_checkpoint_of_another_format_is_refused_with_a_sentence(tmp_path):
     checkpoint.save(tmp_path, trained(BASES["matrix"], None), RECORD)
-    assert checkpoint.read_record(tmp_path)["format"] == 3
-    rewritten(tmp_path, format=2)
-    with pytest.raises(bf.InputError, match="is not a checkpoint of format 3, the one this version reads"):
+    assert checkpoint.read_record(tmp_path)["format"] == checkpoint.FORMAT
+    rewritten(tmp_path, format=checkpoint.FORMAT - 1)
+    with pytest.raises(bf.InputError, match=f"is not a checkpoint of format {checkpoint.FORMAT}, the one"):
         checkpoint.load(tmp_path, TARGET)
 
 

@@ -154,6 +154,13 @@ def test_pareto_k_finds_known_tail_exponents(rng, k):
     assert estimators.log_z_importance(np.log(weights)).ok == (k < 0.7)
 
 
+def test_tail_excess_is_what_the_largest_weights_hold_above_the_others():
+    """Of 10,000 weights of 1 and 100 of 3, the tail holds 200 of 10,300; of weights that are alike, nothing."""
+    weights = np.concatenate([np.ones(10_000), np.full(100, 3.0)])
+    assert estimators.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
+    assert estimators.tail_excess(np.zeros(500)).value == 0
+
+
 def test_pareto_k_of_bounded_weights_is_below_zero_and_of_equal_ones_zero(rng):
     assert estimators.pareto_k(np.log(rng.uniform(size=20_000))).value < 0
     assert estimators.pareto_k(np.zeros(500)).value == 0

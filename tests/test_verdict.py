@@ -8,6 +8,7 @@ import pytest
 
 from boltzflow.estimators import Estimate
 from boltzflow.mode_probe import Region, missing_regions
+from boltzflow.reliability import distrust_tail
 from boltzflow.verdict import Findings, judge
 
 
@@ -20,7 +21,7 @@ GOOD = Findings(
         "log_z": estimate(1.0), "log_z_importance": estimate(1.0), "log_z_pilot": estimate(1.01, 0.02),
         "log_z_rate": estimate(1.02, 0.05), "log_z_annealed": estimate(1.002),
         "reverse_ess": estimate(0.99), "forward_ess": estimate(0.99), "reverse_kl": estimate(-0.995),
-        "pareto_k": estimate(0.2), "solver_error": estimate(1e-4),
+        "pareto_k": estimate(0.2), "tail_excess": estimate(0.01), "solver_error": estimate(1e-4),
     },
     known={"log_z": estimate(1.0, 0.0)},
     ess_count=99_000,
@@ -72,6 +73,18 @@ def test_notes_do_not_distrust():
     trustworthy, _, notes = judge(dataclasses.replace(changed(pareto_k=estimate(0.6)), sampled_exactly=False))
     assert trustworthy
     assert any("infinite variance" in note for note in notes) and any("No exact samples" in note for note in notes)
+
+
+def test_a_heavy_tail_that_holds_next_to_nothing_is_a_note():
+    """Only where log Z is known without it, and nothing else is wrong with the weights."""
+    sentence = distrust_tail(0.9, 1000, 1000)
+    heavy = {"log_z_importance": estimate(1.0, ok=False, reason=sentence), "pareto_k": estimate(0.9)}
+    thin, thick = {**heavy, "tail_excess": estimate(0.0004)}, {**heavy, "tail_excess": estimate(0.02)}
+    trustworthy, _, notes = judge(changed(**thin))
+    assert trustworthy and "0.04% of them" in notes[0]
+    with_nan = estimate(1.0, ok=False, reason="3 of 1000 weights are NaN. " + sentence)
+    for broken in (thick, thin | {"log_z_importance": with_nan}, thin | {"log_z": estimate(1.0, ok=False)}):
+        assert not judge(changed(**broken))[0]
 
 
 def test_missing_regions_are_found_apart_and_small_misfits_are_not():

@@ -138,6 +138,17 @@ def pareto_k(log_weight: ArrayLike) -> Estimate:
     return _estimate(k, stderr, len(log_w), method, failed, reliability.distrust_tail(k, length, len(log_w)))
 
 
+def tail_excess(log_weight: ArrayLike) -> Estimate:
+    """What the tail that k̂ is fitted to holds above its beginning: Σ_tail (w - u) / Σ w, u the next weight below it.
+
+    Where this share is small a heavy tail can spoil error bars, and hardly the answers.
+    """
+    log_w, failed = reliability.screen(log_weight)
+    if sentence := reliability.hopeless(log_w):
+        return _estimate(np.nan, 0.0, len(log_w), "sample tail", failed, sentence)
+    return _estimate(reliability.tail_excess(log_w), 0.0, len(log_w), "sample tail", failed)
+
+
 def largest_weight_share(log_weight: ArrayLike) -> Estimate:
     """The share of the largest weight in the sum of all, max w / Σ w, in [1/n, 1]; it describes the sample."""
     log_w, failed = reliability.screen(log_weight)

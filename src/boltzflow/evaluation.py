@@ -111,7 +111,7 @@ def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
-        "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, len(run.pilot.points), "annealing, no flow"),
+        "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, run.pilot.num_particles, "annealing, no flow"),
     }
     if run.config.loss == "continuity":
         estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
@@ -122,6 +122,7 @@ def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
         "reverse_ess": estimators.reverse_ess(log_weight),
         "reverse_kl": estimators.reverse_kl(log_weight),
         "pareto_k": estimators.pareto_k(log_weight),
+        "tail_excess": estimators.tail_excess(log_weight),
         "largest_weight_share": estimators.largest_weight_share(log_weight),
         "solver_error": solver_error,
     }

@@ -43,7 +43,8 @@ class Pilot:
     `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
     as found from a wide one, each of shape `(num_points, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
-    log Z with its error; and what it cost. `complaints` are sentences on what went wrong, if anything did.
+    log Z with its error, from `num_particles`; and what it cost. `complaints` are sentences on what went wrong, if
+    anything did.
     """
 
     base: AbstractDistribution
@@ -57,6 +58,7 @@ class Pilot:
     log_z_stderr: float
     acceptance: float
     num_gradients: int
+    num_particles: int
     nonfinite_share: float
     complaints: tuple[str, ...] = ()
 
@@ -102,6 +104,7 @@ def fly_pilot(
         log_z_stderr=max(sample.log_z_stderr, _MIN_STDERR),
         acceptance=sample.acceptance,
         num_gradients=sum(flight.num_gradients for flight in flights) + looked_at,
+        num_particles=len(sample.x),
         nonfinite_share=sum(f.num_nonfinite for f in flights) / sum(f.num_proposals for f in flights),
         complaints=tuple(
             doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")

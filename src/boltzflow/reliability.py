@@ -107,6 +107,15 @@ def tail_shape(log_w: Floats) -> tuple[float, int]:
     return top_shape(np.sort(log_w)[-tail_length(len(log_w)) - 1 :])
 
 
+def tail_excess(log_w: Floats) -> float:
+    """What the tail holds above where it begins, as a share of all weights: Σ_tail (w - u) / Σ w, u the next one below.
+
+    All that a misjudged tail can change is a few times this.
+    """
+    top = np.sort(log_w)[-tail_length(len(log_w)) - 1 :] - log_w.max()
+    return float((np.exp(top) - np.exp(top[0])).sum() / np.exp(log_w - log_w.max()).sum())
+
+
 def top_shape(top: Floats) -> tuple[float, int]:
     """What `tail_shape` says, from the logarithms of the tail and of the next one below it, in any order.
 

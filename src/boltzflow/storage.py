@@ -24,7 +24,7 @@ from .pilot import Pilot
 
 _RECORD, _DIGEST = "record", "sha256"
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
-_NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share")
+_NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
 
 def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:

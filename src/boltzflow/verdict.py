@@ -8,6 +8,7 @@ import numpy as np
 
 from .estimators import Estimate, disagreement
 from .mode_probe import Region
+from .reliability import distrust_tail
 
 _MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
@@ -55,7 +56,7 @@ def _modes(f: Findings):
 
 def _weights(f: Findings):
     weights = f.estimates["log_z_importance"]
-    if not weights.ok:
+    if not weights.ok and not _tail_is_thin(f):
         what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
         yield f"By weights alone {what} not to be relied on: {weights.reason}"
     elif f.ess_count < _MIN_EFFECTIVE:
@@ -65,6 +66,13 @@ def _weights(f: Findings):
             f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from that of the others: the "
             "error bars are too small. Train longer, or use a wider base."
         )
+
+
+def _tail_is_thin(f: Findings) -> bool:
+    """Whether nothing is wrong but k̂, of a tail that holds too little to matter, and log Z is known without it."""
+    weights, k = f.estimates["log_z_importance"], f.estimates["pareto_k"]
+    tail_alone = weights.reason == distrust_tail(k.value, k.n, k.n)
+    return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < _MIN_SHARE
 
 
 def _log_z_routes(f: Findings):
@@ -138,10 +146,16 @@ def _notes(f: Findings):
             "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
         )
     k = f.estimates["pareto_k"].value
-    if f.estimates["log_z"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
+    if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
         yield (
             f"The weights have a tail of infinite variance (Pareto k̂ = {k:.2f}, above 0.5): the error bars of log Z "
             "and of expectations may be a few times too small. Train longer, or use a wider base."
+        )
+    elif _tail_is_thin(f):
+        yield (
+            f"The weights have a heavy tail (Pareto k̂ = {k:.2f}), which holds {f.estimates['tail_excess'].value:.2%} "
+            "of them: expectations by weights may be off by a few times that, beyond their error bars. log Z does not "
+            "rest on it, and `sample --correct annealed` gives samples without weights."
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."

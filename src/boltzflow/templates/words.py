@@ -16,6 +16,7 @@ LABELS = {
     "forward_kl": "forward KL",
     "hausdorff": "Hausdorff distance",
     "pareto_k": "Pareto k̂ of the weights",
+    "tail_excess": "share of the weights' tail",
     "largest_weight_share": "largest weight share",
     "solver_error": "solver error of the log-weights",
 }
