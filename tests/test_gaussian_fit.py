@@ -102,6 +102,17 @@ def test_any_unit_of_length_will_do():
         assert distance(covariance_of(base), unit**2 * 15 * np.eye(4)) < 10
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_a_gradient_that_never_varies_leaves_the_moments_of_the_points(noise):
+    # Far down the slope of -x0 + x1²/2, the energy of no law, which a pilot follows as long as it is let.
+    rng = np.random.default_rng(0)
+    x = np.stack([1e5 * rng.normal(size=2048) - 3e7, 16 * rng.normal(size=2048)], axis=1)
+    gradient = np.stack([noise * rng.normal(size=2048) - 1, x[:, 1]], axis=1)
+    base = fit_gaussian(x, gradient)
+    assert np.allclose(base.mean[0], x[:, 0].mean(), atol=1e4)
+    assert np.allclose(np.sqrt(np.diag(covariance_of(base))), [1e5, 16], rtol=0.1)
+
+
 def test_points_without_a_gradient_are_left_out_unless_they_are_all():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(50, 3))

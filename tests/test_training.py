@@ -210,7 +210,7 @@ def test_paper_preset_is_the_papers():
 
 def test_settings_that_belong_together():
     changed = presets.with_changes(presets.default(), {"loss": "reverse-kl", "num_steps": 7})
-    assert (changed.optimizer, changed.train_solver, changed.num_steps) == ("adam", "rk4", 7)
+    assert (changed.optimizer, changed.train_solver, changed.num_steps) == ("muon", "rk4", 7)
     assert presets.with_changes(presets.paper(), {"loss": "reverse-kl"}).num_steps == 10_000
     with pytest.raises(bf.InputError, match="centered Gaussian"):
         presets.with_changes(presets.default(), {"interpolation": "diffusion"})

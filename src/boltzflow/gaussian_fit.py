@@ -21,6 +21,8 @@ from .errors import InputError
 _TAIL = 1e-3  # trace of H that is left out: half of it bounds the KL divergence that no training can remove
 _BLOCK = 8  # the number of directions is rounded up to a multiple: seeds that differ little have the same shapes
 _REFINEMENTS = 3
+_ROUNDING = 1e-12  # variance of a gradient in single precision that does not vary, relative to its square
+_LEAST_SQUARE = 1e-4  # of a gradient, where the points' own scale is 1 and a Gaussian's is 1: less says nothing
 
 
 def fit_gaussian(
@@ -44,7 +46,9 @@ def fit_gaussian(
         scale = np.linalg.cholesky(frame)
         z, g = np.linalg.solve(scale, (x - mean).T).T, gradient @ scale
         varying = g - g.mean(axis=0)
-        shift = z.mean(axis=0) - _coefficient((z * varying).mean(0), (varying**2).mean(0)) * g.mean(axis=0)
+        variance = (varying**2).mean(axis=0)
+        variance = np.where(variance > _ROUNDING * (g**2).mean(axis=0), variance, 0.0)
+        shift = z.mean(axis=0) - _coefficient((z * varying).mean(axis=0), variance) * g.mean(axis=0)
         shift = np.zeros_like(shift) if sign_symmetric else shift
         refined = _controlled_covariance(z - shift, g)
         if np.linalg.eigvalsh(refined)[0] < 0.05:  # too few points: what is known without this it is
@@ -112,7 +116,7 @@ def _between(covariance, x, gradient):
     second_moment = x.T @ x / num
     scale = np.linalg.cholesky(second_moment + _hair(second_moment))
     squares, axes = np.linalg.eigh(scale.T @ (gradient.T @ gradient / num) @ scale)
-    factor = scale @ axes * np.maximum(squares, 1e-12) ** -0.25
+    factor = scale @ axes * np.maximum(squares, _LEAST_SQUARE) ** -0.25
     return factor @ factor.T
 
 
