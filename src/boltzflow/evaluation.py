@@ -103,11 +103,10 @@ def versions() -> dict[str, str]:
 
 
 def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
-    solver_error, shift = _solver_error(run)
-    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(run.samples.energy)))
+    solver_error, numerical_error = solver_errors(run)
     importance = estimators.log_z_importance(log_weight)
     # The error of sampling is not all of it: the solver's bias and rounding do not fall as samples grow.
-    importance = dataclasses.replace(importance, stderr=float(np.sqrt(importance.stderr**2 + shift**2 + rounding**2)))
+    importance = dataclasses.replace(importance, stderr=float(np.hypot(importance.stderr, numerical_error)))
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
@@ -148,8 +147,9 @@ def _log_z_annealed(run: "Run") -> Estimate:
     return Estimate(sample.log_z, max(sample.log_z_stderr, _MIN_STDERR), n, method, not doubt, doubt)
 
 
-def _solver_error(run: "Run") -> tuple[Estimate, float]:
-    """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and that of log Z."""
+def solver_errors(run: "Run") -> tuple[Estimate, float]:
+    """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and the numerical
+    error of log Z: the change of log Z at twice the steps, and rounding in single precision, in quadrature."""
     key = purpose_key(run.seed, 3)
     fine = with_resolution(run.flow, 2 * run.flow.num_steps)
     coarse_weight, fine_weight = (log_weights(flow, run.target, key, _NUM_SOLVER) for flow in (run.flow, fine))
@@ -161,7 +161,8 @@ def _solver_error(run: "Run") -> tuple[Estimate, float]:
         np.logaddexp.reduce(fine_weight[finite]) - np.logaddexp.reduce(coarse_weight[finite]) if finite.any() else 0.0
     )
     estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
-    return estimate, abs(float(shift))
+    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(run.samples.energy)))
+    return estimate, float(np.hypot(shift, rounding))
 
 
 def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, Estimate]:

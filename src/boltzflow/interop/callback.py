@@ -4,6 +4,8 @@ Training needs values and first derivatives of an energy and nothing else, so an
 another process serves as well as one that JAX can see. Calls are not counted twice: value and gradient come together.
 """
 
+import functools
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -81,26 +83,21 @@ class _Caller:
 
     def __init__(self, fn: Function, dim: int, time_limit: float):
         self._fn, self._dim, self._time_limit = fn, dim, time_limit
+        self._worker: _Worker | None = None
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        outcome: list[Any] = []
-
-        def work() -> None:
-            try:
-                outcome.append(self._fn(x))
-            except Exception as error:  # whatever a user's function raises
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, daemon=True)  # one that hangs does not keep the process alive
-        thread.start()
-        thread.join(self._time_limit)
-        if not outcome:
-            raise InputError(f"the energy took more than {self._time_limit:g} s for {len(x)} points")
-        if isinstance(outcome[0], Exception):
-            what = " ".join(str(outcome[0]).split())[:300]
-            raise InputError(f"the energy fails: {type(outcome[0]).__name__}: {what}") from outcome[0]
+        worker = self._worker or _Worker(self._fn)
+        self._worker = None  # until it has answered: one that hangs is never asked again
         try:
-            energy, gradient = (np.asarray(part, np.float64) for part in outcome[0])
+            outcome = worker.ask(x, self._time_limit)
+        except queue.Empty:
+            raise InputError(f"the energy took more than {self._time_limit:g} s for {len(x)} points") from None
+        self._worker = worker
+        if isinstance(outcome, Exception):
+            what = " ".join(str(outcome).split())[:300]
+            raise InputError(f"the energy fails: {type(outcome).__name__}: {what}") from outcome
+        try:
+            energy, gradient = (np.asarray(part, np.float64) for part in outcome)
         except (TypeError, ValueError) as error:
             raise InputError(f"the energy must return energies and gradients: {error}") from None
         if energy.shape != (len(x),) or gradient.shape != x.shape:
@@ -109,6 +106,30 @@ class _Caller:
                 f"{gradient.shape}"
             )
         return energy, gradient
+
+
+class _Worker:
+    """A thread that lives on between calls: a new one for every call has its memory to fetch anew each time."""
+
+    def __init__(self, fn: Function):
+        self._questions: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        work = functools.partial(_work, fn, self._questions, self._answers)
+        threading.Thread(target=work, daemon=True).start()  # one that hangs does not keep the process alive
+
+    def ask(self, x: np.ndarray, time_limit: float) -> Any:
+        """What the function returns, or the exception that it raises; raises `queue.Empty` after `time_limit` s."""
+        self._questions.put(x)
+        return self._answers.get(timeout=time_limit)
+
+
+def _work(fn: Function, questions: "queue.SimpleQueue[np.ndarray]", answers: "queue.SimpleQueue[Any]") -> None:
+    while True:
+        x = questions.get()
+        try:
+            answers.put(fn(x))
+        except Exception as error:  # whatever a user's function raises
+            answers.put(error)
 
 
 def _host(call, x):
