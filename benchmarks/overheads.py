@@ -17,7 +17,7 @@ import boltzflow
 from benchmarks import common
 from benchmarks.store import FLOW, Row, Store, source_hash
 from boltzflow.evaluation import evaluate
-from boltzflow.interop.callback import Callback
+from boltzflow.interop.callback import Callback, Function
 
 NAME = "overheads"
 BATCH, REPEATS = 256, 30
@@ -48,12 +48,18 @@ def median_seconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def callback() -> Row:
+def point_by_point(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same, asked for one point after another, as of a program that knows of no batches."""
+    energies, gradients = zip(*(lennard_jones(one[None]) for one in x), strict=True)
+    return np.concatenate(energies), np.concatenate(gradients)
+
+
+def callback(fn: Function) -> Row:
     """The energy by itself, and as training asks for it: values and gradients under jit."""
-    target = Callback(lennard_jones, 3 * NUM_PARTICLES, check_at=np.random.default_rng(0).normal(size=(4, 48)))
+    target = Callback(fn, 3 * NUM_PARTICLES, check_at=np.random.default_rng(0).normal(size=(4, 48)))
     x = jax.random.normal(jax.random.key(0), (BATCH, target.dim))
     both, own = jax.jit(jax.vmap(jax.value_and_grad(target.energy))), np.asarray(x, np.float64)
-    alone = median_seconds(lambda: lennard_jones(own))
+    alone = median_seconds(lambda: fn(own))
     through = median_seconds(lambda: jax.block_until_ready(both(x)))
     return {"alone": alone, "through": through, "overhead": through / alone - 1}
 
@@ -84,7 +90,8 @@ def report(make: Callable[[], boltzflow.AbstractDensity]) -> Row:
 
 
 PARTS: dict[str, Callable[[], Row]] = {
-    "callback, 256 points": callback,
+    "callback, 256 points at once": lambda: callback(lennard_jones),
+    "callback, 256 points one by one": lambda: callback(point_by_point),
     "snapshots, N=16 m=1.5": snapshots,
     "report, N=16 m=1.5": lambda: report(lambda: boltzflow.DoubleWell(16, 1.5)),
     "report, N=16 m=6": lambda: report(lambda: boltzflow.DoubleWell(16, 6.0)),

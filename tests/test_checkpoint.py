@@ -36,6 +36,7 @@ def trained(base, directions):
         directions=directions,
         points=points,
         wide_points=2 * points,
+        minima=points[:3],
         path_times=jnp.linspace(0, 1, 3),
         path_points=jnp.stack([points] * 3),
         log_z=1.5,

@@ -30,6 +30,7 @@ LAYERS = [
     {"continuity", "flow"},
     {"losses", "correction", "presets", "testing", "check_target"},
     {
+        "descent",
         "gaussian_fit",
         "pilot",
         "assembly",

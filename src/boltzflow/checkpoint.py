@@ -17,7 +17,7 @@ from .errors import InputError
 from .presets import Config
 from .training import Trained
 
-FORMAT = 4
+FORMAT = 5
 FILE = "run.npz"
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
 

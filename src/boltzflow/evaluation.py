@@ -1,8 +1,8 @@
 """From a run to its report: every estimate, what is known exactly, and whether to believe any of it.
 
 The verdict is what this module is for. It asks the samples themselves (weights, k̂, solver error), the pilot, which
-found points of the target without the flow and asks whether the flow would ever come to them, and exact answers where
-there are some. Each check that fails is a sentence; one is enough to distrust the run.
+found points and minima of the target without the flow and asks whether the flow would ever come to them, and exact
+answers where there are some. Each check that fails is a sentence; one is enough to distrust the run.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ from .correction.annealed import spread
 from .densities import AbstractDistribution, HasModes
 from .estimators import Estimate
 from .flow import with_resolution
-from .mode_probe import Region, missing_regions
+from .mode_probe import Region, lost_wells, missing_regions
 from .report import Report, Verdict
 from .resolution import log_weights
-from .verdict import Findings, judge
+from .verdict import MIN_SHARE, Findings, judge
 
 if TYPE_CHECKING:
     from .run import Run
@@ -87,13 +87,18 @@ def _parts_sigma(log_weight: np.ndarray) -> float:
 
 
 def _uncovered(run: "Run", log_z: float) -> list[Region]:
-    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one."""
-    probes = [spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points)]
-    x = jnp.concatenate(probes)
+    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one; where
+    that is nothing to speak of, of the wells around the minima that it found."""
+    points, wide = (spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points))
+    x, minima = jnp.concatenate([points, wide, run.pilot.minima]), np.asarray(run.pilot.minima)
     excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
-    parts = np.split(excess, [len(probes[0])])
-    found = [missing_regions(np.asarray(probe), part) for probe, part in zip(probes, parts, strict=True)]
-    return max(found, key=lambda regions: sum(region.share for region in regions))
+    *parts, last = np.split(excess, np.cumsum([len(points), len(wide)]))
+    found = [missing_regions(np.asarray(probe), part) for probe, part in zip((points, wide), parts, strict=True)]
+    regions = max(found, key=lambda regions: sum(region.share for region in regions))
+    if any(region.share >= MIN_SHARE for region in regions):
+        return regions
+    scale = np.std(np.asarray(wide), axis=0)
+    return regions + lost_wells(run.target, run.flow.log_prob, minima, last, log_z, scale, purpose_key(run.seed, 7))
 
 
 def versions() -> dict[str, str]:
@@ -185,5 +190,5 @@ def _cost(run: "Run", seconds: float) -> dict[str, float]:
     forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
     cost = dict(run.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
-    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + 2 * _NUM_PROBE
+    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + 2 * _NUM_PROBE + len(run.pilot.minima)
     return cost

@@ -1,12 +1,31 @@
-"""The mode probe: points of the target, found without the flow, are asked "would the flow ever come here?"."""
+"""The mode probe: points of the target, found without the flow, are asked "would the flow ever come here?".
 
+Points of the annealed sampler are weighted as the target weighs them, and their number is the share of what is missing.
+Minima are not: around one to which the flow does not come, Hamiltonian moves fill the well, and importance weights from
+the Gaussian of what they fill say how much it holds.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .bases import Gaussian
+from .batches import map_points
+from .correction.moves import HamiltonianMoves, preconditioner
+from .densities import AbstractDensity, lattice_of
+from .linalg import Circulant
 
 # e^5: the flow comes to such a point at less than a hundredth of the rate that the target asks for.
 _UNCOVERED = 5.0
+_MAX_WELLS = 4
+_CHAINS, _ROUNDS, _MOVES, _LEAPFROG = 256, 12, 4, 5
+_DRAWS = 4096
+GRADIENTS_PER_WELL = _CHAINS * _ROUNDS * (1 + _MOVES * _LEAPFROG)
 
 
 @dataclass(frozen=True)
@@ -40,3 +59,76 @@ def missing_regions(
         regions.append(Region(np.median(left[near], axis=0), float(near.sum() / len(points))))
         left, depth = left[~near], depth[~near]
     return sorted(regions, key=lambda region: -region.share)[:max_regions]
+
+
+def lost_wells(
+    target: AbstractDensity,
+    log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
+    minima: Float[np.ndarray, "num dim"],
+    excess: Float[np.ndarray, " num"],
+    log_z: float,
+    scale: Float[np.ndarray, " dim"],
+    key: PRNGKeyArray,
+) -> list[Region]:
+    """What the wells hold around those of `minima` to which the flow of density `log_prob` does not come.
+
+    `excess` is their log-weight less `log_z`, which is without these wells; `scale` is how wide the target is. The
+    lowest are looked at first, and those in a well that has been looked at are not looked at again.
+    """
+    left = np.asarray(minima, np.float64)[~(np.asarray(excess) <= _UNCOVERED)]
+    regions, wells = [], list[Gaussian]()
+    for number in range(_MAX_WELLS):
+        if not len(left):
+            break
+        lowest = int(np.nanargmin(np.asarray(map_points(target.energy, jnp.asarray(left, jnp.float32)))))
+        fill_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
+        x = np.asarray(_fill(target, fill_key, jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32)))
+        well = _gaussian(x, lattice_of(target))
+        if not any(_within(known, well.mean[None])[0] for known in wells):  # its chains did not go to one of these
+            regions += _weigh(target, log_prob, well, log_z, draw_key)
+            wells.append(well)
+        done = _within(well, left)
+        done[lowest] = True
+        left = left[~done]
+    return sorted(regions, key=lambda region: -region.share)
+
+
+@eqx.filter_jit
+def _fill(target, key, minimum, scale):
+    """Chains of the target that start close around a minimum, and reach as far as the well does."""
+
+    def more(i, carry):
+        x, size = carry
+        x, _, size, _ = moves(jax.random.fold_in(key, i), x, preconditioner(x, lattice_of(target)), size)
+        return x, size
+
+    moves = HamiltonianMoves(target.energy, _MOVES, _LEAPFROG)
+    start = minimum + 1e-2 * scale * jax.random.normal(key, (_CHAINS, target.dim))
+    size = jnp.asarray(0.5 * target.dim**-0.25)
+    return jax.lax.fori_loop(0, _ROUNDS, more, (start, size))[0]
+
+
+def _gaussian(x: Float[np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> Gaussian:
+    """Of these points, and a little wider."""
+    wider = 1 + 0.5 / np.sqrt(x.shape[1])
+    scale = wider * np.asarray(preconditioner(jnp.asarray(x), lattice).scale, np.float64)
+    return Gaussian(x.mean(axis=0), scale_tril=Circulant(scale) if lattice else scale)
+
+
+def _within(well: Gaussian, x: Float[np.ndarray, "num dim"]) -> np.ndarray:
+    distance = jnp.linalg.norm(jax.vmap(well.whiten)(jnp.asarray(x, jnp.float32)), axis=1)
+    return np.array(distance <= np.sqrt(well.dim) + 4)
+
+
+def _weigh(target, log_prob, well: Gaussian, log_z: float, key) -> list[Region]:
+    """What of the well the flow does not cover: nothing where it covers all of it."""
+    x, log_density = jax.vmap(well.sample_and_log_prob)(jax.random.split(key, _DRAWS))
+    minus_energy = -np.asarray(map_points(target.energy, x), np.float64)
+    uncovered = ~(minus_energy - np.asarray(map_points(log_prob, x)) - log_z <= _UNCOVERED)
+    log_weight = np.where(uncovered & ~np.isnan(minus_energy), minus_energy - np.asarray(log_density), -np.inf)
+    if not np.isfinite(log_weight.max()):
+        return []
+    log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
+    weight = np.exp(log_weight - log_weight.max())
+    center = np.average(np.asarray(x, np.float64), axis=0, weights=weight)
+    return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))))]

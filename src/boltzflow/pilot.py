@@ -4,7 +4,7 @@ The annealed sampler flies from ever better bases. Scouts from an isotropic one,
 inside it, find where the target is; from the Gaussian fitted to what they found, three times as wide, come the target's
 points; and from the base of the run (by default the Gaussian fitted to these) it finds how fast the path may be walked,
 in which directions the base differs from the target, leaves points all along the path, and measures log Z with no flow
-involved.
+involved. Descent from where the flights have been finds minima of modes that they may have lost.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from .batches import map_points
 from .compilation import Stopwatch
 from .correction.annealed import AnnealedSample, anneal
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from .descent import descend, far_apart
 from .errors import InputError
 from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
@@ -31,6 +32,7 @@ _PARTICLES, _NUMBERS = 4096, 2**20
 _SCOUT_MOVES = 2  # at a temperature, where the others take 4
 _SCOUT_ESS, _WIDE_ESS, _PATH_ESS = 0.5, 0.8, 0.97  # the share of effective samples that a change of temperature keeps
 _OVERDISPERSION = 3.0
+_DESCENT_STEPS, _MAX_MINIMA = 100, 256
 _MAX_WIDENINGS = 8
 _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
 
@@ -41,7 +43,8 @@ class Pilot:
 
     `base` and `clock` to train with; for a base that was fitted, the `directions` in which the target differs from it,
     `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
-    as found from a wide one, each of shape `(num_points, dim)`; `path_times`,
+    as found from a wide one, each of shape `(num_points, dim)`; `minima` of the energy, or low points on the way
+    to one, as far apart as can be, `(num_minima, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
     log Z with its error, from `num_particles`; and what it cost. `complaints` are sentences on what went wrong, if
     anything did.
@@ -52,6 +55,7 @@ class Pilot:
     directions: Float[np.ndarray, "dim size"] | None
     points: Float[Array, "num_points dim"]
     wide_points: Float[Array, "num_points dim"]
+    minima: Float[Array, "num_minima dim"]
     path_times: Float[Array, " num_knots"]
     path_points: Float[Array, "num_knots num_saved dim"]
     log_z: float
@@ -90,7 +94,9 @@ def fly_pilot(
     clock = fit_clock(sample.betas) if pace and sample.betas[-1] == 1 else Clock()
     times = np.concatenate([[0.0], clock.inverse(sample.betas)])
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, sample.path.shape[1]))[0]
-    flights = [*flights, found, sample]
+    flights = [*flights, found]
+    minima = _minima(target, flights, np.std(np.asarray(found.x), axis=0), num, watch)
+    flights.append(sample)
     looked_at = len(scout.x) + (len(found.x) + len(sample.x) if fitted else 0)  # with a gradient more
     return Pilot(
         base=base,
@@ -98,12 +104,13 @@ def fly_pilot(
         directions=directions,
         points=sample.x,
         wide_points=found.x,
+        minima=minima,
         path_times=jnp.asarray(times, jnp.float32),
         path_points=jnp.concatenate([start[None], sample.path]),
         log_z=sample.log_z,
         log_z_stderr=max(sample.log_z_stderr, _MIN_STDERR),
         acceptance=sample.acceptance,
-        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at,
+        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at + num * (1 + _DESCENT_STEPS),
         num_particles=len(sample.x),
         nonfinite_share=sum(f.num_nonfinite for f in flights) / sum(f.num_proposals for f in flights),
         complaints=tuple(
@@ -117,6 +124,19 @@ def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> 
     most = int(max(400, 60 * np.sqrt(target.dim)))
     settings = {"num_particles": num_particles, "num_moves": num_moves, "max_steps": most, "watch": watch}
     return anneal(base, target, key, ess_fraction, **settings)
+
+
+def _minima(target, flights, scale, num, watch) -> Float[Array, "num_minima dim"]:
+    """Down from `num` points of all temperatures of these flights: at the early ones they are everywhere."""
+    share = -(-num // len(flights))
+    starts = []
+    for flight in flights:
+        knots, saved, dim = flight.path.shape
+        points = flight.path[:, :: max(1, knots * saved // share)].reshape(-1, dim)
+        starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
+    x, f = watch.run(descend, target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
+    x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
+    return jnp.asarray(x[far_apart(x, scale + 1e-12, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
 
 
 def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:

@@ -79,6 +79,7 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
         arrays = {name: spread(points, num_points) for name, points in arrays.items()}
     else:
         arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
+    arrays["pilot.minima"] = pilot.minima
     if isinstance(pilot.base, Gaussian):
         arrays |= {"base.mean": pilot.base.mean, **_scale_arrays(pilot.base.scale)}
     if pilot.directions is not None:
@@ -98,6 +99,7 @@ def pilot_from(
         directions=arrays.get("pilot.directions"),
         points=points,
         wide_points=jnp.asarray(arrays["pilot.wide_points"]),
+        minima=jnp.asarray(arrays["pilot.minima"]),
         path_times=jnp.asarray(arrays.get("pilot.path_times", np.ones(1, np.float32))),
         path_points=jnp.asarray(arrays.get("pilot.path_points", points[None])),
         complaints=tuple(numbers["complaints"]),

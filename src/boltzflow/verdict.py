@@ -10,7 +10,7 @@ from .estimators import Estimate, disagreement
 from .mode_probe import Region
 from .reliability import distrust_tail
 
-_MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
+MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
@@ -47,7 +47,7 @@ def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
 
 def _modes(f: Findings):
     for region in f.regions:
-        if region.share >= _MIN_SHARE:
+        if region.share >= MIN_SHARE:
             yield (
                 f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
                 "covered by the sampler: train longer, widen the base, or train with the continuity loss."
@@ -72,7 +72,7 @@ def _tail_is_thin(f: Findings) -> bool:
     """Whether nothing is wrong but k̂, of a tail that holds too little to matter, and log Z is known without it."""
     weights, k = f.estimates["log_z_importance"], f.estimates["pareto_k"]
     tail_alone = weights.reason == distrust_tail(k.value, k.n, k.n)
-    return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < _MIN_SHARE
+    return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
 
 
 def _log_z_routes(f: Findings):
