@@ -79,6 +79,24 @@ def test_callback_that_hangs_is_given_up():
     assert time.perf_counter() - started < 5
 
 
+def test_callback_works_again_after_it_was_given_up_or_failed():
+    moods = iter(["ok"] * 4 + ["slow", "ok", "fails", "ok"])  # the first three are of the gradient's check
+
+    def moody(x):
+        mood = next(moods)
+        if mood == "fails":
+            raise RuntimeError("no such molecule")
+        time.sleep(5 if mood == "slow" else 0)
+        return gaussian(x)
+
+    target = Callback(moody, 2, time_limit=0.5)
+    assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"more than 0.5 s|no such molecule"):
+            jax.block_until_ready(target.energy(jnp.ones(2)))
+        assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
+
+
 # --- NumPyro ----------------------------------------------------------------------------------------------------------
 
 OBSERVED = jnp.array([1.3, 0.4, 2.2])
