@@ -75,6 +75,11 @@ def test_notes_do_not_distrust():
     assert any("infinite variance" in note for note in notes) and any("No exact samples" in note for note in notes)
 
 
+def test_light_weights_have_no_heavy_tail():
+    """Weights so equal that their tail holds next to nothing, and nothing wrong with them: not a word."""
+    assert judge(changed(tail_excess=estimate(1e-8), pareto_k=estimate(-0.1))) == (True, (), ())
+
+
 def test_a_heavy_tail_that_holds_next_to_nothing_is_a_note():
     """Only where log Z is known without it, and nothing else is wrong with the weights."""
     sentence = distrust_tail(0.9, 1000, 1000)

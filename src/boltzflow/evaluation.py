@@ -44,11 +44,12 @@ def evaluate(run: "Run") -> Report:
     start = time.perf_counter()
     samples, target = run.samples, run.target
     log_weight = np.asarray(samples.log_weight, np.float64)
-    estimates = _from_samples(run, log_weight)
+    solver_error, numerical_error = solver_errors(run)
+    estimates = _from_samples(run, log_weight, numerical_error) | {"solver_error": solver_error}
     known: dict[str, Estimate] = {}
     if isinstance(target, AbstractDistribution):
         known["log_z"] = estimators.exact(float(target.log_z))
-        estimates |= _from_exact_samples(run, target)
+        estimates |= _from_exact_samples(run, target, numerical_error)
     if isinstance(target, HasModes):
         estimates["hausdorff"] = estimators.hausdorff(np.asarray(target.modes), samples.x[:_NUM_HAUSDORFF])
     findings = Findings(
@@ -107,11 +108,13 @@ def versions() -> dict[str, str]:
     return packages | {"python": platform.python_version(), "device": str(jax.devices()[0].device_kind)}
 
 
-def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
-    solver_error, numerical_error = solver_errors(run)
-    importance = estimators.log_z_importance(log_weight)
-    # The error of sampling is not all of it: the solver's bias and rounding do not fall as samples grow.
-    importance = dataclasses.replace(importance, stderr=float(np.hypot(importance.stderr, numerical_error)))
+def _widened(estimate: Estimate, numerical_error: float) -> Estimate:
+    """The error of sampling is not all of it: the solver's bias and rounding do not fall as samples grow."""
+    return dataclasses.replace(estimate, stderr=float(np.hypot(estimate.stderr, numerical_error)))
+
+
+def _from_samples(run: "Run", log_weight: np.ndarray, numerical_error: float) -> dict[str, Estimate]:
+    importance = _widened(estimators.log_z_importance(log_weight), numerical_error)
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
@@ -124,11 +127,10 @@ def _from_samples(run: "Run", log_weight: np.ndarray) -> dict[str, Estimate]:
             estimates["log_z"] = annealed
     return estimates | {
         "reverse_ess": estimators.reverse_ess(log_weight),
-        "reverse_kl": estimators.reverse_kl(log_weight),
+        "reverse_kl": _widened(estimators.reverse_kl(log_weight), numerical_error),
         "pareto_k": estimators.pareto_k(log_weight),
         "tail_excess": estimators.tail_excess(log_weight),
         "largest_weight_share": estimators.largest_weight_share(log_weight),
-        "solver_error": solver_error,
     }
 
 
@@ -170,7 +172,7 @@ def solver_errors(run: "Run") -> tuple[Estimate, float]:
     return estimate, float(np.hypot(shift, rounding))
 
 
-def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, Estimate]:
+def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
     x, log_prob = sample_batch(target, purpose_key(run.seed, 2), _NUM_FORWARD)
     log_weight = np.asarray(log_prob + float(target.log_z) - map_points(run.flow.log_prob, x), np.float64)
     # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
@@ -179,10 +181,11 @@ def _from_exact_samples(run: "Run", target: AbstractDistribution) -> dict[str, E
     if not forward_ess.ok:
         reason = f"Its own error bar is in doubt; log Z and expectations do not use it. {forward_ess.reason}"
         forward_ess = dataclasses.replace(forward_ess, reason=reason)
+    bounds = estimators.log_z_bounds(run.samples.log_weight, log_weight)
     return {
         "forward_ess": forward_ess,
-        "forward_kl": estimators.forward_kl(log_weight, float(target.log_z)),
-        **estimators.log_z_bounds(run.samples.log_weight, log_weight),
+        "forward_kl": _widened(estimators.forward_kl(log_weight, float(target.log_z)), numerical_error),
+        **{name: _widened(bound, numerical_error) for name, bound in bounds.items()},
     }
 
 

@@ -71,7 +71,7 @@ def _weights(f: Findings):
 def _tail_is_thin(f: Findings) -> bool:
     """Whether nothing is wrong but k̂, of a tail that holds too little to matter, and log Z is known without it."""
     weights, k = f.estimates["log_z_importance"], f.estimates["pareto_k"]
-    tail_alone = weights.reason == distrust_tail(k.value, k.n, k.n)
+    tail_alone = not weights.ok and weights.reason == distrust_tail(k.value, k.n, k.n)
     return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
 
 
