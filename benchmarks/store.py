@@ -21,7 +21,7 @@ RESULTS = ROOT / "results" / "benchmarks"
 APART = ("cli", "paper", "peers", "templates")
 """Folders of the package that no number of a flow depends on: those that ask, compare and print."""
 FLOW = ("src/boltzflow",)
-RIVALS = ("src/boltzflow/peers", "src/boltzflow/targets")
+RIVALS = ("src/boltzflow/peers", "src/boltzflow/targets", "src/boltzflow/gaussian_mixture.py")
 
 Row = dict[str, Any]
 
@@ -71,11 +71,12 @@ def newest(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["source"] == last[group(row)]]
 
 
-def source_hash(*folders: str) -> str:
-    """A hash of the Python code in these folders: of what it does, so that comments and docstrings do not count."""
+def source_hash(*places: str) -> str:
+    """A hash of the Python code in these folders and files: of what it does; comments and docstrings do not count."""
     digest = hashlib.sha256()
-    paths = [(ROOT / folder, path) for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    for path in sorted(path for folder, path in paths if path.relative_to(folder).parts[0] not in APART):
+    files = [ROOT / place for place in places if (ROOT / place).is_file()]
+    paths = [(ROOT / place, path) for place in places for path in (ROOT / place).rglob("*.py")]
+    for path in sorted([*files, *(path for folder, path in paths if path.relative_to(folder).parts[0] not in APART)]):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)

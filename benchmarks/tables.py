@@ -20,7 +20,7 @@ from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_trust
 
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
 ERRORS = (1e-2, 1e-3, 1e-4)
-METHODS = ("boltzflow", "pilot", "SMC", "SMC, fitted start", "parallel tempering")
+METHODS = ("boltzflow", "SMC", "SMC, fitted start", "parallel tempering")
 NOTHING = "Not measured yet."
 
 
@@ -92,7 +92,7 @@ def draw_log_z(rows: list[Row]) -> str:
         f"Root mean square over {' or '.join(map(str, numbers))} seeds; in parentheses evaluations of the energy, with "
         "its gradient or alone. ≈: extrapolated, with error ∝ 1/√budget, from the largest budgets measured."
     )
-    wins = "Something else is first on " + "; ".join(behind) + "." if behind else "The flow is first everywhere."
+    wins = "Something else is first on " + "; ".join(behind) + "." if behind else "boltzflow is first everywhere."
     return "\n\n".join([table(header, lines), note, wins])
 
 

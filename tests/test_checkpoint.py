@@ -10,8 +10,8 @@ import pytest
 
 import boltzflow as bf
 from boltzflow import checkpoint, presets, storage
-from boltzflow.assembly import NO_PARTS, build_transport
-from boltzflow.bases import Gaussian
+from boltzflow.assembly import NO_PARTS, build_transport, make_transport
+from boltzflow.bases import Gaussian, Mixture
 from boltzflow.interpolations import Clock
 from boltzflow.linalg import Circulant
 from boltzflow.pilot import Pilot
@@ -26,6 +26,12 @@ BASES = {
     "matrix": Gaussian(np.arange(DIM), np.eye(DIM) + 0.3),
     "circulant": Gaussian(np.zeros(DIM), scale_tril=Circulant(2 + np.cos(2 * np.pi * np.arange(DIM) / DIM))),
 }
+
+BASES["mixture"] = Mixture(
+    BASES["circulant"],
+    bf.GaussianMixture([1 / 3, 2 / 3], [[-1.0, 0.2], [0.5, 0.1]], [[0.1, 0.3], [0.5, 0.2]]),
+    np.linalg.qr(np.random.default_rng(1).normal(size=(DIM, 2)))[0],
+)
 
 
 def trained(base, directions):
@@ -66,6 +72,15 @@ def test_what_comes_back_is_what_was_saved_to_the_last_bit(name, size, tmp_path)
     np.testing.assert_array_equal(loaded.pilot.wide_points, one.pilot.wide_points)
     if size is not None:
         np.testing.assert_array_equal(loaded.pilot.directions, directions)
+
+
+def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):
+    one = trained(BASES["mixture"], None)
+    one.pilot = dataclasses.replace(one.pilot, enough=True)
+    one.transport = make_transport(CONFIG, NO_PARTS, TARGET, one.pilot, jax.random.key(1))
+    checkpoint.save(tmp_path, one, RECORD)
+    loaded, _ = checkpoint.load(tmp_path, TARGET)
+    assert eqx.tree_equal(loaded.transport, one.transport) and loaded.pilot.enough
 
 
 def rewritten(folder, change_arrays=lambda arrays: arrays, **changes):

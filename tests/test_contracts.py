@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.bases import Gaussian, GeneralizedGaussian
+from boltzflow.bases import Gaussian, GeneralizedGaussian, Mixture
 from boltzflow.densities import AbstractDensity, AbstractDistribution
 from boltzflow.targets import DoubleWell, Energy, GaussianMixture, many_well, mixture_2
 from boltzflow.testing import check_density, check_distribution
@@ -21,6 +21,11 @@ DISTRIBUTIONS = {
     "generalized-gaussian-4": GeneralizedGaussian(16, 1.0, 4.0),
     "gaussian-diagonal": Gaussian([1.0, 2.0], [0.5, 2.0]),
     "gaussian-full": Gaussian(np.arange(8.0), np.eye(8) + 0.5),
+    "mixture": Mixture(
+        Gaussian([1.0, 0.0, -1.0], np.eye(3) + 0.5),
+        GaussianMixture([0.3, 0.7], [[-1.0, 0.2], [0.5, 0.0]], [[0.1, 0.3], [0.5, 0.2]]),
+        np.linalg.qr(np.arange(6.0).reshape(3, 2) ** 2 + np.eye(3, 2))[0],
+    ),
     "mixture-2": mixture_2(),
     "mixture-full": GaussianMixture([0.4, 0.6], np.eye(2, 3), np.stack([np.eye(3), np.eye(3) + 1.0])),
     "few-well": many_well(1),

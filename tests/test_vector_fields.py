@@ -12,7 +12,7 @@ from boltzflow.continuity import trainable
 from boltzflow.errors import InputError
 from boltzflow.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
 from boltzflow.testing import check_vector_field, randomize
-from boltzflow.vector_fields import AbstractVectorField, TimeMixture
+from boltzflow.vector_fields import AbstractVectorField, Still, TimeMixture
 from gaussian_pair import ExactField, make_pair
 
 LOWER = np.array([[2.0, 0.0, 0.0], [-0.5, 0.1, 0.0], [0.3, 1.0, 5.0]])
@@ -39,6 +39,10 @@ def test_fields_of_more_dimensions_than_units_keep_their_contract(whitening, key
 
 def test_the_oracle_keeps_the_contract_of_a_field(key):
     check_vector_field(ExactField(make_pair(3), error=0.3), key)
+
+
+def test_the_field_that_moves_nothing_keeps_the_contract_of_a_field(key):
+    check_vector_field(Still(3), key)
 
 
 def test_field_is_zero_before_training_and_not_after(key):

@@ -69,6 +69,16 @@ def test_each_check_fails_alone_and_says_why(findings, words):
     assert re.search(words, warnings[0])
 
 
+def test_a_forward_ess_that_hangs_on_few_samples_is_not_asked():
+    assert judge(changed(forward_ess=estimate(0.1, ok=False, reason="One weight is 90 % of the sum.")))[0]
+
+
+def test_an_error_of_log_z_that_is_not_reached_is_said():
+    for asked, said in ((0.0, False), (0.002, False), (0.0005, True)):
+        trustworthy, _, notes = judge(dataclasses.replace(GOOD, asked_error=asked))
+        assert trustworthy and any("was asked for to 0.0005 and is known to 0.001" in note for note in notes) == said
+
+
 def test_notes_do_not_distrust():
     trustworthy, _, notes = judge(dataclasses.replace(changed(pareto_k=estimate(0.6)), sampled_exactly=False))
     assert trustworthy

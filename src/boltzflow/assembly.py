@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
 
-from .bases import Gaussian, GeneralizedGaussian
+from .bases import Gaussian, GeneralizedGaussian, Mixture, frame_of
 from .continuity import LogZRate, Transport
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from .errors import InputError
@@ -20,8 +20,9 @@ from .interpolations import AbstractInterpolation, Clock, Diffusion, Linear, Tra
 from .lattice_bands import Bands
 from .lattice_networks import LatticePotential
 from .networks import Whitening
+from .pilot import Pilot
 from .presets import Config
-from .vector_fields import AbstractVectorField, Lattice, TimeMixture
+from .vector_fields import AbstractVectorField, Lattice, Still, TimeMixture
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ def check_field(config: Config, target: AbstractDensity) -> None:
         )
 
 
+def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
+    """What there is to train on `target` after its `pilot`, or, where no flow is needed, the base as it stands."""
+    if not pilot.enough:
+        return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.directions)
+    rate = LogZRate(width=config.width, depth=config.depth, key=key)
+    return Transport(Still(target.dim), Linear(pilot.base, target), rate)
+
+
 def build_transport(
     config: Config,
     parts: Parts,
@@ -75,12 +84,13 @@ def build_transport(
     key: PRNGKeyArray,
     directions: Float[np.ndarray, "dim size"] | None = None,
 ) -> Transport:
-    """Field, path and rate, untrained. A Gaussian base that was fitted also whitens what the networks see, and they see
-    and move only the `directions` of it, where some are given."""
+    """Field, path and rate, untrained. The Gaussian of a base that was fitted also whitens what the networks see, and
+    they see and move only the `directions` of it, where some are given."""
     whitening: Whitening | None = None
     shape = lattice_of(target) if config.field == "lattice" else None
-    if config.base == "pilot" and parts.base is None and isinstance(base, Gaussian):
-        whitening = Whitening(base.mean, base.scale, directions if shape is None else None)
+    if config.base == "pilot" and parts.base is None and isinstance(base, (Gaussian, Mixture)):
+        frame = frame_of(base)
+        whitening = Whitening(frame.mean, frame.scale, directions if shape is None else None)
     sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
     path_key, field_key, rate_key = jax.random.split(key, 3)
     networks: dict[str, Any] = {"whitening": whitening, **sizes}

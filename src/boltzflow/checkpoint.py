@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import storage
-from .assembly import NO_PARTS, Parts, build_transport, choose_base
+from .assembly import NO_PARTS, Parts, choose_base, make_transport
 from .continuity import trainable
 from .densities import AbstractDensity
 from .errors import InputError
 from .presets import Config
 from .training import Trained
 
-FORMAT = 5
+FORMAT = 6
 FILE = "run.npz"
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
 
@@ -43,7 +43,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     config = Config(**record["config"])
     pilot = storage.pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
     key = jax.random.key(0)
-    transport = build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.directions)
+    transport = make_transport(config, parts, target, pilot, key)
     params, frozen = eqx.partition(transport, trainable(transport))
     try:
         params = jax.tree_util.tree_map_with_path(

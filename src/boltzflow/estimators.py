@@ -64,6 +64,17 @@ def log_z_importance(log_weight: ArrayLike) -> Estimate:
     return _estimate(log_mean - bias, stderr, n, method, failed, distrust)
 
 
+def samples_for(error: float, log_weight: ArrayLike) -> int:
+    """How many samples with weights like these give log Z to the standard `error`: (1/ESS - 1) / error², and a tenth
+    more; as many as there are for an `error` of 0, or where the weights tell nothing."""
+    log_w, _ = reliability.screen(log_weight)
+    num = len(np.asarray(log_weight))
+    if not error or reliability.hopeless(log_w):
+        return num
+    share = float(reverse_ess(log_w).value)
+    return max(num, int(np.ceil(1.1 * (1 / share - 1) / error**2)))
+
+
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:
     """Bounds on log Z that need no exponential: E_q[log_weight] ≤ log Z ≤ E_p[log_weight] (Gibbs).
 

@@ -22,10 +22,10 @@ from .correction.annealed import spread
 from .densities import AbstractDistribution, HasModes
 from .estimators import Estimate
 from .flow import with_resolution
-from .mode_probe import Region, lost_wells, missing_regions
+from .mode_probe import MIN_SHARE, Region, lost_wells, missing_regions
 from .report import Report, Verdict
 from .resolution import log_weights
-from .verdict import MIN_SHARE, Findings, judge
+from .verdict import Findings, judge
 
 if TYPE_CHECKING:
     from .run import Run
@@ -43,7 +43,7 @@ def evaluate(run: "Run") -> Report:
     """Everything there is to say about a run."""
     start = time.perf_counter()
     samples, target = run.samples, run.target
-    log_weight = np.asarray(samples.log_weight, np.float64)
+    log_weight = run.log_weights
     solver_error, numerical_error = solver_errors(run)
     estimates = _from_samples(run, log_weight, numerical_error) | {"solver_error": solver_error}
     known: dict[str, Estimate] = {}
@@ -58,10 +58,11 @@ def evaluate(run: "Run") -> Report:
         ess_count=estimates["reverse_ess"].value * len(log_weight),
         regions=_uncovered(run, estimates["log_z"].value),
         pilot_complaints=run.pilot.complaints,
-        skipped_share=run.trained.cost.get("skipped_steps", 0) / run.trained.cost["steps"],
+        skipped_share=run.trained.cost.get("skipped_steps", 0) / max(1, run.trained.cost["steps"]),
         sampled_exactly=isinstance(target, AbstractDistribution),
         nonfinite_share=run.pilot.nonfinite_share,
         parts_sigma=_parts_sigma(log_weight),
+        asked_error=run.config.log_z_error,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
@@ -88,13 +89,16 @@ def _parts_sigma(log_weight: np.ndarray) -> float:
 
 
 def _uncovered(run: "Run", log_z: float) -> list[Region]:
-    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one; where
-    that is nothing to speak of, of the wells around the minima that it found."""
+    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one, and of
+    exact samples where there are some; where that is nothing to speak of, of the wells around the minima."""
     points, wide = (spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points))
-    x, minima = jnp.concatenate([points, wide, run.pilot.minima]), np.asarray(run.pilot.minima)
+    probes, minima = [points, wide], np.asarray(run.pilot.minima)
+    if isinstance(run.target, AbstractDistribution):
+        probes.append(sample_batch(run.target, purpose_key(run.seed, 9), _NUM_PROBE)[0])
+    x = jnp.concatenate([*probes, run.pilot.minima])
     excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
-    *parts, last = np.split(excess, np.cumsum([len(points), len(wide)]))
-    found = [missing_regions(np.asarray(probe), part) for probe, part in zip((points, wide), parts, strict=True)]
+    *parts, last = np.split(excess, np.cumsum([len(probe) for probe in probes]))
+    found = [missing_regions(np.asarray(probe), part) for probe, part in zip(probes, parts, strict=True)]
     regions = max(found, key=lambda regions: sum(region.share for region in regions))
     if any(region.share >= MIN_SHARE for region in regions):
         return regions
@@ -121,7 +125,8 @@ def _from_samples(run: "Run", log_weight: np.ndarray, numerical_error: float) ->
         "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, run.pilot.num_particles, "annealing, no flow"),
     }
     if run.config.loss == "continuity":
-        estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
+        if not run.pilot.enough:
+            estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
         estimates["log_z_annealed"] = annealed = _log_z_annealed(run)
         if annealed.ok and not importance.ok:
             estimates["log_z"] = annealed
@@ -181,7 +186,7 @@ def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_erro
     if not forward_ess.ok:
         reason = f"Its own error bar is in doubt; log Z and expectations do not use it. {forward_ess.reason}"
         forward_ess = dataclasses.replace(forward_ess, reason=reason)
-    bounds = estimators.log_z_bounds(run.samples.log_weight, log_weight)
+    bounds = estimators.log_z_bounds(run.log_weights, log_weight)
     return {
         "forward_ess": forward_ess,
         "forward_kl": _widened(estimators.forward_kl(log_weight, float(target.log_z)), numerical_error),
@@ -193,5 +198,7 @@ def _cost(run: "Run", seconds: float) -> dict[str, float]:
     forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
     cost = dict(run.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
-    cost["energy_evaluations"] = len(run.samples.x) + forward + 2 * _NUM_SOLVER + 2 * _NUM_PROBE + len(run.pilot.minima)
+    cost["energy_evaluations"] = (
+        len(run.log_weights) + forward + 2 * _NUM_SOLVER + (2 + (forward > 0)) * _NUM_PROBE + len(run.pilot.minima)
+    )
     return cost

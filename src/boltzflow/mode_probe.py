@@ -16,12 +16,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .bases import Gaussian
 from .batches import map_points
+from .compilation import Stopwatch
+from .correction.annealed import systematic
 from .correction.moves import HamiltonianMoves, preconditioner
 from .densities import AbstractDensity, lattice_of
 from .linalg import Circulant
 
 # e^5: the flow comes to such a point at less than a hundredth of the rate that the target asks for.
 _UNCOVERED = 5.0
+MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
 _MAX_WELLS = 4
 _CHAINS, _ROUNDS, _MOVES, _LEAPFROG = 256, 12, 4, 5
 _DRAWS = 4096
@@ -29,10 +32,12 @@ _DRAWS = 4096
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the target that the flow does not cover: its center, and about which share of the whole it holds."""
+    """A part of the target that the flow does not cover: its center, about which share of the whole it holds, and of a
+    well that was weighed, equally weighted points in it."""
 
     center: Float[np.ndarray, " dim"]
     share: float
+    points: Float[np.ndarray, "num dim"] | None = None
 
 
 def missing_regions(
@@ -63,16 +68,20 @@ def missing_regions(
 def lost_wells(
     target: AbstractDensity,
     log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
-    minima: Float[np.ndarray, "num dim"],
-    excess: Float[np.ndarray, " num"],
+    minima: Float[np.ndarray, "num dim"] | Float[Array, "num dim"],
+    excess: Float[np.ndarray, " num"] | Float[Array, " num"],
     log_z: float,
     scale: Float[np.ndarray, " dim"],
     key: PRNGKeyArray,
+    *,
+    found: Float[np.ndarray, "num dim"] | None = None,
+    watch: Stopwatch | None = None,
 ) -> list[Region]:
     """What the wells hold around those of `minima` to which the flow of density `log_prob` does not come.
 
     `excess` is their log-weight less `log_z`, which is without these wells; `scale` is how wide the target is. The
-    lowest are looked at first, and those in a well that has been looked at are not looked at again.
+    lowest are looked at first, and those in a well that has been looked at are not looked at again. A well in which
+    there are half as many of `found`, points of the target, as there should be is not lost.
     """
     left = np.asarray(minima, np.float64)[~(np.asarray(excess) <= _UNCOVERED)]
     regions, wells = [], list[Gaussian]()
@@ -81,10 +90,13 @@ def lost_wells(
             break
         lowest = int(np.nanargmin(np.asarray(map_points(target.energy, jnp.asarray(left, jnp.float32)))))
         fill_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
-        x = np.asarray(_fill(target, fill_key, jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32)))
+        start = jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32)
+        x = np.asarray(watch.run(_fill, target, fill_key, *start) if watch else _fill_jitted(target, fill_key, *start))
         well = _gaussian(x, lattice_of(target))
         if not any(_within(known, well.mean[None])[0] for known in wells):  # its chains did not go to one of these
-            regions += _weigh(target, log_prob, well, log_z, draw_key)
+            weighed = _weigh(target, log_prob, well, log_z, draw_key)
+            there = 0.0 if found is None else float(_within(well, found).mean())
+            regions += [region for region in weighed if there < region.share / 2]
             wells.append(well)
         done = _within(well, left)
         done[lowest] = True
@@ -92,7 +104,6 @@ def lost_wells(
     return sorted(regions, key=lambda region: -region.share)
 
 
-@eqx.filter_jit
 def _fill(target, key, minimum, scale):
     """Chains of the target that start close around a minimum, and reach as far as the well does."""
 
@@ -105,6 +116,9 @@ def _fill(target, key, minimum, scale):
     start = minimum + 1e-2 * scale * jax.random.normal(key, (_CHAINS, target.dim))
     size = jnp.asarray(0.5 * target.dim**-0.25)
     return jax.lax.fori_loop(0, _ROUNDS, more, (start, size))[0]
+
+
+_fill_jitted = eqx.filter_jit(_fill)
 
 
 def _gaussian(x: Float[np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> Gaussian:
@@ -130,4 +144,5 @@ def _weigh(target, log_prob, well: Gaussian, log_z: float, key) -> list[Region]:
     log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
     weight = np.exp(log_weight - log_weight.max())
     center = np.average(np.asarray(x, np.float64), axis=0, weights=weight)
-    return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))))]
+    points = np.asarray(x)[np.asarray(systematic(key, jnp.asarray(log_weight - log_weight.max(), jnp.float32)))]
+    return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))), points)]

@@ -2,9 +2,10 @@
 
 The annealed sampler flies from ever better bases. Scouts from an isotropic one, widened until the target fits well
 inside it, find where the target is; from the Gaussian fitted to what they found, three times as wide, come the target's
-points; and from the base of the run (by default the Gaussian fitted to these) it finds how fast the path may be walked,
-in which directions the base differs from the target, leaves points all along the path, and measures log Z with no flow
-involved. Descent from where the flights have been finds minima of modes that they may have lost.
+points. Descent from where the flights have been finds minima, and wells that annealing has lost. From the base of the
+run (by default the Gaussian fitted to all of these points) a last flight finds how fast the path may be walked, in
+which directions the base differs from the target, leaves points all along the path, and measures log Z with no flow
+involved.
 """
 
 import dataclasses
@@ -12,18 +13,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from .bases import Gaussian
-from .batches import map_points
+from .bases import Gaussian, frame_of
+from .batches import BATCH_SIZE, map_points
 from .compilation import Stopwatch
-from .correction.annealed import AnnealedSample, anneal
+from .correction.annealed import AnnealedSample, anneal, spread
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from .descent import descend, far_apart
 from .errors import InputError
 from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
 from .linalg import Circulant
+from .mode_probe import MIN_SHARE, lost_wells
+from .proposal import Proposal, fit_proposal
 
 # At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
 # where the target is, so they are few and change temperature fast; the flight after them does not descend from them.
@@ -34,6 +37,7 @@ _SCOUT_ESS, _WIDE_ESS, _PATH_ESS = 0.5, 0.8, 0.97  # the share of effective samp
 _OVERDISPERSION = 3.0
 _DESCENT_STEPS, _MAX_MINIMA = 100, 256
 _MAX_WIDENINGS = 8
+_NEIGHBORS, _STATIONS, _BARRIER = 4, 17, 0.5  # of a minimum; on the way to each; what is no barrier yet
 _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
 
 
@@ -43,11 +47,11 @@ class Pilot:
 
     `base` and `clock` to train with; for a base that was fitted, the `directions` in which the target differs from it,
     `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
-    as found from a wide one, each of shape `(num_points, dim)`; `minima` of the energy, or low points on the way
-    to one, as far apart as can be, `(num_minima, dim)`; `path_times`,
+    as found from a wide one and in lost wells, each of shape `(num_points, dim)`; `minima` of the energy, or low points
+    on the way to one, as far apart as can be, `(num_minima, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
     log Z with its error, from `num_particles`; and what it cost. `complaints` are sentences on what went wrong, if
-    anything did.
+    anything did. `enough` says that weighted samples of `base` give log Z as well as was asked: no flow is needed.
     """
 
     base: AbstractDistribution
@@ -65,6 +69,7 @@ class Pilot:
     num_particles: int
     nonfinite_share: float
     complaints: tuple[str, ...] = ()
+    enough: bool = False
 
 
 def fly_pilot(
@@ -75,7 +80,8 @@ def fly_pilot(
     pace: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Pilot:
-    """Explore `target`; `base` None fits a Gaussian to it; `pace` False keeps the paper's clock β = t.
+    """Explore `target`; `base` None fits a Gaussian to it, or where annealing has lost wells a mixture that has them;
+    `pace` False keeps the paper's clock β = t.
 
     Raises `InputError` where the target's energy leads to points that are not finite.
     """
@@ -84,39 +90,60 @@ def fly_pilot(
     scout, flights, doubts = _scout(target, scout_key, watch)
     num, wide = _num_particles(target, _PARTICLES, _NUMBERS), _widened(_fit(target, scout.x))
     found = _fly(wide, target, explore_key, _WIDE_ESS, num, watch)
+    flights = [*flights, found]
+    minima = _minima(target, flights, np.std(np.asarray(found.x), axis=0), num, watch)
     fitted = base is None
-    base = _fit(target, found.x) if base is None else base
+    points = _with_lost_wells(target, found, minima, jax.random.fold_in(key, 1), watch)
+    asked = 0
+    if base is None:
+        base = _fit(target, points)
+        if points is not found.x:  # from one Gaussian the next flight would lose the same wells again
+            proposal = _propose(target, base, points, jax.random.fold_in(key, 3), watch)
+            base, asked = proposal.density, proposal.num_energies
     sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
     directions = None
     if fitted and isinstance(base, Gaussian):
-        points = np.asarray(sample.x)
-        directions = active_directions(base, points, _gradients(target, sample.x), lattice_of(target))
+        of_target = np.asarray(sample.x)
+        directions = active_directions(base, of_target, _gradients(target, sample.x), lattice_of(target))
     clock = fit_clock(sample.betas) if pace and sample.betas[-1] == 1 else Clock()
     times = np.concatenate([[0.0], clock.inverse(sample.betas)])
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, sample.path.shape[1]))[0]
-    flights = [*flights, found]
-    minima = _minima(target, flights, np.std(np.asarray(found.x), axis=0), num, watch)
     flights.append(sample)
-    looked_at = len(scout.x) + (len(found.x) + len(sample.x) if fitted else 0)  # with a gradient more
+    looked_at = len(scout.x) + (len(points) + len(sample.x) if fitted else 0)  # with a gradient more
     return Pilot(
         base=base,
         clock=clock,
         directions=directions,
         points=sample.x,
-        wide_points=found.x,
+        wide_points=points,
         minima=minima,
         path_times=jnp.asarray(times, jnp.float32),
         path_points=jnp.concatenate([start[None], sample.path]),
         log_z=sample.log_z,
         log_z_stderr=max(sample.log_z_stderr, _MIN_STDERR),
         acceptance=sample.acceptance,
-        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at + num * (1 + _DESCENT_STEPS),
+        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at + asked + num * (1 + _DESCENT_STEPS),
         num_particles=len(sample.x),
         nonfinite_share=sum(f.num_nonfinite for f in flights) / sum(f.num_proposals for f in flights),
         complaints=tuple(
             doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")
         ),
     )
+
+
+def with_proposal(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[Pilot, Proposal]:
+    """A pilot that fitted its base, with the nearest density to the target in place of it; and that density."""
+    proposal = _propose(target, frame_of(pilot.base), pilot.points, key, watch)
+    spent = pilot.num_gradients + proposal.num_energies
+    better = dataclasses.replace(
+        pilot, base=proposal.density, clock=Clock(), directions=None, num_gradients=spent, enough=True
+    )  # fmt: skip
+    return better, proposal
+
+
+def _propose(target: AbstractDensity, frame: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch) -> Proposal:
+    directions = active_directions(frame, np.asarray(x), _gradients(target, x), lattice_of(target))
+    return fit_proposal(target, frame, directions, np.asarray(x), key, watch)
 
 
 def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> AnnealedSample:
@@ -137,6 +164,53 @@ def _minima(target, flights, scale, num, watch) -> Float[Array, "num_minima dim"
     x, f = watch.run(descend, target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
     x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
     return jnp.asarray(x[far_apart(x, scale + 1e-12, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
+
+
+def _with_lost_wells(
+    target: AbstractDensity, found: AnnealedSample, minima, key: PRNGKeyArray, watch: Stopwatch
+) -> Float[Array, "num dim"]:
+    """The points that were found; where wells were lost, as many of them replaced by points of these as they hold."""
+    x, cover, scale = np.asarray(found.x), _fit(target, found.x), np.asarray(found.x).std(axis=0) + 1e-12
+    minima = np.asarray(minima)[_behind_a_barrier(target, np.asarray(minima), x, scale, watch)]
+    if not len(minima):
+        return found.x
+    excess = _energies(cover, minima, watch) + float(cover.log_z) - _energies(target, minima, watch) - found.log_z
+    lost = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
+    wells = [region for region in lost if region.share >= MIN_SHARE]
+    if not wells:
+        return found.x
+    odds = np.array([well.share / max(1 - well.share, 1e-6) for well in wells])  # against all that was found
+    nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
+    parts = [spread(jnp.asarray(well.points), num) for well, num in zip(wells, nums, strict=True)]
+    return jnp.concatenate([spread(found.x, max(1, len(x) - sum(map(len, parts)))), *parts])
+
+
+def _behind_a_barrier(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
+    """Which of `minima` are in no well of the points `x`: on the straight way to each of the nearest of these the
+    energy rises above both ends. Cheap, and wrong only in calling lost what is not."""
+    if not len(minima):
+        return np.zeros(0, bool)
+    distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
+    ends = x[np.argpartition(distance, _NEIGHBORS, axis=1)[:, :_NEIGHBORS]]
+    way = np.linspace(0, 1, _STATIONS)[:, None, None, None]
+    energies = _energies(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]), watch)
+    energies = energies.reshape(_STATIONS, len(minima), _NEIGHBORS)
+    barrier = energies.max(axis=0) - np.maximum(energies[0], energies[-1])
+    return ~(barrier <= _BARRIER).any(axis=1)
+
+
+def _energies(density: AbstractDensity, x, watch: Stopwatch) -> Float[np.ndarray, " num"]:
+    """The energy at every row of `x`, by a program of one size for any number of them."""
+    num, x = len(x), np.asarray(x, np.float32)
+    x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, x.shape[1]))])
+    blocks = [
+        watch.run(_block_of_energies, density, jnp.asarray(x[i : i + BATCH_SIZE])) for i in range(0, num, BATCH_SIZE)
+    ]
+    return np.concatenate(blocks)[:num].astype(np.float64)
+
+
+def _block_of_energies(density, x):
+    return jax.vmap(density.energy)(x)
 
 
 def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:

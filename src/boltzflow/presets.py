@@ -69,6 +69,9 @@ class Config:
     """Steps of the final sampler; 0 takes the fewest that its solver's error, measured, allows."""
     num_eval_samples: int = 100_000
     """Samples behind the report's estimates."""
+    log_z_error: float = 0.0
+    """The standard error of log Z that is wanted, in nats: as many samples are drawn as give it, and nothing is trained
+    where weighted samples of a density fitted to the pilot's points do. 0 trains, and draws `num_eval_samples`."""
 
 
 def quick() -> Config:
@@ -118,7 +121,7 @@ FIELD_TYPES: dict[str, Any] = typing.get_type_hints(Config)
 
 _AT_LEAST = {
     "num_networks": 1, "width": 1, "depth": 1, "num_steps": 0, "batch_size": 1, "num_intervals": 1,
-    "points_per_step": 0, "sample_steps": 0, "num_eval_samples": 16, "clip_norm": 0,
+    "points_per_step": 0, "sample_steps": 0, "num_eval_samples": 16, "clip_norm": 0, "log_z_error": 0,
 }  # fmt: skip
 _POSITIVE = ("base_std", "base_scale", "base_power", "learning_rate")
 _FRACTIONS = ("pilot_fraction", "warmup_fraction")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from . import checkpoint
+from . import checkpoint, estimators
 from .arguments import whole_number
 from .assembly import NO_PARTS, Parts, make_flow
 from .batches import map_points, purpose_key, sample_batch
@@ -32,6 +33,7 @@ from .targets import DoubleWell
 from .training import Progress, Trained, train
 
 _STREAM_BATCH = 2**15
+_MOST_WEIGHTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,19 @@ class Run:
     def samples(self) -> Samples:
         """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
         return self.sample(purpose_key(self.seed, 1), self.config.num_eval_samples)
+
+    @cached_property
+    def log_weights(self) -> np.ndarray:
+        """The log-weights of `samples`, `(num,)` in double precision; where `config.log_z_error` asks for more samples
+        than these, up to 2²⁴, theirs besides: of them nothing else is kept."""
+        found = np.asarray(self.samples.log_weight, np.float64)
+        num = min(estimators.samples_for(self.config.log_z_error, found), _MOST_WEIGHTS)
+        parts = [found]
+        for start in range(len(found), num, _STREAM_BATCH):
+            key = jax.random.fold_in(purpose_key(self.seed, 8), start)
+            more = self.sample(key, min(_STREAM_BATCH, num - start))
+            parts.append(np.asarray(more.log_weight, np.float64))
+        return np.concatenate(parts)
 
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
         """E_p[fn(x)] by self-normalized importance weights: an `Estimate` for each number or array that `fn` returns.

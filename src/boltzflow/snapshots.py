@@ -24,7 +24,7 @@ from .pilot import Pilot
 from .presets import Config
 from .training_step import TrainState
 
-FORMAT = 4
+FORMAT = 5
 _MIN_INTERVAL, _PATIENCE = 2.0, 60.0  # seconds
 _MAX_SHARE = 0.02  # of the time goes into writing
 

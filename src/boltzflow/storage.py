@@ -14,16 +14,18 @@ from typing import IO, Any
 import jax.numpy as jnp
 import numpy as np
 
-from .bases import Gaussian
+from .bases import Gaussian, Mixture
 from .correction.annealed import spread
 from .densities import AbstractDistribution
 from .errors import InputError
+from .gaussian_mixture import GaussianMixture
 from .interpolations import Clock
 from .linalg import Circulant, Scale
 from .pilot import Pilot
 
 _RECORD, _DIGEST = "record", "sha256"
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
+_MIXTURE = ("weights", "means", "scales")
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
 
@@ -80,11 +82,11 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
     else:
         arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
     arrays["pilot.minima"] = pilot.minima
-    if isinstance(pilot.base, Gaussian):
-        arrays |= {"base.mean": pilot.base.mean, **_scale_arrays(pilot.base.scale)}
+    if isinstance(pilot.base, (Gaussian, Mixture)):
+        arrays |= _base_arrays(pilot.base)
     if pilot.directions is not None:
         arrays["pilot.directions"] = pilot.directions
-    numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints)}
+    numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
     return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
 
 
@@ -94,7 +96,7 @@ def pilot_from(
     """The pilot of these contents; `base` is that of the run where the pilot did not fit it."""
     points = jnp.asarray(arrays["pilot.points"])
     return Pilot(
-        base=base or Gaussian(arrays["base.mean"], scale_tril=_scale(arrays)),
+        base=base or _base(arrays),
         clock=Clock(numbers["clock_rate"]),
         directions=arrays.get("pilot.directions"),
         points=points,
@@ -103,8 +105,26 @@ def pilot_from(
         path_times=jnp.asarray(arrays.get("pilot.path_times", np.ones(1, np.float32))),
         path_points=jnp.asarray(arrays.get("pilot.path_points", points[None])),
         complaints=tuple(numbers["complaints"]),
+        enough=numbers["enough"],
         **{name: numbers[name] for name in _NUMBERS},
     )
+
+
+def _base_arrays(base: Gaussian | Mixture) -> dict[str, Any]:
+    if isinstance(base, Gaussian):
+        return {"base.mean": base.mean, **_scale_arrays(base.scale)}
+    inner = {name: getattr(base.inner, name) for name in _MIXTURE}
+    return _base_arrays(base.frame) | {f"base.{name}": array for name, array in inner.items()} | {
+        "base.directions": base.directions
+    }  # fmt: skip
+
+
+def _base(arrays: Mapping[str, np.ndarray]) -> AbstractDistribution:
+    frame = Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
+    if "base.directions" not in arrays:
+        return frame
+    weights, means, scales = (arrays[f"base.{name}"] for name in _MIXTURE)
+    return Mixture(frame, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
 
 
 def _scale_arrays(scale: Scale) -> dict[str, Any]:

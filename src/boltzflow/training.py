@@ -1,5 +1,6 @@
 """Training: from a target to transports whose residual is small, one for each seed."""
 
+import dataclasses
 import math
 import statistics
 import time
@@ -9,21 +10,23 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from .assembly import NO_PARTS, Parts, build_transport, check_field, choose_base, with_mean_rate
+from .assembly import NO_PARTS, Parts, check_field, choose_base, make_transport, with_mean_rate
 from .bases import Gaussian
 from .cohort import Cohort, Member, divide, with_full_block
 from .compilation import Stopwatch, make_room
 from .continuity import Transport
 from .densities import AbstractDensity
 from .errors import TrainingError
-from .pilot import Pilot, fly_pilot
+from .pilot import Pilot, fly_pilot, with_proposal
 from .presets import Config
 from .snapshots import Snapshots, Standing
 from .targets import check_energy
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5  # with a lower learning rate after each
+_SAMPLES_FOR_A_POINT = 8  # weighted samples of a base that are as much work as a point in a step of training
 _STEPS_PER_TEMPERATURE, _STEPS_RANGE = 200, (1000, 8000)
 
 
@@ -87,19 +90,24 @@ def train(
     trained, members = {}, []
     for seed, (pilot_key, network_key, *training_keys) in keys.items():
         if not resumed:
-            pilots[seed] = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+            pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+            pilots[seed] = _without_a_flow(pilot, target, config, pilot_key, watch) if base is None else pilot
         pilot = pilots[seed]
-        transport = build_transport(config, parts, pilot.base, target, pilot.clock, network_key, pilot.directions)
+        transport = make_transport(config, parts, target, pilot, network_key)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
         trained[seed] = Trained(transport, pilot)
+        if pilot.enough:
+            continue
         points = with_full_block(pilot.path_times, pilot.path_points)
         members.append(Member(seed, config.num_steps or steps_for(pilot), transport, points, *training_keys))
     cohorts = [Cohort(group, config, watch) for group in divide(members)]
-    num_steps = {member.seed: member.num_steps for member in members}
+    num_steps = dict.fromkeys(trained, 0) | {member.seed: member.num_steps for member in members}
     standing = snapshots.read([cohort.state for cohort in cohorts]) if snapshots else None
     if standing:
         start -= standing.seconds
     message = "; ".join(snapshots.notes) if snapshots else ""
+    if not members:
+        message = "nothing to train: weighted samples of what was fitted to the pilot's points are enough"
     on_progress(
         Progress("compile", standing.step if standing else 0, max(num_steps.values()), seconds(), message=message)
     )
@@ -112,8 +120,32 @@ def train(
         for seed, transport in cohort.transports().items():
             one = trained[seed]
             one.transport = transport
-            one.cost = _cost(config, one.pilot, num_steps[seed], took, watch.compile_seconds, skipped[seed], len(seeds))
+            one.cost["skipped_steps"] = skipped[seed]
+    for seed, one in trained.items():
+        one.cost = _cost(config, one, num_steps[seed], took, watch.compile_seconds, len(seeds))
     return {seed: failures.get(seed, trained[seed]) for seed in seeds}
+
+
+def _without_a_flow(
+    pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray, watch: Stopwatch
+) -> Pilot:
+    """The pilot with a base whose weighted samples are enough for the error of log Z that is asked for, if drawing them
+    is no more work than training would be; else, and where no error or some training is asked for, the pilot as is."""
+    if not config.log_z_error or config.num_steps:
+        return pilot
+    better, proposal = with_proposal(pilot, target, jax.random.fold_in(key, 2), watch)
+    most = _SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config)
+    if proposal.num_samples(config.log_z_error) <= most:
+        return better
+    return dataclasses.replace(pilot, num_gradients=better.num_gradients)
+
+
+def points_in_step(config: Config) -> int:
+    """At how many points a step asks for the energy and its gradient."""
+    if config.loss == "reverse-kl":
+        return config.batch_size
+    all_points = (config.num_intervals + (not config.jitter)) * config.batch_size
+    return min(config.points_per_step or all_points, all_points)
 
 
 def steps_for(pilot: Pilot) -> int:
@@ -224,22 +256,14 @@ def _due(step: int, length: int, num_steps: int) -> bool:
 
 
 def _cost(
-    config: Config,
-    pilot: Pilot,
-    num_steps: int,
-    train_seconds: float,
-    compile_seconds: float,
-    skipped: float,
-    num_seeds: int,
+    config: Config, one: Trained, num_steps: int, train_seconds: float, compile_seconds: float, num_seeds: int
 ) -> dict[str, float]:
     """What one seed cost. The seconds are those of all `num_seeds`: nobody waited for a part of them."""
-    all_points = (config.num_intervals + (not config.jitter)) * config.batch_size
-    points = min(config.points_per_step or all_points, all_points)
-    gradients = num_steps * (config.batch_size if config.loss == "reverse-kl" else points)
+    skipped = one.cost.get("skipped_steps")
     cost = {
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
         "steps": num_steps,
-        "gradient_evaluations": gradients + pilot.num_gradients,
+        "gradient_evaluations": num_steps * points_in_step(config) + one.pilot.num_gradients,
     }
     return cost | ({"skipped_steps": skipped} if skipped else {}) | ({"num_seeds": num_seeds} if num_seeds > 1 else {})

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .estimators import Estimate, disagreement
-from .mode_probe import Region
+from .mode_probe import MIN_SHARE, Region
 from .reliability import distrust_tail
 
-MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
 _MAX_EXACT_SIGMA = 5.0
@@ -24,7 +23,8 @@ _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, 
 class Findings:
     """What the judge looks at: estimates by name, known values, and what the probe and the pilot found.
 
-    `parts_sigma`: how many of its errors log Z from any tenth of the samples is away from that of the others, at most.
+    `parts_sigma`: how many of its errors log Z from any tenth of the samples is away from that of the others, at most;
+    `asked_error`: the error of log Z that was asked for, 0 where none was.
     """
 
     estimates: Mapping[str, Estimate]
@@ -36,6 +36,7 @@ class Findings:
     sampled_exactly: bool
     nonfinite_share: float
     parts_sigma: float = 0.0
+    asked_error: float = 0.0
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -116,10 +117,13 @@ def _exact(f: Findings):
 
 
 def _forward(f: Findings):
-    if "forward_ess" in f.estimates and not f.estimates["forward_ess"].value > 0.5 * f.estimates["reverse_ess"].value:
+    """A forward ESS whose own error bar is in doubt hangs on few samples, where the flow comes too often; what it does
+    not come to, the probe finds among the exact samples."""
+    forward, reverse = f.estimates.get("forward_ess"), f.estimates["reverse_ess"]
+    if forward and forward.ok and not forward.value > 0.5 * reverse.value:
         yield (
-            f"The forward ESS ({f.estimates['forward_ess'].value:.3f}, from exact samples) is less than half the "
-            f"reverse ESS ({f.estimates['reverse_ess'].value:.3f}): the sampler misses part of the target."
+            f"The forward ESS ({forward.value:.3f}, from exact samples) is less than half the reverse ESS "
+            f"({reverse.value:.3f}): the sampler misses part of the target."
         )
 
 
@@ -144,6 +148,12 @@ def _notes(f: Findings):
         yield (
             "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
             "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+        )
+    log_z = f.estimates["log_z"]
+    if f.asked_error and not log_z.stderr <= 1.1 * f.asked_error:
+        yield (
+            f"log Z was asked for to {f.asked_error:.2g} and is known to {log_z.stderr:.2g}: train longer, or ask for "
+            "less."
         )
     k = f.estimates["pareto_k"].value
     if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:

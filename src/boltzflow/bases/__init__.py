@@ -2,5 +2,6 @@
 
 from boltzflow.bases.gaussian import Gaussian
 from boltzflow.bases.generalized_gaussian import GeneralizedGaussian
+from boltzflow.bases.mixture import Mixture, frame_of
 
-__all__ = ["Gaussian", "GeneralizedGaussian"]
+__all__ = ["Gaussian", "GeneralizedGaussian", "Mixture", "frame_of"]

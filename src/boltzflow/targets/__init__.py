@@ -6,9 +6,10 @@ from typing import Any
 
 from boltzflow.densities import AbstractDensity
 from boltzflow.errors import InputError
+from boltzflow.gaussian_mixture import GaussianMixture
 from boltzflow.targets.double_well import DoubleWell
 from boltzflow.targets.energy import Energy, check_energy
-from boltzflow.targets.gaussian_mixture import GaussianMixture, mixture_2, mixture_4
+from boltzflow.targets.gaussian_mixture import mixture_2, mixture_4
 from boltzflow.targets.gmm_40 import gmm_40
 from boltzflow.targets.many_well import FewWell, ManyWell, many_well
 

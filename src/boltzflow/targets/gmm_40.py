@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from boltzflow.arguments import frozen
-from boltzflow.targets.gaussian_mixture import GaussianMixture
+from boltzflow.gaussian_mixture import GaussianMixture
 
 # fmt: off
 _MEANS = frozen(

@@ -1,0 +1,147 @@
+"""The density that needs no flow: a mixture where one Gaussian is not enough, and a run that stops there."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import boltzflow as bf
+from boltzflow import estimators, presets
+from boltzflow.bases import Gaussian, Mixture
+from boltzflow.compilation import Stopwatch
+from boltzflow.proposal import Proposal, fit_proposal
+from boltzflow.vector_fields import Still
+
+TINY = dataclasses.replace(presets.default(), width=16, num_networks=2, num_eval_samples=8192)
+
+
+@pytest.fixture(scope="module")
+def watch():
+    return Stopwatch()
+
+
+def proposed(target, x, frame, watch, directions=None, key=0):
+    directions = np.eye(target.dim) if directions is None else directions
+    return fit_proposal(target, frame, directions, np.asarray(x), jax.random.key(key), watch)
+
+
+def points_of(target, num=4096):
+    return jax.vmap(lambda key: target.sample_and_log_prob(key)[0])(jax.random.split(jax.random.key(5), num))
+
+
+def gaussian_of(x):
+    return Gaussian(np.mean(x, axis=0), np.cov(np.asarray(x, np.float64), rowvar=False))
+
+
+@pytest.mark.parametrize("target", [bf.mixture_2(), bf.mixture_4()], ids=["mixture-2", "mixture-4"])
+def test_a_mixture_is_found_with_its_components(target, watch):
+    """Covariances and weights of 3 · 32,768 weighted points: each parameter adds 1 / (2 n) to the divergence."""
+    x = points_of(target)
+    found = proposed(target, x, gaussian_of(x), watch)
+    assert isinstance(found.density, Mixture) and len(found.density.inner.weights) == len(target.weights)
+    assert found.share > 0.999 and found.pareto_k < 0.5
+    np.testing.assert_allclose(sorted(found.density.inner.weights), sorted(target.weights), atol=0.01)
+
+
+def test_more_components_come_nearer_to_what_is_no_mixture(watch):
+    target = bf.Energy(lambda x: 2.0 * (jnp.linalg.norm(x) - 3.0) ** 2, 2)  # a ring
+    angle, radius = np.random.default_rng(0).uniform(0, 2 * np.pi, 4096), np.random.default_rng(1).normal(3, 0.5, 4096)
+    x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    found = proposed(target, x, gaussian_of(x), watch)
+    assert len(found.density.inner.weights) >= 8 and found.share > 0.95
+    again = proposed(target, x, gaussian_of(x), watch)
+    np.testing.assert_array_equal(again.density.inner.means, found.density.inner.means)  # the key is all there is
+
+
+def test_only_some_directions_are_a_mixture(watch):
+    """Two modes along one direction of twelve; the frame has the eleven others exactly."""
+    rng = np.random.default_rng(0)
+    direction = np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :1]
+    two = bf.GaussianMixture([0.5, 0.5], [[-0.9], [0.9]], 0.19)  # of variance 1 in all
+    target = Mixture(Gaussian(np.zeros(12), 1.0), two, direction)
+    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), watch, directions=direction)
+    assert found.share > 0.999 and found.density.inner.dim == 1
+
+
+def test_a_gaussian_needs_no_mixture_and_many_directions_get_none(watch):
+    target = Gaussian([1.0, -2.0], [[4.0, 1.2], [1.2, 1.0]])
+    found = proposed(target, points_of(target), target, watch)
+    assert found.density is target and found.share > 0.9999
+    chain = bf.DoubleWell(80, 1.5)
+    frame = Gaussian(np.zeros(80), 0.5)
+    assert proposed(chain, np.zeros((100, 80)), frame, watch).density is frame
+
+
+def test_weights_without_a_variance_are_never_enough(watch):
+    cauchy = bf.Energy(lambda x: jnp.sum(jnp.log1p(x**2)), 2)
+    x = np.random.default_rng(0).standard_cauchy((4096, 2))
+    assert (
+        proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), watch, directions=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
+    )
+    nowhere = bf.Energy(lambda x: jnp.nan * jnp.sum(x), 2)
+    assert proposed(nowhere, x, gaussian_of(x), watch).num_samples(1.0) == np.inf
+
+
+def test_the_number_of_samples_is_that_of_the_weights_variance():
+    assert Proposal(Gaussian([0.0], 1.0), 0.8, 0.1, 0).num_samples(1e-2) == pytest.approx(2500)
+    log_weight = np.log(np.random.default_rng(0).gamma(4.0, size=10_000))  # relative variance 1/4, ESS 0.8
+    num = estimators.samples_for(1e-3, log_weight)
+    assert num == pytest.approx(1.1 * 0.25 / 1e-6, rel=0.05)
+    more = np.log(np.random.default_rng(1).gamma(4.0, size=num))
+    assert estimators.log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.1), rel=0.05)
+    assert estimators.samples_for(0.0, log_weight) == estimators.samples_for(0.1, log_weight) == 10_000
+
+
+# --- runs that are told the error ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run():
+    return bf.fit(bf.mixture_2(), seed=1, config=dataclasses.replace(TINY, log_z_error=2e-4))
+
+
+def test_an_error_that_needs_no_flow_is_reached_without_one(run):
+    report = run.report()
+    log_z = report.estimates["log_z"]
+    assert report.cost["steps"] == 0 and isinstance(run.flow.field, Still) and run.history == []
+    assert log_z.stderr <= 2e-4 and abs(log_z.value) < 5 * log_z.stderr
+    assert report.verdict.trustworthy and "log_z_rate" not in report.estimates
+    assert abs(report.estimates["log_z_annealed"].value) < 5 * report.estimates["log_z_annealed"].stderr
+    mean = run.expectation(lambda x: x[0])
+    assert abs(mean.value + 4) < 5 * mean.stderr  # 4/3 - 16/3
+    samples = run.correct(jax.random.key(0), 2000, "metropolis").x
+    assert abs(float(np.mean(np.asarray(samples)[:, 0] > 0)) - 1 / 3) < 0.06
+
+
+def test_such_a_run_comes_back_from_its_folder(run, tmp_path):
+    run.save(tmp_path)
+    loaded = bf.load(tmp_path, bf.mixture_2())
+    np.testing.assert_array_equal(loaded.log_weights, run.log_weights)
+    assert run.figures() and loaded.report().cost["steps"] == 0
+
+
+def test_where_samples_would_be_more_work_than_training_it_trains():
+    """The chain at m = 1.5: a mixture keeps some nine of ten, and would need 10⁹ samples."""
+    config = dataclasses.replace(TINY, log_z_error=1e-5)
+    target = bf.DoubleWell(8, 1.5)
+    told = dataclasses.replace(config, num_steps=20)
+    assert bf.fit(target, config=told).trained.cost["steps"] == 20  # steps that are asked for are taken
+    assert not bf.fit(target, config=dataclasses.replace(told, base="gaussian")).pilot.enough
+
+
+def test_more_samples_are_drawn_than_kept_where_the_error_needs_them():
+    config = dataclasses.replace(TINY, log_z_error=1e-3, num_eval_samples=1000)
+    run = bf.fit(bf.DoubleWell(8, 1.5), config=config)
+    log_z, exact = run.log_z(), float(run.target.log_z)
+    assert len(run.samples.x) == 1000 < len(run.log_weights) == log_z.n
+    assert log_z.stderr <= 1e-3 and abs(log_z.value - exact) < 5 * log_z.stderr
+
+
+def test_seeds_are_told_too(tmp_path):
+    config = dataclasses.replace(TINY, log_z_error=1e-3)
+    runs = bf.fit_seeds(bf.mixture_2(), seeds=[1, 2], config=config, keep=tmp_path)
+    assert [run.trained.cost["steps"] for run in runs] == [0, 0]
+    again = bf.fit_seeds(bf.mixture_2(), seeds=[1, 2], config=config, keep=tmp_path)  # from what is kept
+    np.testing.assert_array_equal(again[1].samples.x, runs[1].samples.x)
