@@ -1,5 +1,6 @@
 """Energies from elsewhere: NumPyro models, and functions outside JAX."""
 
+import platform
 import time
 
 import jax
@@ -95,6 +96,42 @@ def test_callback_works_again_after_it_was_given_up_or_failed():
         with pytest.raises(Exception, match=r"more than 0.5 s|no such molecule"):
             jax.block_until_ready(target.energy(jnp.ones(2)))
         assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
+
+
+def test_callback_may_change_the_points_that_it_is_given():
+    def greedy(x):
+        result = gaussian(x)
+        if len(x) == 7:  # not those of the gradient's check
+            x[:] = np.nan
+        return result
+
+    target = Callback(greedy, 2)
+    for double in (False, True):
+        with jax.enable_x64(double):
+            x = jax.random.normal(jax.random.key(0), (7, 2))
+            energy, same = jax.jit(lambda x: (jax.vmap(target.energy)(x), x + 0))(x)
+            np.testing.assert_array_equal(same, x)
+            np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_memory_that_a_callback_frees_stays_for_its_next_call():
+    import resource
+
+    faults = []
+
+    def hungry(x):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for _ in range(4):
+            _ = [np.ones(2**18) for _ in range(4)]  # 512 pages each, 8192 in all if they come anew
+        faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+        return gaussian(x)
+
+    target = Callback(hungry, 2)
+    faults.clear()
+    for _ in range(5):
+        jax.block_until_ready(target.energy(jnp.ones(2)))
+    assert sorted(faults)[2] < 100
 
 
 # --- NumPyro ----------------------------------------------------------------------------------------------------------
