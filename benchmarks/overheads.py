@@ -4,11 +4,14 @@ Each as a share of what it is there for: of the energy's own time at a batch of 
 of the time of training (with everything compiled, and as it comes the first time).
 """
 
+import functools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -18,9 +21,10 @@ from benchmarks import common
 from benchmarks.store import FLOW, Row, Store, source_hash
 from boltzflow.evaluation import evaluate
 from boltzflow.interop.callback import Callback, Function
+from boltzflow.snapshots import Snapshots
 
 NAME = "overheads"
-BATCH, REPEATS = 256, 30
+BATCH, REPEATS = 256, 100
 NUM_PARTICLES = 16
 
 
@@ -37,15 +41,16 @@ def lennard_jones(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return energy, gradient
 
 
-def median_seconds(call: Callable[[], object]) -> float:
-    """Of some repeats, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def median_seconds(**calls: Callable[[], object]) -> dict[str, float]:
+    """Of many repeats, in turns, so that all calls meet the same machine; after one of each that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(1 + REPEATS):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def point_by_point(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,21 +64,39 @@ def callback(fn: Function) -> Row:
     target = Callback(fn, 3 * NUM_PARTICLES, check_at=np.random.default_rng(0).normal(size=(4, 48)))
     x = jax.random.normal(jax.random.key(0), (BATCH, target.dim))
     both, own = jax.jit(jax.vmap(jax.value_and_grad(target.energy))), np.asarray(x, np.float64)
-    alone = median_seconds(lambda: fn(own))
-    through = median_seconds(lambda: jax.block_until_ready(both(x)))
-    return {"alone": alone, "through": through, "overhead": through / alone - 1}
+    seconds = median_seconds(alone=lambda: fn(own), through=lambda: jax.block_until_ready(both(x)))
+    return {**seconds, "overhead": seconds["through"] / seconds["alone"] - 1}
+
+
+@contextmanager
+def timed(owner: type, *names: str) -> Iterator[list[float]]:
+    """The seconds of each call of these methods while it lasts."""
+    seconds: list[float] = []
+
+    def watched(method: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(method)
+        def call(*args: object) -> object:
+            start = time.perf_counter()
+            result = method(*args)
+            seconds.append(time.perf_counter() - start)
+            return result
+
+        return call
+
+    with mock.patch.multiple(owner, **{name: watched(getattr(owner, name)) for name in names}):
+        yield seconds
 
 
 def snapshots() -> Row:
-    """Training with and without, in turns."""
-    target, times = boltzflow.DoubleWell(16, 1.5), {"with": [], "without": []}
+    """What goes into writing, summed over a run: runs with and without differ by more than that from each other."""
+    writing, training = [], []
     for _ in range(3):
-        for how in times:
-            with tempfile.TemporaryDirectory() as folder:
-                keep = Path(folder) if how == "with" else None
-                times[how].append(boltzflow.fit(target, keep=keep).trained.cost["train_seconds"])
-    kept, plain = (statistics.median(times[how]) for how in ("with", "without"))
-    return {"with": kept, "without": plain, "overhead": kept / plain - 1}
+        with tempfile.TemporaryDirectory() as folder, timed(Snapshots, "write_pilots", "write") as seconds:
+            run = boltzflow.fit(boltzflow.DoubleWell(16, 1.5), keep=Path(folder))
+        writing.append(sum(seconds))
+        training.append(run.trained.cost["train_seconds"])
+    shares = [part / whole for part, whole in zip(writing, training, strict=True)]
+    return {"writing": writing, "training": training, "overhead": statistics.median(shares), "highest": max(shares)}
 
 
 def report(make: Callable[[], boltzflow.AbstractDensity]) -> Row:
