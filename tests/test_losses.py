@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boltzflow import training_step
 from boltzflow.bases import Gaussian
 from boltzflow.continuity import LogZRate, Transport, continuity_residual, trainable
 from boltzflow.flow import Flow
@@ -223,3 +224,24 @@ def test_memory_of_the_reverse_kl_holds_the_states_and_one_step(key):
     state = 4 * batch * (dim + 1)
     activations = 4 * 2 * 4 * batch * width  # RK4 stages, layers, bytes
     assert growth <= 4 * state < activations / 4
+
+
+# --- in blocks of points ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num", [60, 61], ids=["divisible", "prime"])
+def test_gradient_over_blocks_of_points_is_that_of_all_at_once(num, key, monkeypatch):
+    with jax.enable_x64(True):
+        params, build = split(small_transport(key))
+        times, x = jnp.linspace(0, 1, num), jax.random.normal(key, (num, 2))
+
+        def gradient(block):
+            monkeypatch.setattr(training_step, "_BLOCK", block)
+            loss = lambda params, times, x: continuity_loss(build(params), times, x, "abs+square")  # noqa: E731
+            return jax.jit(lambda p: training_step._in_blocks(loss, p, times, x))
+
+        whole, blocked = gradient(num), gradient(16)
+        assert ("scan" in str(jax.make_jaxpr(blocked)(params))) == (num == 60 and jax.default_backend() == "cpu")
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), blocked(params), whole(params)
+        )

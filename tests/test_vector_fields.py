@@ -74,7 +74,7 @@ def test_two_hidden_layers_need_no_tangent_for_each_dimension(key):
     field = TimeMixture(dim, num_networks=1, width=width, key=key)
     text = str(jax.make_jaxpr(jax.vmap(field.velocity_and_divergence, (None, 0)))(0.5, jnp.ones((5, dim))))
     assert f"f32[5,{width},{dim}]" not in text and f"f32[5,{dim},{width}]" not in text
-    deep = TimeMixture(dim, num_networks=1, width=width, depth=3, key=key)
+    deep = TimeMixture(dim, num_networks=1, width=width, depth=4, key=key)
     text = str(jax.make_jaxpr(jax.vmap(deep.velocity_and_divergence, (None, 0)))(0.5, jnp.ones((5, dim))))
     assert f"f32[5,{width},{dim}]" in text
 

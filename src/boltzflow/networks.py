@@ -107,8 +107,9 @@ class MLP(eqx.Module):
         """The value and, where the output lives in the space of x, the exact trace of its Jacobian in x.
 
         With D_l the diagonal of activation slopes, tr(W3 D2 W2 D1 W1) = d2ᵀ (W2 ∘ (W1 W3)ᵀ) d1 for two hidden layers
-        and tr(W2 D1 W1) = Σ_j d1_j (W1 W2)_jj for one: the cost does not grow with the dimension. Deeper networks push
-        the in_size tangent vectors forward.
+        and tr(W2 D1 W1) = Σ_j d1_j (W1 W2)_jj for one: the cost does not grow with the dimension. For three,
+        tr(W4 D3 W3 D2 W2 D1 W1) = Σ_b d2_b Σ_i (W4 D3 W3)_ib (W2 D1 W1)_bi; deeper networks push the in_size tangent
+        vectors forward.
         """
         with _full_precision():
             return self._value_and_trace(self._hidden(t, x), x)
@@ -122,6 +123,11 @@ class MLP(eqx.Module):
             trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope
         elif len(layers) == 2:
             trace = last_slope @ ((self.weights[1] * (w_in @ w_out).T) @ first_slope)
+        elif len(layers) == 3:
+            # The slopes of a point times a matrix that all points share: no tangent is ever stored for each point.
+            columns = first_slope @ _in_each_direction(self.weights[1].T, w_in)
+            rows = last_slope @ _in_each_direction(self.weights[2], w_out.T)
+            trace = jnp.sum((columns * rows).reshape(x.size, -1), axis=0) @ layers[1][1]
         else:
             tangents = first_slope[:, None] * w_in
             for weight, (_, slope) in zip(self.weights[1:-1], layers[1:], strict=True):
@@ -139,6 +145,11 @@ class MLP(eqx.Module):
             a = pre * s
             layers.append((a, s + a * (1 - s)))
         return layers
+
+
+def _in_each_direction(weight, ends):
+    """diag(ends_i) weight for each column i of `ends`, side by side: `(fan_in, directions * fan_out)`."""
+    return (ends[:, :, None] * weight[:, None, :]).reshape(ends.shape[0], -1)
 
 
 def _full_precision():
