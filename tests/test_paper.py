@@ -8,11 +8,12 @@ import pytest
 
 from boltzflow import paper
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.paper import cells, one_dimension
+from boltzflow.paper import cells, letter, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, SCATTERED, WORSE, mark, published
+from boltzflow.paper.page import BETTER, EQUAL, SCATTERED, WORSE, mark
 from boltzflow.paper.results import Results
+from boltzflow.paper.words import published
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
 CELL = Cell("table2", "m1_5", "continuity")
@@ -183,6 +184,28 @@ def test_page_shows_published_ours_and_exact(tmp_path, trained):
     assert "| 0.991 ± 0.000" not in text  # four digits behind the point
     assert "0.9910 ± 0.0000 | 0.5000 ± 0.0000 | 1.0000" in text
     assert "−1.0509" in text and "(figures/fig11.png)" in text
+
+
+def test_paper_preset_stands_beside_published_and_default(tmp_path):
+    config = config_of(CELL, "default")
+    done = a_result(0, reverse_ess=0.875) | {"steps": 10_000, "train_seconds": 3600.0}
+    Results(tmp_path, "table2").add(CELL, "paper", config, [done])
+    Results(tmp_path, "table2").add(CELL, "default", config, [a_result(0), a_result(1, reverse_ess=0.75)])
+    stopped = Cell("fig11", "n4", "continuity")
+    Results(tmp_path, "fig11").add(stopped, "paper", config, [a_result(0) | {"steps": 4000}])
+    [file] = letter.picture(tmp_path)
+    assert file.name == "letter.png" and 5_000 < file.stat().st_size < 300_000
+    text = paper.page(tmp_path, "default", "figures").split("## The paper's procedure to the letter")[1]
+    assert "| N = 16, m = 1.5 | continuity, trainable path | steps | 10000 | 10000 | 2 |" in text
+    assert "|  |  | training | – | 60 min | 3 s |" in text and "|  |  | a step | – | 0.36 s | 1.5 s |" in text
+    assert "| reverse ESS ↑ | 0.9910 ± 0.0000 | 0.8750 | 0.6250 ± 0.1768 |" in text
+    assert (
+        "| N = 4, m = 1.5 | continuity, trainable path | steps | 10000 | 4000, **stopped before 10000** | – |" in text
+    )
+    assert "(figures/letter.png)" in text
+    left = text[text.index("Not run in this preset") :]
+    assert "N = 4, m = 1.5: reverse KL;" in left and "N = 16, m = 1.5: reverse KL;" in left
+    assert "N = 64, m = 1.5: reverse KL and continuity, trainable path" in left
 
 
 # --- for real ---------------------------------------------------------------------------------------------------------

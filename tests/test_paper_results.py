@@ -7,8 +7,9 @@ import pytest
 from boltzflow import paper
 from boltzflow.paper.cells import MASSES, Cell
 from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, mark, published
+from boltzflow.paper.page import BETTER, EQUAL, mark
 from boltzflow.paper.results import Results
+from boltzflow.paper.words import published
 
 ROOT = Path(__file__).parent.parent
 FOLDER, PAGE = ROOT / "results" / "paper", ROOT / "docs" / "paper.md"

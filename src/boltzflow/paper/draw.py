@@ -105,3 +105,28 @@ def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
         axes[0, 0].legend(title="solid: continuity; dashed: reverse KL", fontsize=8, title_fontsize=8)
 
     return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
+
+
+def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
+    """Reverse ESS over steps and over seconds, two curves of a color for each label: the second one dashed.
+
+    Each curve: rows of step, seconds, reverse ESS; None where there is none.
+    """
+
+    def paint(axes: NDArray[Any]) -> None:
+        for i, (label, pair) in enumerate(curves.items()):
+            for rows, dashed in zip(pair, (False, True), strict=True):
+                if rows is None:
+                    continue
+                color = _SIZES[(i + 1) % len(_SIZES)]
+                style = {"color": color, "linestyle": "--" if dashed else "-", "marker": ".", "markersize": 4}
+                for column in (0, 1):
+                    axes[0, column].plot(rows[:, column], rows[:, 2], label=None if dashed else label, **style)
+        for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
+            ax.set(xlabel=unit, xscale="log", ylim=(0, 1.04))
+        axes[0, 0].set_ylabel("reverse ESS")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        title = "solid: the paper's procedure; dashed: our default"
+        axes[0, 0].figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, title=title)
+
+    return draw((1, 2), (9.6, 3.6 + 0.18 * (len(curves) // 3)), paint, sharey="row")

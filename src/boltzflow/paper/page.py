@@ -1,44 +1,21 @@
 """The page `docs/paper.md`: what was published, what we get and what is exact, cell by cell, from the stored rows."""
 
-import importlib.resources
 import math
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..run_folder import write_whole
+from . import letter
 from .cells import MASSES, METRICS, SIZES, Cell
 from .experiments import EXPERIMENTS, picture_name
 from .results import Results, Row, numbers
 from .texts import HEAD, TEXTS
+from .words import LABELS, METHODS, TARGETS, markdown, number, pair, plus_minus, published
 
-_TARGETS = {
-    "eq2": "Eq. (2), four equal modes", "eq18": "Eq. (18), two unequal modes",
-    **{name: f"m = {mass:g}" for name, mass in MASSES.items()},
-}  # fmt: skip
-_METHODS = {
-    "reverse_kl_loss": "reverse KL", "continuity_linear": "continuity, linear path",
-    "continuity_trainable": "continuity, trainable path", "continuity": "continuity, trainable path",
-    "penalty_abs": "|r|", "penalty_square": "r²", "penalty_log1p": "log(1 + |r|)",
-}  # fmt: skip
-_LABELS = {
-    "hausdorff": "H(M, X) ↓",
-    "reverse_kl": "reverse KL ↓",
-    "reverse_ess": "reverse ESS ↑",
-    "forward_kl": "forward KL ↓",
-    "forward_ess": "forward ESS ↑",
-}
 _BOUNDED = ("reverse_kl", "hausdorff")  # from below, by what a perfect sampler has
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
-_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 BETTER, EQUAL, WORSE, SCATTERED = "better", "equal", "**worse**", "scattered"
-
-
-def published() -> Mapping[str, Any]:
-    """The paper's tables: `published()[table][target][method][metric]` is [mean, standard deviation]."""
-    return tomllib.loads(importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
 
 
 def write_page(path: Path, folder: Path, preset: str) -> None:
@@ -66,7 +43,7 @@ def page(folder: Path, preset: str, link: str) -> str:
             parts += _speed(folder, preset)
     parts += [f"## {EXPERIMENTS['penalties'].title}", TEXTS["penalties"], *_penalties(folder, preset)]
     if preset != "paper":
-        parts += ["## The paper's procedure to the letter", *_to_the_letter(folder)]
+        parts += ["## The paper's procedure to the letter", *letter.section(folder, link)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -111,8 +88,8 @@ def _table(name: str, folder: Path, preset: str) -> list[str]:
             row = results.find(cell, preset) if cell.target == target else None
             if row and exact:
                 lines += _lines(cell, row, exact, printed[target][cell.method], 3 if name == "table1" else 2)
-        title = f"**{_TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else "")
-        body = _markdown(("method", "metric", "published", "ours", "exact", ""), lines) if lines else "Not run yet."
+        title = f"**{TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else "")
+        body = markdown(("method", "metric", "published", "ours", "exact", ""), lines) if lines else "Not run yet."
         parts += [title, body]
     return parts
 
@@ -121,13 +98,13 @@ def _lines(
     cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]], digits: int
 ) -> Iterable[Sequence[str]]:
     for i, metric in enumerate(name for name in METRICS if name in row["metrics"]):
-        ours, known = _pair(row["metrics"][metric]), _pair(exact["metrics"][metric])
+        ours, known = pair(row["metrics"][metric]), pair(exact["metrics"][metric])
         theirs = printed.get(metric)
         floor = known if metric in _BOUNDED else None
         yield (
-            f"{_METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
-            _LABELS[metric], _spread(theirs) if theirs else "–", _spread(ours),
-            _spread(known) if known[1] else _number(known[0]),
+            f"{METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
+            LABELS[metric], plus_minus(theirs) if theirs else "–", plus_minus(ours),
+            plus_minus(known) if known[1] else number(known[0]),
             mark(metric, theirs, ours, digits, floor) if theirs else "",
         )  # fmt: skip
     if cell.target in MASSES:
@@ -135,25 +112,6 @@ def _lines(
         gap = sum(gaps) / len(gaps)
         theirs = printed["reverse_kl"][0] - exact["metrics"]["reverse_kl"][0]
         yield "", "gap to −log Z ↓", f"{theirs:.4f}", f"{gap:.5f}", "0", ""
-
-
-def _pair(values: Sequence[Any]) -> list[float]:
-    return [float(value) for value in values]
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "−∞" if value < 0 else "nan"
-    if abs(value) >= 1e6:
-        power = math.floor(math.log10(abs(value)))
-        return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}".replace("-", "−")
-    digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
-    return f"{value + 0.0:.{digits}f}".replace("-", "−")
-
-
-def _spread(values: Sequence[Any]) -> str:
-    mean, spread = _pair(values)
-    return f"{_number(mean)} ± {_number(spread)}"
 
 
 def _seconds(row: Row) -> str:
@@ -172,11 +130,6 @@ def _provenance(name: str, folder: Path, preset: str) -> str:
     return (
         f"{total / 60:.0f} minutes in all, compiling and measuring included; {rows[-1]['device']}, {versions}; {when}."
     )
-
-
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in rows)
 
 
 # --- figures and ablations --------------------------------------------------------------------------------------------
@@ -210,7 +163,7 @@ def _speed(folder: Path, preset: str) -> list[str]:
         "final ESS",
         "steps to 0.9",
     )
-    return [_markdown(header, lines), TEXTS["speed"]] if lines else []
+    return [markdown(header, lines), TEXTS["speed"]] if lines else []
 
 
 def _penalties(folder: Path, preset: str) -> list[str]:
@@ -218,32 +171,10 @@ def _penalties(folder: Path, preset: str) -> list[str]:
     for cell in sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target):
         row = Results(folder, cell.table).find(cell, preset)
         if row:
-            cells = [_spread(row["metrics"][metric]) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
+            cells = [plus_minus(row["metrics"][metric]) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
             target = "Eq. (18)" if cell.target == "eq18" else "N = 16, m = 1.5"
-            name = _METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
+            name = METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
             lines.append([target, name, str(row["seeds"]), *cells])
     if not lines:
         return ["Not run yet."]
-    return [_markdown(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)]
-
-
-def _to_the_letter(folder: Path) -> list[str]:
-    """Rows of the preset "paper" beside ours: the ESS on the way."""
-    lines = []
-    for name in ("table1", "table2", "fig11"):
-        results = Results(folder, name)
-        for row in results.rows:
-            if row["preset"] != "paper" or "runs" not in row:
-                continue
-            run = row["runs"][0]
-            looks = ", ".join(
-                f"{look[0]}: {float(look[3]):.3f}" for look in run["curve"][:: max(1, len(run["curve"]) // 5)]
-            )
-            ours = results.find(Cell(name, row["target"], row["method"]), "default")
-            mine = f"{ours['runs'][0]['steps']} steps, {float(ours['train_seconds'][0]):.0f} s" if ours else "–"
-            lines.append([row["target"], row["method"], f"{run['steps']}", f"{float(run['train_seconds']):.0f} s",
-                          f"{float(run['metrics']['reverse_ess']):.4f}", looks, mine])  # fmt: skip
-    if not lines:
-        return ["No cell of it has been run: on two cores one of the small ones takes about an hour, most take days."]
-    header = ("target", "method", "steps", "training", "reverse ESS", "reverse ESS at step", "our default")
-    return [_markdown(header, lines)]
+    return [markdown(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)]

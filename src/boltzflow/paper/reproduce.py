@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import InputError, TrainingError
 from ..figures import path_panels
 from ..training import Progress
-from . import cells
+from . import cells, letter
 from .cells import Cell
 from .experiments import EXPERIMENTS, Experiment, exact_row, picture_name, pictures
 from .results import Results
@@ -42,7 +42,7 @@ def reproduce(
     for name, experiment in work:
         wanted = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
         written += _one(name, experiment, folder, preset, wanted, watcher, changes or {})
-    return list(dict.fromkeys(written))
+    return list(dict.fromkeys([*written, *letter.picture(folder)]))
 
 
 def _one(
