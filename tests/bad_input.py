@@ -62,6 +62,7 @@ ARGUMENTS = [
     ("expect none gone.py:f", "there is no file gone.py"),
     ("reproduce", "say what to reproduce: table1, table2"),
     ("reproduce table3", "there is nothing named 'table3'"),
+    ("reproduce table1 --cells eq2/continuity_trainabel", "did you mean 'eq2/continuity_trainable'?"),
     ("reproduce table1 --seeds 0", "seeds must be a whole number from 1 to 1000"),
     ("compare", "say which target to compare on"),
     ("compare mixture-2 --start-std 0", "--start-std must be above 0"),

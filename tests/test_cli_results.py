@@ -78,6 +78,10 @@ def test_expect_prints_every_number_and_what_is_in_doubt(finished, capsys):
         ("reproduce table1 --seeds 0", "seeds must be a whole number from 1"),
         ("reproduce table1 --seeds few", "--seeds must be a whole number"),
         ("reproduce table1 --preset papr", "did you mean 'paper'"),
+        ("reproduce table1 --cells eq2/continuity_trainabel", "did you mean 'eq2/continuity_trainable'"),
+        ("reproduce table1 --cells eq2/continuity_linear,eq3", "table1 has no cell 'eq3'"),
+        ("reproduce table1 --cells ,", "table1 has no cell ''; it has eq2/reverse_kl_loss"),
+        ("reproduce fig5 --cells eq2/continuity", "fig5 has no cell 'eq2/continuity'; it trains nothing"),
     ],
 )
 def test_bad_arguments(refused, finished, argv, says):
@@ -85,7 +89,7 @@ def test_bad_arguments(refused, finished, argv, says):
 
 
 def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
-    def train(cell, config, seed, on_progress):
+    def train(cell, config, seed, on_progress, keep):
         on_progress(Progress("train", 1, 1, 0.1))
         return seed
 

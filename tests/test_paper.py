@@ -112,7 +112,7 @@ def trained(monkeypatch):
     """Which seeds of which cells were trained; nothing is."""
     seen = []
 
-    def train(cell, config, seed, on_progress):
+    def train(cell, config, seed, on_progress, keep):
         seen.append((cell.target, cell.method, seed))
         if seed == 1 and cell.method == "reverse_kl_loss":
             raise TrainingError("diverged")
@@ -143,6 +143,26 @@ def test_seed_that_diverges_is_left_out_and_told(tmp_path, trained):
     assert sum("diverged" in line for line in told) == 4
     row = Results(tmp_path, "table2").find(Cell("table2", "m6_0", "reverse_kl_loss"), "default")
     assert row["seeds"] == 2 and [run["seed"] for run in row["runs"]] == [0, 2]
+
+
+def test_only_the_cells_that_were_asked_for_are_trained(tmp_path, trained):
+    paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m6_0/continuity", "m1_5/continuity"])
+    assert trained == [("m1_5", "continuity", 0), ("m6_0", "continuity", 0)]
+    paper.reproduce("all", folder=tmp_path, num_seeds=1, only=["n4/continuity"])
+    assert trained[2:] == [("n4", "continuity", 0)] and not (tmp_path / "fig5.png").exists()
+
+
+def test_rows_that_another_process_adds_meanwhile_are_kept(tmp_path, trained, monkeypatch):
+    other, config = Cell("table2", "m6_0", "continuity"), config_of(CELL, "default")
+
+    def measure(seed):
+        Results(tmp_path, "table2").add(other, "paper", config, [a_result(seed)])
+        return a_result(seed)
+
+    monkeypatch.setattr(cells, "measure", measure)
+    paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m1_5/continuity"])
+    results = Results(tmp_path, "table2")
+    assert results.find(CELL, "default") and results.find(other, "paper")
 
 
 def test_unknown_name_is_refused(tmp_path):
@@ -216,6 +236,35 @@ def test_one_cell_and_its_figure_for_real(tmp_path):
     assert sorted(path.name for path in files) == ["fig2.png", "table1.json"]
     row = Results(tmp_path, "table1").find(Cell("table1", "eq2", "reverse_kl_loss"), "quick")
     assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
+
+
+def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
+    """With the same numbers to the last bit, and nothing left of it in the folder once it is measured."""
+
+    class Interrupted(paper.Watcher):
+        def __init__(self, at):
+            self.at, self.steps = at, []
+
+        def on_progress(self, progress):
+            if progress.phase == "train":
+                self.steps.append(progress.step)
+                if progress.step == self.at:
+                    raise KeyboardInterrupt
+
+    def reproduce(folder, watcher):
+        settings = {"preset": "quick", "changes": {**TINY, "num_steps": 40}, "only": [CELL.name]}
+        paper.reproduce("table2", folder=tmp_path / folder, watcher=watcher, **settings)
+        return Results(tmp_path / folder, "table2").find(CELL, "quick")["runs"][0]
+
+    whole = reproduce("whole", Interrupted(0))
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("cut", Interrupted(20))
+    assert len(list((tmp_path / "cut" / "training").iterdir())) == 1
+    rest = Interrupted(0)
+    resumed = reproduce("cut", rest)
+    assert rest.steps == [30, 40] and not (tmp_path / "cut" / "training").exists()
+    assert resumed["metrics"] == whole["metrics"] and resumed["sites"] == whole["sites"]
+    assert [[look[0], *look[2:]] for look in resumed["curve"]] == [[look[0], *look[2:]] for look in whole["curve"]]
 
 
 @pytest.mark.slow

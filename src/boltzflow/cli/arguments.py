@@ -147,6 +147,7 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "name": _positional(f"One of {', '.join(names())}.", "NAME"),
         "preset": _text("How to train.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
         "seeds": _text("How many seeds, from 0 on.", "INT", "(default: as many as the paper; 1 if quick)"),
+        "cells": _text("Only these of its cells, as in eq2/continuity_trainable.", "CELL,...", "(default: all)"),
         "out": _text("Folder of rows and pictures.", "DIR", f"(default: {FOLDER}; runs/paper-quick if quick)"),
         "page": _text("The page that is written from them.", "FILE.md", f"(default: {PAGE}; in --out, if given)"),
     }
@@ -287,7 +288,8 @@ def _reproduce(given: Any, command: str) -> int:
     if not given.name:
         raise InputError(f"say what to reproduce: {', '.join(names())}")
     num_seeds = None if given.seeds is None else _convert("seeds", int, given.seeds)
-    return reproduce(given.name, given.preset or "default", num_seeds, given.out, given.page)
+    only = [] if given.cells is None else [cell.strip() for cell in given.cells.split(",")]
+    return reproduce(given.name, given.preset or "default", num_seeds, only, given.out, given.page)
 
 
 def _compare(given: Any, command: str) -> int:

@@ -1,5 +1,6 @@
 """`boltzflow reproduce NAME`: a table or figure of the paper, in a folder and on a page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +17,10 @@ _MAX_SEEDS = 1000
 FOLDER, PAGE = "results/paper", "docs/paper.md"
 
 
-def reproduce(name: str, preset_name: str, num_seeds: int | None, out: str | None, page: str | None) -> int:
-    """Reproduces, prints the page's tables of it, says what was written. Quick results are kept apart from others."""
+def reproduce(
+    name: str, preset_name: str, num_seeds: int | None, only: Sequence[str], out: str | None, page: str | None
+) -> int:  # fmt: skip
+    """Reproduces, all cells or `only` some, and says what was written. Quick results are kept apart from others."""
     preset(preset_name)
     whole_number("seeds", 1 if num_seeds is None else num_seeds, at_least=1, at_most=_MAX_SEEDS)
     folder = Path(out or ("runs/paper-quick" if preset_name == "quick" else FOLDER))
@@ -26,7 +29,9 @@ def reproduce(name: str, preset_name: str, num_seeds: int | None, out: str | Non
     console = output()
     watcher = _Watcher(console)
     with watcher:
-        files = paper.reproduce(name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher)
+        files = paper.reproduce(
+            name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher, only=only
+        )
     shown = preset_name if preset_name == "quick" else "default"
     paper.write_page(path, folder, shown)
     for file in [*files, path]:

@@ -7,6 +7,7 @@ gives all of its flows, and train on no point that the pilot found: both would h
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Cell:
     figure: str = ""
 
     @property
+    def name(self) -> str:
+        """What it is asked for by, as "eq2/continuity_trainable"."""
+        return f"{self.target}/{self.method}"
+
+    @property
     def shipped(self) -> tuple[str, dict[str, Any]]:
         """The name and the options of the target."""
         return TARGETS[self.target]
@@ -81,11 +87,11 @@ def config_of(cell: Cell, preset: str, changes: Mapping[str, Any] | None = None)
     return presets.with_changes(presets.preset(preset, name, dim), {**settings, **(changes or {})})
 
 
-def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress], None]) -> Run:
-    """One seed of a cell."""
+def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress], None], keep: Path) -> Run:
+    """One seed of a cell; goes on from what an interrupted training of it kept in the folder `keep`."""
     name, options = cell.shipped
     target = make_target(name, **options)
-    return runs.fit(target, seed=seed, config=config, name=name, options=options, on_progress=on_progress)
+    return runs.fit(target, seed=seed, config=config, name=name, options=options, on_progress=on_progress, keep=keep)
 
 
 def measure(run: Run) -> dict[str, Any]:

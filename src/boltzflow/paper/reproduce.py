@@ -1,11 +1,16 @@
 """Reproducing a table or figure: trains what is missing, keeps each seed as soon as it is measured, draws."""
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import did_you_mean
 from ..errors import InputError, TrainingError
 from ..figures import path_panels
+from ..presets import Config
 from ..training import Progress
 from . import cells, letter
 from .cells import Cell
@@ -23,12 +28,13 @@ class Watcher:
 
 def reproduce(
     name: str, *, folder: Path, preset: str = "default", num_seeds: int = 0, watcher: Watcher | None = None,
-    changes: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None, only: Sequence[str] = (),
 ) -> list[Path]:  # fmt: skip
     """The table or figure `name` of `EXPERIMENTS`, or "all" of them, into `folder`; the files that were written.
 
     `num_seeds` 0 takes as many seeds as the paper did (1 for a figure, and for everything in the preset "quick").
-    `changes` are settings on top of those of every cell. What `folder` holds already is not done again. A seed whose
+    `changes` are settings on top of those of every cell; `only` are the names of the cells to train, if not all. What
+    `folder` holds already is not done again, and a training that was interrupted goes on where it stood. A seed whose
     training diverges is told and left out. Raises `InputError` for a name that there is not.
     """
     if name == "all":
@@ -37,12 +43,30 @@ def reproduce(
         work = [(name, EXPERIMENTS[name])]
     else:
         raise InputError(f"there is nothing named {name!r} to reproduce; there are {', '.join(EXPERIMENTS)}, all")
+    work = _with_cells(name, work, only) if only else work
     watcher = watcher or Watcher()
     written: list[Path] = []
     for name, experiment in work:
         wanted = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
         written += _one(name, experiment, folder, preset, wanted, watcher, changes or {})
     return list(dict.fromkeys([*written, *letter.picture(folder)]))
+
+
+def _with_cells(
+    name: str, work: Sequence[tuple[str, Experiment]], only: Sequence[str]
+) -> list[tuple[str, Experiment]]:  # fmt: skip
+    """Those experiments that have one of the cells named, with no others."""
+    there = dict.fromkeys(cell.name for _, experiment in work for cell in experiment.cells)
+    for wanted in only:
+        if wanted not in there:
+            has = f"it has {', '.join(there)}" if there else "it trains nothing"
+            raise InputError(f"{name} has no cell {wanted!r}{did_you_mean(wanted, there)}; {has}")
+    chosen = []
+    for title, experiment in work:
+        kept = [cell for cell in experiment.cells if cell.name in only]
+        if kept:
+            chosen.append((title, dataclasses.replace(experiment, cells=kept)))
+    return chosen
 
 
 def _one(
@@ -68,22 +92,38 @@ def _fill(
         wants_picture = bool(cell.figure) and seed == 0 and not (folder / picture_name(cell.figure, preset)).exists()
         if seed in done and not wants_picture:
             continue
-        what = f"{cell.target} {cell.method} seed {seed}"
+        what, keep = f"{cell.target} {cell.method} seed {seed}", _standing(folder, cell, config, seed)
         watcher.begin(what)
         try:
-            run = cells.train(cell, config, seed, watcher.on_progress)
+            run = cells.train(cell, config, seed, watcher.on_progress, keep)
         except TrainingError as error:
+            _forget(keep)
             watcher.end(f"{what}: {error}")
             continue
         done[seed] = cells.measure(run)
         if wants_picture:
             written += pictures(folder, preset, {cell.figure: path_panels(run)})
+        # Read anew: in the hours that a training may take another process may have added rows of its own.
+        results = Results(folder, cell.table)
         results.add(cell, preset, config, [done[number] for number in sorted(done)])
+        _forget(keep)
         watcher.end(f"{what}: {_in_short(done[seed])}")
     exact = Cell(cell.table, cell.target, "exact")
     if results.find(exact, preset) is None:
         results.put(exact_row(cell.target, preset))
     return written
+
+
+def _standing(folder: Path, cell: Cell, config: Config, seed: int) -> Path:
+    """Where a training keeps where it stands: a folder of its own for each cell, seed and settings."""
+    settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    return folder / "training" / f"{cell.table}-{cell.target}-{cell.method}-seed-{seed}-{settings}"
+
+
+def _forget(keep: Path) -> None:
+    shutil.rmtree(keep, ignore_errors=True)
+    if keep.parent.exists() and not any(keep.parent.iterdir()):
+        keep.parent.rmdir()
 
 
 def _in_short(result: Mapping[str, Any]) -> str:
