@@ -78,6 +78,7 @@ def _two_posteriors(x):
 
 NO_PILOT = {"pilot_fraction": 0.0, "warmup_fraction": 0.0}
 NARROW = {"base": "gaussian", "base_std": 1.0}
+TOLD = {"log_z_error": 1e-3}
 REVERSE_KL = {"loss": "reverse-kl", "num_steps": 400}
 
 BROKEN: dict[str, Case] = {
@@ -99,7 +100,8 @@ BROKEN: dict[str, Case] = {
     "a wrong gradient": (energy(_wrong_gradient, 3), {}),
     "NaN in a region": (energy(_nan_region, 2), {"num_steps": 300}),
     "training stopped after 5 steps": (boltzflow.mixture_4, {"num_steps": 5}),
-    "a well that annealing loses": (energy(_two_posteriors, 5), {"num_steps": 300}),
+    "a well that annealing loses, and a base without it": (energy(_two_posteriors, 5), {**NARROW, "num_steps": 300}),
+    "heavy tails, told the error": (energy(_cauchy, 3), TOLD),
     "overflow in single precision": (energy(_overflowing, 2), {"num_steps": 100}),
     "an energy that falls forever": (energy(_unbounded, 2), {"num_steps": 100}),
     "one solver step": (lambda: boltzflow.DoubleWell(16, 6.0), {"num_steps": 400, "sample_steps": 1}),
@@ -154,6 +156,11 @@ HEALTHY: dict[str, Case] = {
     "logistic regression": (energy(_logistic, 4), {}),
     "quartic in 6-D": (energy(_quartic, 6), {}),
     "a ring": (energy(_ring, 2), {}),
+    "a well that annealing loses": (energy(_two_posteriors, 5), {}),
+    "mixture-4, told the error": (boltzflow.mixture_4, TOLD),
+    "chain N = 16, m = 6, told the error": (lambda: boltzflow.DoubleWell(16, 6.0), TOLD),
+    "chain N = 64, told the error": (lambda: boltzflow.DoubleWell(64, 1.5), TOLD),
+    "banana in 5-D, told the error": (energy(_banana, 5), TOLD),
 }  # fmt: skip
 
 

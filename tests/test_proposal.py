@@ -10,21 +10,23 @@ import pytest
 import boltzflow as bf
 from boltzflow import estimators, presets
 from boltzflow.bases import Gaussian, Mixture
+from boltzflow.batches import map_points
 from boltzflow.compilation import Stopwatch
+from boltzflow.pilot import fly_pilot
 from boltzflow.proposal import Proposal, fit_proposal
+from boltzflow.training import without_a_flow
 from boltzflow.vector_fields import Still
 
 TINY = dataclasses.replace(presets.default(), width=16, num_networks=2, num_eval_samples=8192)
 
 
-@pytest.fixture(scope="module")
-def watch():
-    return Stopwatch()
-
-
-def proposed(target, x, frame, watch, directions=None, key=0):
+def proposed(target, x, frame, directions=None, key=0):
     directions = np.eye(target.dim) if directions is None else directions
-    return fit_proposal(target, frame, directions, np.asarray(x), jax.random.key(key), watch)
+
+    def energies(x):
+        return np.asarray(map_points(target.energy, jnp.asarray(x, jnp.float32)), np.float64)
+
+    return fit_proposal(target, energies, frame, directions, np.asarray(x), jax.random.key(key))
 
 
 def points_of(target, num=4096):
@@ -36,52 +38,52 @@ def gaussian_of(x):
 
 
 @pytest.mark.parametrize("target", [bf.mixture_2(), bf.mixture_4()], ids=["mixture-2", "mixture-4"])
-def test_a_mixture_is_found_with_its_components(target, watch):
-    """Covariances and weights of 3 · 32,768 weighted points: each parameter adds 1 / (2 n) to the divergence."""
+def test_a_mixture_is_found_with_its_components(target):
+    """Beside a twentieth of the one Gaussian that is too wide, which takes at most that from the effective samples."""
     x = points_of(target)
-    found = proposed(target, x, gaussian_of(x), watch)
-    assert isinstance(found.density, Mixture) and len(found.density.inner.weights) == len(target.weights)
-    assert found.share > 0.999 and found.pareto_k < 0.5
-    np.testing.assert_allclose(sorted(found.density.inner.weights), sorted(target.weights), atol=0.01)
+    found = proposed(target, x, gaussian_of(x))
+    assert isinstance(found.density, Mixture) and len(found.density.inner.weights) == 1 + len(target.weights)
+    assert 0.95 < found.share < 0.98 and found.pareto_k < 0.5
+    weights = found.density.inner.weights
+    assert weights[-1] == pytest.approx(0.05)
+    np.testing.assert_allclose(sorted(weights[:-1] / 0.95), sorted(target.weights), atol=0.015)
 
 
-def test_more_components_come_nearer_to_what_is_no_mixture(watch):
+def test_more_components_come_nearer_to_what_is_no_mixture():
     target = bf.Energy(lambda x: 2.0 * (jnp.linalg.norm(x) - 3.0) ** 2, 2)  # a ring
     angle, radius = np.random.default_rng(0).uniform(0, 2 * np.pi, 4096), np.random.default_rng(1).normal(3, 0.5, 4096)
     x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    found = proposed(target, x, gaussian_of(x), watch)
-    assert len(found.density.inner.weights) >= 8 and found.share > 0.95
-    again = proposed(target, x, gaussian_of(x), watch)
+    found = proposed(target, x, gaussian_of(x))
+    assert len(found.density.inner.weights) >= 9 and found.share > 0.95
+    again = proposed(target, x, gaussian_of(x))
     np.testing.assert_array_equal(again.density.inner.means, found.density.inner.means)  # the key is all there is
 
 
-def test_only_some_directions_are_a_mixture(watch):
+def test_only_some_directions_are_a_mixture():
     """Two modes along one direction of twelve; the frame has the eleven others exactly."""
     rng = np.random.default_rng(0)
     direction = np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :1]
     two = bf.GaussianMixture([0.5, 0.5], [[-0.9], [0.9]], 0.19)  # of variance 1 in all
     target = Mixture(Gaussian(np.zeros(12), 1.0), two, direction)
-    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), watch, directions=direction)
-    assert found.share > 0.999 and found.density.inner.dim == 1
+    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), directions=direction)
+    assert found.share > 0.95 and found.density.inner.dim == 1
 
 
-def test_a_gaussian_needs_no_mixture_and_many_directions_get_none(watch):
+def test_a_gaussian_needs_no_mixture_and_many_directions_get_none():
     target = Gaussian([1.0, -2.0], [[4.0, 1.2], [1.2, 1.0]])
-    found = proposed(target, points_of(target), target, watch)
+    found = proposed(target, points_of(target), target)
     assert found.density is target and found.share > 0.9999
     chain = bf.DoubleWell(80, 1.5)
     frame = Gaussian(np.zeros(80), 0.5)
-    assert proposed(chain, np.zeros((100, 80)), frame, watch).density is frame
+    assert proposed(chain, np.zeros((100, 80)), frame).density is frame
 
 
-def test_weights_without_a_variance_are_never_enough(watch):
+def test_weights_without_a_variance_are_never_enough():
     cauchy = bf.Energy(lambda x: jnp.sum(jnp.log1p(x**2)), 2)
     x = np.random.default_rng(0).standard_cauchy((4096, 2))
-    assert (
-        proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), watch, directions=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
-    )
+    assert proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), directions=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
     nowhere = bf.Energy(lambda x: jnp.nan * jnp.sum(x), 2)
-    assert proposed(nowhere, x, gaussian_of(x), watch).num_samples(1.0) == np.inf
+    assert proposed(nowhere, x, gaussian_of(x)).num_samples(1.0) == np.inf
 
 
 def test_the_number_of_samples_is_that_of_the_weights_variance():
@@ -122,13 +124,21 @@ def test_such_a_run_comes_back_from_its_folder(run, tmp_path):
     assert run.figures() and loaded.report().cost["steps"] == 0
 
 
+def test_steps_that_are_asked_for_are_taken():
+    config = dataclasses.replace(TINY, log_z_error=1e-2, num_steps=20)
+    run = bf.fit(bf.mixture_2(), config=config)
+    assert run.trained.cost["steps"] == 20 and not run.pilot.enough
+
+
 def test_where_samples_would_be_more_work_than_training_it_trains():
-    """The chain at m = 1.5: a mixture keeps some nine of ten, and would need 10⁹ samples."""
-    config = dataclasses.replace(TINY, log_z_error=1e-5)
+    """A mixture of some nine effective samples in ten would need 3·10⁷ for an error of 5·10⁻⁵."""
     target = bf.DoubleWell(8, 1.5)
-    told = dataclasses.replace(config, num_steps=20)
-    assert bf.fit(target, config=told).trained.cost["steps"] == 20  # steps that are asked for are taken
-    assert not bf.fit(target, config=dataclasses.replace(told, base="gaussian")).pilot.enough
+    pilot = fly_pilot(target, jax.random.key(0))
+    for error, enough in ((1e-2, True), (5e-5, False)):
+        told = dataclasses.replace(TINY, log_z_error=error)
+        after = without_a_flow(pilot, target, told, jax.random.key(0), Stopwatch())
+        assert after.enough == enough and after.num_gradients > pilot.num_gradients
+        assert (after.base is pilot.base) != enough
 
 
 def test_more_samples_are_drawn_than_kept_where_the_error_needs_them():

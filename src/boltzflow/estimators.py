@@ -18,6 +18,7 @@ from boltzflow.reliability import Floats
 from boltzflow.reliability import count_non_finite as count_non_finite
 
 MIN_SAMPLES = 30
+MOST_SAMPLES = 2**24  # that one number is worth: their log-weights are 128 MiB
 TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
 
 
@@ -66,13 +67,13 @@ def log_z_importance(log_weight: ArrayLike) -> Estimate:
 
 def samples_for(error: float, log_weight: ArrayLike) -> int:
     """How many samples with weights like these give log Z to the standard `error`: (1/ESS - 1) / error², and a tenth
-    more; as many as there are for an `error` of 0, or where the weights tell nothing."""
+    more, up to 2²⁴; as many as there are for an `error` of 0, or where the weights tell nothing."""
     log_w, _ = reliability.screen(log_weight)
     num = len(np.asarray(log_weight))
     if not error or reliability.hopeless(log_w):
         return num
     share = float(reverse_ess(log_w).value)
-    return max(num, int(np.ceil(1.1 * (1 / share - 1) / error**2)))
+    return max(num, min(MOST_SAMPLES, int(np.ceil(1.1 * (1 / share - 1) / error**2))))
 
 
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:

@@ -143,7 +143,7 @@ def with_proposal(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watc
 
 def _propose(target: AbstractDensity, frame: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch) -> Proposal:
     directions = active_directions(frame, np.asarray(x), _gradients(target, x), lattice_of(target))
-    return fit_proposal(target, frame, directions, np.asarray(x), key, watch)
+    return fit_proposal(target, lambda x: _energies(target, x, watch), frame, directions, np.asarray(x), key)
 
 
 def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> AnnealedSample:

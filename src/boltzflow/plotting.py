@@ -118,7 +118,7 @@ def path_panels(
             below.contour(grid_x, grid_y, _density(target_log_p), levels=[0.05, 0.3, 0.7], colors=EXACT,
                           linewidths=0.6, alpha=0.6)  # fmt: skip
             below.scatter(*x[i, :MAX_POINTS].T, s=3, color=RAW, alpha=0.45, linewidths=0)
-            if points is not None and velocity is not None:
+            if points is not None and velocity is not None and np.any(velocity[i]):
                 below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.007, alpha=0.9)
             if log_p is not None:
                 axes[0, i].contourf(grid_x, grid_y, _density(log_p[i]), levels=np.linspace(0.02, 1, 15), cmap="Blues")

@@ -1,13 +1,15 @@
 """The density nearest to a target that needs no flow: a Gaussian, or a mixture of them where that is not enough.
 
 Where its weighted samples give log Z as well as was asked, nothing has to be trained. Expectation maximization on
-points of the target finds the components, their number by the likelihood of points left out. A few thousand correlated
-points leave covariances with an error that costs more than the target's shape does; so the mixture then draws points of
-its own, weighs them by the target, and takes the same step on these (population Monte Carlo for mixtures: Cappé, Douc,
-Guillin, Marin & Robert, 2008). Weights are truncated at √n times their mean (Ionides, 2008), or one point in a tail
-would decide.
+points of the target finds the components. A few thousand correlated points leave covariances with an error that costs
+more than the target's shape does; so the mixture then draws points of its own, weighs them by the target, and takes the
+same step on these (population Monte Carlo for mixtures: Cappé, Douc, Guillin, Marin & Robert, 2008), and these weights
+say whether more components are better. Weights are truncated at √n times their mean (Ionides, 2008), or one point in a
+tail would decide; and a twentieth of the mixture is the one Gaussian, so that none is large between the components or
+beyond them (a defensive mixture: Hesterberg, 1995).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,17 +19,18 @@ from jaxtyping import Float, PRNGKeyArray
 
 from . import linalg
 from .bases import Gaussian, Mixture
-from .compilation import Stopwatch
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric
 from .estimators import pareto_k
 from .gaussian_mixture import GaussianMixture
 
 _MAX_SIZE, _MAX_COMPONENTS = 64, 64
 _POINTS_PER_PARAMETER = 5  # of a component's mean, at least: covariances of fewer are noise
-_ITERATIONS, _TOLERANCE = 40, 1e-3  # of the mean log-likelihood
-_LEAST_GAIN = 0.01  # of the log-likelihood of a point left out, for twice the components
-_DRAWS, _ROUNDS = 2**15, 3
-_ENOUGH, _LEAST_SHARE = 0.95, 0.03  # effective samples: a Gaussian needs no mixture; weights of fewer teach it nothing
+_ITERATIONS, _TOLERANCE = 25, 1e-3  # of the mean log-likelihood
+_HAIR = 1e-9  # of a variance, so that components of few points have a Cholesky factor
+_DRAWS, _FINAL_DRAWS, _ROUNDS = 2**14, 2**15, 2
+_DEFENSIVE = 0.05
+_ENOUGH, _LEAST_SHARE, _LEAST_GAIN = 0.95, 0.03, 0.02
+"""Of effective samples: a Gaussian needs no mixture; weights of fewer teach nothing; more components must gain more."""
 
 
 class _Components(NamedTuple):
@@ -54,68 +57,98 @@ class Proposal:
         return (1 / self.share - 1) / error**2 if self.share > 0 and self.pareto_k < 0.5 else np.inf
 
 
+Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
+
+
 def fit_proposal(
     target: AbstractDensity,
+    energies: Energies,
     frame: Gaussian,
     directions: Float[np.ndarray, "dim size"],
     x: Float[np.ndarray, "num dim"],
     key: PRNGKeyArray,
-    watch: Stopwatch,
 ) -> Proposal:
     """`frame`, or where it keeps less than 95 % of effective samples a mixture in its `directions` fitted to `x`,
-    points of the target, if that keeps more. In over 64 directions no covariance is known well enough for one."""
-    keys = jax.random.split(key, _ROUNDS + 2)
-    weight = _weigh(frame, target, keys[0], watch)[1]
-    alone = Proposal(frame, _effective_share(weight), _tail(weight), _DRAWS)
+    points of the target, if that keeps more. `energies` are those of the target at many points.
+
+    In over 64 directions no covariance is known well enough for a mixture.
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    draws = _Draws(frame, directions, energies, rng)
+    weight = draws.weigh(_one(directions.shape[1]), _FINAL_DRAWS)[1]
+    alone = Proposal(frame, _effective_share(weight), _tail(weight), draws.num_energies)
     if directions.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    points = _inside(frame, directions, x)
+    points = draws.inside(x)
     if is_sign_symmetric(target):
-        points = np.concatenate([points, -points])
-    components = _fit(points, rng)
-    if len(components.weights) == 1:
-        return alone
-    asked = _DRAWS
-    for number, round_key in enumerate(keys[1:]):
-        mixture = Mixture(frame, _inner(components), directions)
-        drawn, weight = _weigh(mixture, target, round_key, watch)
-        asked += _DRAWS
+        points = np.concatenate([points[::2], -points[1::2]])
+    components = _best(points, draws, alone.share)
+    if components is None:
+        return replace(alone, num_energies=draws.num_energies)
+    weight = draws.weigh(components, _FINAL_DRAWS)[1]
+    mixture = Mixture(frame, GaussianMixture(*components[:2], scales=components.scales), directions)
+    found = Proposal(mixture, _effective_share(weight), _tail(weight), draws.num_energies)
+    return max(found, replace(alone, num_energies=draws.num_energies), key=lambda one: one.share)
+
+
+def _best(points, draws: "_Draws", share: float) -> _Components | None:
+    """With as many components, in powers of two, as keep more effective samples; None where one does as well."""
+    size = points.shape[1]
+    most, best, best_num = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (size + 1))), None, 1
+    components = _maximize(points, np.ones((len(points), 1)))
+    while 2 * len(components.weights) <= min(most, max(4, 2 * best_num)):  # until twice as many are no better
+        climbs = [_climb(points, start) for start in _twice(points, components)]
+        components = max(climbs, key=lambda found: found[0])[1]
+        refined, kept = _refined(components, draws)
+        if kept > share + _LEAST_GAIN:
+            best, best_num, share = refined, len(components.weights), kept
+    return best
+
+
+def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, float]:
+    """The components, defended, after steps on weighted points of their own; and the effective share of the last."""
+    defended = _defended(components)
+    for _ in range(_ROUNDS):
+        own, weight = draws.weigh(defended, _DRAWS)
         if _effective_share(_truncated(weight)) < _LEAST_SHARE:
-            break
-        if number < _ROUNDS:
-            own = _inside(frame, directions, drawn)
-            components = _maximize(own, _truncated(weight)[:, None] * _responsibilities(own, components))
-    best = max((alone, Proposal(mixture, _effective_share(weight), _tail(weight), asked)), key=lambda one: one.share)
-    return replace(best, num_energies=asked)
-
-
-def _inside(frame: Gaussian, directions, x) -> Float[np.ndarray, "num size"]:
-    """y = Rᵀ L⁻¹(x - mean), in double precision."""
-    return (np.asarray(x, np.float64) - frame.mean) @ (linalg.dense(frame.inverse_scale).T @ directions)
-
-
-def _inner(components: _Components) -> GaussianMixture:
-    return GaussianMixture(components.weights, components.means, scales=components.scales)
+            return defended, 0.0
+        components = _maximize(own, _truncated(weight)[:, None] * _responsibilities(own, components))
+        defended = _defended(components)
+    return defended, _effective_share(_truncated(draws.weigh(defended, _DRAWS)[1]))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _weigh(
-    proposal: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
-) -> tuple[Float[np.ndarray, "num dim"], Float[np.ndarray, " num"]]:
-    """Points of `proposal`, and their weights, of mean one; all zero where no energy is finite."""
-    x, log_prob, energy = (np.asarray(a, np.float64) for a in watch.run(_draw, proposal, target, key, num=_DRAWS))
-    log_weight = np.where(np.isfinite(energy), -energy - log_prob, -np.inf)
-    if not np.isfinite(log_weight.max()):
-        return x, np.zeros(len(x))
-    return x, np.exp(log_weight - np.logaddexp.reduce(log_weight) + np.log(len(x)))
+class _Draws:
+    """Points of mixtures in some `directions` of a `frame`, weighed by the target; counts the energies asked for."""
 
+    def __init__(self, frame: Gaussian, directions: np.ndarray, energies: Energies, rng: np.random.Generator):
+        self._mean, self._scale, self._into = frame.mean, linalg.dense(frame.scale), directions
+        self._whiten = linalg.dense(frame.inverse_scale).T @ directions
+        self._log_det = linalg.log_det(frame.scale)
+        self._energies, self._rng, self.num_energies = energies, rng, 0
 
-def _draw(proposal, target, key, *, num: int):
-    x, log_prob = jax.vmap(proposal.sample_and_log_prob)(jax.random.split(key, num))
-    return x, log_prob, jax.vmap(target.energy)(x)
+    def inside(self, x) -> Float[np.ndarray, "num size"]:
+        """y = Rᵀ L⁻¹(x - mean), in double precision."""
+        return (np.asarray(x, np.float64) - self._mean) @ self._whiten
+
+    def weigh(self, components: _Components, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """`num` points y `(num, size)` and their weights, of mean one; all zero where no energy is finite."""
+        dim, size = self._into.shape
+        which = self._rng.choice(len(components.weights), size=num, p=components.weights)
+        y, z = self._rng.normal(size=(num, size)), self._rng.normal(size=(num, dim))
+        for k, (mean, scale) in enumerate(zip(components.means, components.scales, strict=True)):
+            y[which == k] = mean + y[which == k] @ scale.T
+        z += (y - z @ self._into) @ self._into.T
+        rest = 0.5 * (np.sum(z**2, axis=1) - np.sum(y**2, axis=1)) + 0.5 * (dim - size) * np.log(2 * np.pi)
+        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - self._log_det
+        energy = self._energies(self._mean + z @ self._scale.T)
+        self.num_energies += num
+        log_weight = np.where(np.isfinite(energy), -energy - log_prob, -np.inf)
+        if not np.isfinite(log_weight.max()):
+            return y, np.zeros(num)
+        return y, np.exp(log_weight - np.logaddexp.reduce(log_weight) + np.log(num))
 
 
 def _truncated(weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
@@ -131,19 +164,21 @@ def _tail(weight: Float[np.ndarray, " num"]) -> float:
         return float(pareto_k(np.log(weight)).value) if weight.any() else np.inf
 
 
+def _one(size: int) -> _Components:
+    """The frame itself."""
+    return _Components(np.ones(1), np.zeros((1, size)), np.eye(size)[None])
+
+
+def _defended(components: _Components) -> _Components:
+    """With a twentieth of the frame."""
+    one = _one(components.means.shape[1])
+    weights = np.concatenate([(1 - _DEFENSIVE) * components.weights, [_DEFENSIVE]])
+    return _Components(
+        weights / weights.sum(), *(np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True))
+    )
+
+
 # --- expectation maximization -----------------------------------------------------------------------------------------
-
-
-def _fit(y: Float[np.ndarray, "num size"], rng: np.random.Generator) -> _Components:
-    """With as many components, in powers of two, as raise the likelihood of the half that was left out."""
-    half, other = np.array_split(rng.permutation(y), 2)
-    most = min(_MAX_COMPONENTS, len(half) // (_POINTS_PER_PARAMETER * (y.shape[1] + 1)))
-    best = components = _maximize(half, np.ones((len(half), 1)))
-    while 2 * len(components.weights) <= min(most, 4 * len(best.weights)):  # of what did not help, one doubling more
-        components = max((_climb(half, start) for start in _twice(half, components)), key=lambda found: found[0])[1]
-        if _log_likelihood(other, components) > _log_likelihood(other, best) + _LEAST_GAIN:
-            best = components
-    return _climb(y, best)[1]
 
 
 def _twice(y, components: _Components) -> list[_Components]:
@@ -178,13 +213,15 @@ def _climb(y, components: _Components) -> tuple[float, _Components]:
 
 
 def _log_parts(y, components: _Components) -> Float[np.ndarray, "num K"]:
-    """log w_k N(y; m_k, S_k)."""
-    constant = 0.5 * y.shape[1] * np.log(2 * np.pi)
-    parts = []
-    for weight, mean, scale in zip(*components, strict=True):
-        z = (y - mean) @ np.linalg.inv(scale).T
-        parts.append(np.log(weight) - np.log(np.diag(scale)).sum() - constant - 0.5 * np.sum(z**2, axis=1))
-    return np.stack(parts, axis=1)
+    """log w_k N(y; m_k, S_k), by one product with all L_k⁻¹ side by side."""
+    (num, size), number = y.shape, len(components.weights)
+    inverse = np.linalg.inv(components.scales)
+    z = y @ inverse.reshape(-1, size).T
+    z -= np.einsum("kij,kj->ki", inverse, components.means).ravel()
+    np.square(z, out=z)
+    log_dets = np.log(np.einsum("kii->ki", components.scales)).sum(axis=1)
+    constant = np.log(components.weights) - log_dets - 0.5 * size * np.log(2 * np.pi)
+    return constant - 0.5 * z.reshape(num, number, size).sum(axis=2)
 
 
 def _responsibilities(y, components: _Components) -> Float[np.ndarray, "num K"]:
@@ -192,26 +229,17 @@ def _responsibilities(y, components: _Components) -> Float[np.ndarray, "num K"]:
     return np.exp(parts - np.logaddexp.reduce(parts, axis=1, keepdims=True))
 
 
-def _log_likelihood(y, components: _Components) -> float:
-    return float(np.logaddexp.reduce(_log_parts(y, components), axis=1).mean())
-
-
 def _maximize(y, share: Float[np.ndarray, "num K"]) -> _Components:
     """The components of the largest likelihood where each point belongs to each by `share`, covariances shrunk a little
-    to their diagonals; those that hold fewer points than dimensions are left out."""
-    size = y.shape[1]
-    kept, means, scales = [], [], []
-    for column in share.T:
-        total = column.sum()
-        effective = total**2 / (np.sum(column**2) + 1e-300)
-        if effective < size + 2:
-            continue
-        mean = column @ y / total
-        centered = y - mean
-        covariance = (column[:, None] * centered).T @ centered / total
-        shrink = min(0.5, size / (4 * effective))
-        diagonal = np.diag(np.diag(covariance)) + 1e-12 * np.eye(size)
-        kept.append(total)
-        means.append(mean)
-        scales.append(np.linalg.cholesky((1 - shrink) * covariance + shrink * diagonal))
-    return _Components(np.array(kept) / np.sum(kept), np.array(means), np.array(scales))
+    to their diagonals; those that hold fewer points than dimensions are left out. `y` is whitened: no mean is far."""
+    num, size = y.shape
+    effective = share.sum(axis=0) ** 2 / (np.sum(share**2, axis=0) + 1e-300)
+    share, effective = share[:, effective >= size + 2], effective[effective >= size + 2]
+    total = share.sum(axis=0)
+    means = (share.T @ y) / total[:, None]
+    second = (share[:, :, None] * y[:, None, :]).reshape(num, -1).T @ y
+    covariances = second.reshape(-1, size, size) / total[:, None, None] - means[:, :, None] * means[:, None, :]
+    diagonals = np.einsum("kii->ki", covariances)[:, :, None] * np.eye(size)
+    shrink = np.minimum(0.5, size / (4 * effective))[:, None, None]
+    scales = np.linalg.cholesky((1 - shrink) * covariances + shrink * diagonals + _HAIR * np.eye(size))
+    return _Components(total / total.sum(), means, scales)

@@ -33,7 +33,6 @@ from .targets import DoubleWell
 from .training import Progress, Trained, train
 
 _STREAM_BATCH = 2**15
-_MOST_WEIGHTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Run:
         """The log-weights of `samples`, `(num,)` in double precision; where `config.log_z_error` asks for more samples
         than these, up to 2²⁴, theirs besides: of them nothing else is kept."""
         found = np.asarray(self.samples.log_weight, np.float64)
-        num = min(estimators.samples_for(self.config.log_z_error, found), _MOST_WEIGHTS)
+        num = estimators.samples_for(self.config.log_z_error, found)
         parts = [found]
         for start in range(len(found), num, _STREAM_BATCH):
             key = jax.random.fold_in(purpose_key(self.seed, 8), start)

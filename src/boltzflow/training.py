@@ -19,6 +19,7 @@ from .compilation import Stopwatch, make_room
 from .continuity import Transport
 from .densities import AbstractDensity
 from .errors import TrainingError
+from .estimators import MOST_SAMPLES
 from .pilot import Pilot, fly_pilot, with_proposal
 from .presets import Config
 from .snapshots import Snapshots, Standing
@@ -91,7 +92,7 @@ def train(
     for seed, (pilot_key, network_key, *training_keys) in keys.items():
         if not resumed:
             pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
-            pilots[seed] = _without_a_flow(pilot, target, config, pilot_key, watch) if base is None else pilot
+            pilots[seed] = without_a_flow(pilot, target, config, pilot_key, watch) if base is None else pilot
         pilot = pilots[seed]
         transport = make_transport(config, parts, target, pilot, network_key)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
@@ -126,15 +127,13 @@ def train(
     return {seed: failures.get(seed, trained[seed]) for seed in seeds}
 
 
-def _without_a_flow(
-    pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray, watch: Stopwatch
-) -> Pilot:
+def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray, watch: Stopwatch) -> Pilot:
     """The pilot with a base whose weighted samples are enough for the error of log Z that is asked for, if drawing them
     is no more work than training would be; else, and where no error or some training is asked for, the pilot as is."""
     if not config.log_z_error or config.num_steps:
         return pilot
     better, proposal = with_proposal(pilot, target, jax.random.fold_in(key, 2), watch)
-    most = _SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config)
+    most = min(_SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config), MOST_SAMPLES)
     if proposal.num_samples(config.log_z_error) <= most:
         return better
     return dataclasses.replace(pilot, num_gradients=better.num_gradients)
