@@ -20,8 +20,9 @@ from jaxtyping import Float, PRNGKeyArray
 from . import linalg
 from .bases import Gaussian, Mixture
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric
-from .estimators import pareto_k
+from .estimators import pareto_k, tail_excess
 from .gaussian_mixture import GaussianMixture
+from .mode_probe import MIN_SHARE
 
 _MAX_SIZE, _MAX_COMPONENTS = 64, 64
 _POINTS_PER_PARAMETER = 5  # of a component's mean, at least: covariances of fewer are noise
@@ -43,18 +44,18 @@ class _Components(NamedTuple):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A density near the target's, as it stands, without a flow: `share` of effective samples among its weighted ones,
-    `pareto_k` of the weights' tail, and the energies that were asked for to find it."""
+    """A density near the target's, as it stands, without a flow: `share` of effective samples among its weighted ones;
+    whether their weights are `heavy`, with a tail that matters and may have no variance; and the energies that were
+    asked for to find it."""
 
     density: AbstractDistribution
     share: float
-    pareto_k: float
+    heavy: bool
     num_energies: int
 
     def num_samples(self, error: float) -> float:
-        """How many weighted samples give log Z to `error`: (1/share - 1) / error²; infinite where the weights have a
-        tail that may have no variance."""
-        return (1 / self.share - 1) / error**2 if self.share > 0 and self.pareto_k < 0.5 else np.inf
+        """How many weighted samples give log Z to `error`: (1/share - 1) / error²; infinite of heavy weights."""
+        return np.inf if self.heavy or not self.share else (1 / self.share - 1) / error**2
 
 
 Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
@@ -76,7 +77,7 @@ def fit_proposal(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     draws = _Draws(frame, directions, energies, rng)
     weight = draws.weigh(_one(directions.shape[1]), _FINAL_DRAWS)[1]
-    alone = Proposal(frame, _effective_share(weight), _tail(weight), draws.num_energies)
+    alone = Proposal(frame, _effective_share(weight), _heavy(weight), draws.num_energies)
     if directions.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
     points = draws.inside(x)
@@ -87,7 +88,7 @@ def fit_proposal(
         return replace(alone, num_energies=draws.num_energies)
     weight = draws.weigh(components, _FINAL_DRAWS)[1]
     mixture = Mixture(frame, GaussianMixture(*components[:2], scales=components.scales), directions)
-    found = Proposal(mixture, _effective_share(weight), _tail(weight), draws.num_energies)
+    found = Proposal(mixture, _effective_share(weight), _heavy(weight), draws.num_energies)
     return max(found, replace(alone, num_energies=draws.num_energies), key=lambda one: one.share)
 
 
@@ -159,9 +160,11 @@ def _effective_share(weight: Float[np.ndarray, " num"]) -> float:
     return float(weight.sum() ** 2 / (np.sum(weight**2) + 1e-300) / len(weight))
 
 
-def _tail(weight: Float[np.ndarray, " num"]) -> float:
+def _heavy(weight: Float[np.ndarray, " num"]) -> bool:
+    """Whether k̂ is 0.5 or more of a tail that holds more than nothing: k̂ is a shape, and knows no size."""
     with np.errstate(divide="ignore"):
-        return float(pareto_k(np.log(weight)).value) if weight.any() else np.inf
+        log_weight = np.log(weight)
+    return not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
 
 
 def _one(size: int) -> _Components:
