@@ -170,10 +170,11 @@ def _with_lost_wells(
     target: AbstractDensity, found: AnnealedSample, minima, key: PRNGKeyArray, watch: Stopwatch
 ) -> Float[Array, "num dim"]:
     """The points that were found; where wells were lost, as many of them replaced by points of these as they hold."""
-    x, cover, scale = np.asarray(found.x), _fit(target, found.x), np.asarray(found.x).std(axis=0) + 1e-12
+    x, scale = np.asarray(found.x), np.asarray(found.x).std(axis=0) + 1e-12
     minima = np.asarray(minima)[_behind_a_barrier(target, np.asarray(minima), x, scale, watch)]
     if not len(minima):
         return found.x
+    cover = _fit(target, found.x)
     excess = _energies(cover, minima, watch) + float(cover.log_z) - _energies(target, minima, watch) - found.log_z
     lost = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
     wells = [region for region in lost if region.share >= MIN_SHARE]
