@@ -68,6 +68,7 @@ def test_pilot_descends_into_the_well_that_annealing_loses_and_keeps_it(seed):
     assert abs(pilot.log_z) < 5 * pilot.log_z_stderr
 
 
+@pytest.mark.slow
 def test_a_well_that_annealing_loses_is_learned():
     run = bf.fit(wells(0.2), config=bf.Config(num_steps=300, num_eval_samples=20_000))
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
