@@ -20,13 +20,13 @@ from boltzflow.vector_fields import Still
 TINY = dataclasses.replace(presets.default(), width=16, num_networks=2, num_eval_samples=8192)
 
 
-def proposed(target, x, frame, directions=None, key=0):
+def proposed(target, x, frame, directions=None, key=0, **settings):
     directions = np.eye(target.dim) if directions is None else directions
 
     def energies(x):
         return np.asarray(map_points(target.energy, jnp.asarray(x, jnp.float32)), np.float64)
 
-    return fit_proposal(target, energies, frame, directions, np.asarray(x), jax.random.key(key))
+    return fit_proposal(target, energies, frame, directions, np.asarray(x), jax.random.key(key), **settings)
 
 
 def points_of(target, num=4096):
@@ -47,6 +47,8 @@ def test_a_mixture_is_found_with_its_components(target):
     weights = found.density.inner.weights
     assert weights[-1] == pytest.approx(0.05)
     np.testing.assert_allclose(sorted(weights[:-1] / 0.95), sorted(target.weights), atol=0.015)
+    bare = proposed(target, x, gaussian_of(x), defensive=0.0)
+    assert len(bare.density.inner.weights) == len(target.weights) and bare.share > 0.998
 
 
 def test_more_components_come_nearer_to_what_is_no_mixture():

@@ -69,8 +69,10 @@ def test_each_check_fails_alone_and_says_why(findings, words):
     assert re.search(words, warnings[0])
 
 
-def test_a_forward_ess_that_hangs_on_few_samples_is_not_asked():
-    assert judge(changed(forward_ess=estimate(0.1, ok=False, reason="One weight is 90 % of the sum.")))[0]
+def test_the_forward_ess_of_a_mixture_that_needed_no_flow_is_not_asked():
+    findings = changed(forward_ess=estimate(0.1, ok=False, reason="One weight is 90 % of the sum."))
+    assert not judge(findings)[0]
+    assert judge(dataclasses.replace(findings, untrained=True))[0]
 
 
 def test_an_error_of_log_z_that_is_not_reached_is_said():

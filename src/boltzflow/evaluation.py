@@ -63,6 +63,7 @@ def evaluate(run: "Run") -> Report:
         nonfinite_share=run.pilot.nonfinite_share,
         parts_sigma=_parts_sigma(log_weight),
         asked_error=run.config.log_z_error,
+        untrained=run.pilot.enough,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(

@@ -26,7 +26,7 @@ from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
 from .linalg import Circulant
 from .mode_probe import MIN_SHARE, lost_wells
-from .proposal import Proposal, fit_proposal
+from .proposal import DEFENSIVE, Proposal, fit_proposal
 
 # At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
 # where the target is, so they are few and change temperature fast; the flight after them does not descend from them.
@@ -98,7 +98,7 @@ def fly_pilot(
     if base is None:
         base = _fit(target, points)
         if points is not found.x:  # from one Gaussian the next flight would lose the same wells again
-            proposal = _propose(target, base, points, jax.random.fold_in(key, 3), watch)
+            proposal = _propose(target, base, points, jax.random.fold_in(key, 3), watch, defensive=0.0)
             base, asked = proposal.density, proposal.num_energies
     sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
     directions = None
@@ -133,7 +133,7 @@ def fly_pilot(
 
 def with_proposal(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[Pilot, Proposal]:
     """A pilot that fitted its base, with the nearest density to the target in place of it; and that density."""
-    proposal = _propose(target, frame_of(pilot.base), pilot.points, key, watch)
+    proposal = _propose(target, frame_of(pilot.base), pilot.points, key, watch, defensive=DEFENSIVE)
     spent = pilot.num_gradients + proposal.num_energies
     better = dataclasses.replace(
         pilot, base=proposal.density, clock=Clock(), directions=None, num_gradients=spent, enough=True
@@ -141,9 +141,14 @@ def with_proposal(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watc
     return better, proposal
 
 
-def _propose(target: AbstractDensity, frame: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch) -> Proposal:
+def _propose(
+    target: AbstractDensity, frame: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch, defensive: float
+) -> Proposal:
     directions = active_directions(frame, np.asarray(x), _gradients(target, x), lattice_of(target))
-    return fit_proposal(target, lambda x: _energies(target, x, watch), frame, directions, np.asarray(x), key)
+    points = np.asarray(x)
+    return fit_proposal(
+        target, lambda x: _energies(target, x, watch), frame, directions, points, key, defensive=defensive
+    )  # fmt: skip
 
 
 def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> AnnealedSample:

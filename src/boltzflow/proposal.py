@@ -29,7 +29,7 @@ _POINTS_PER_PARAMETER = 5  # of a component's mean, at least: covariances of few
 _ITERATIONS, _TOLERANCE = 25, 1e-3  # of the mean log-likelihood
 _HAIR = 1e-9  # of a variance, so that components of few points have a Cholesky factor
 _DRAWS, _FINAL_DRAWS, _ROUNDS = 2**14, 2**15, 2
-_DEFENSIVE = 0.05
+DEFENSIVE = 0.05
 _ENOUGH, _LEAST_SHARE, _LEAST_GAIN = 0.95, 0.03, 0.02
 """Of effective samples: a Gaussian needs no mixture; weights of fewer teach nothing; more components must gain more."""
 
@@ -68,14 +68,17 @@ def fit_proposal(
     directions: Float[np.ndarray, "dim size"],
     x: Float[np.ndarray, "num dim"],
     key: PRNGKeyArray,
+    *,
+    defensive: float = DEFENSIVE,
 ) -> Proposal:
     """`frame`, or where it keeps less than 95 % of effective samples a mixture in its `directions` fitted to `x`,
-    points of the target, if that keeps more. `energies` are those of the target at many points.
+    points of the target, if that keeps more. `energies` are those of the target at many points. The `defensive` part of
+    a mixture is `frame`: it is there for weights, and 0 for a base to train from, where it would lie between the wells.
 
     In over 64 directions no covariance is known well enough for a mixture.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    draws = _Draws(frame, directions, energies, rng)
+    draws = _Draws(frame, directions, energies, rng, defensive)
     weight = draws.weigh(_one(directions.shape[1]), _FINAL_DRAWS)[1]
     alone = Proposal(frame, _effective_share(weight), _heavy(weight), draws.num_energies)
     if directions.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
@@ -108,13 +111,13 @@ def _best(points, draws: "_Draws", share: float) -> _Components | None:
 
 def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, float]:
     """The components, defended, after steps on weighted points of their own; and the effective share of the last."""
-    defended = _defended(components)
+    defended = draws.defended(components)
     for _ in range(_ROUNDS):
         own, weight = draws.weigh(defended, _DRAWS)
         if _effective_share(_truncated(weight)) < _LEAST_SHARE:
             return defended, 0.0
         components = _maximize(own, _truncated(weight)[:, None] * _responsibilities(own, components))
-        defended = _defended(components)
+        defended = draws.defended(components)
     return defended, _effective_share(_truncated(draws.weigh(defended, _DRAWS)[1]))
 
 
@@ -124,15 +127,26 @@ def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, flo
 class _Draws:
     """Points of mixtures in some `directions` of a `frame`, weighed by the target; counts the energies asked for."""
 
-    def __init__(self, frame: Gaussian, directions: np.ndarray, energies: Energies, rng: np.random.Generator):
+    def __init__(
+        self, frame: Gaussian, directions: np.ndarray, energies: Energies, rng: np.random.Generator, defensive: float
+    ):
         self._mean, self._scale, self._into = frame.mean, linalg.dense(frame.scale), directions
         self._whiten = linalg.dense(frame.inverse_scale).T @ directions
         self._log_det = linalg.log_det(frame.scale)
-        self._energies, self._rng, self.num_energies = energies, rng, 0
+        self._energies, self._rng, self._defensive, self.num_energies = energies, rng, defensive, 0
 
     def inside(self, x) -> Float[np.ndarray, "num size"]:
         """y = Rᵀ L⁻¹(x - mean), in double precision."""
         return (np.asarray(x, np.float64) - self._mean) @ self._whiten
+
+    def defended(self, components: _Components) -> _Components:
+        """With a part of the frame."""
+        if not self._defensive:
+            return components
+        one = _one(components.means.shape[1])
+        weights = np.concatenate([(1 - self._defensive) * components.weights, [self._defensive]])
+        shapes = [np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True)]
+        return _Components(weights / weights.sum(), *shapes)
 
     def weigh(self, components: _Components, num: int) -> tuple[np.ndarray, np.ndarray]:
         """`num` points y `(num, size)` and their weights, of mean one; all zero where no energy is finite."""
@@ -170,15 +184,6 @@ def _heavy(weight: Float[np.ndarray, " num"]) -> bool:
 def _one(size: int) -> _Components:
     """The frame itself."""
     return _Components(np.ones(1), np.zeros((1, size)), np.eye(size)[None])
-
-
-def _defended(components: _Components) -> _Components:
-    """With a twentieth of the frame."""
-    one = _one(components.means.shape[1])
-    weights = np.concatenate([(1 - _DEFENSIVE) * components.weights, [_DEFENSIVE]])
-    return _Components(
-        weights / weights.sum(), *(np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True))
-    )
 
 
 # --- expectation maximization -----------------------------------------------------------------------------------------
