@@ -22,6 +22,7 @@ from boltzflow.peers import smc, tempering
 from boltzflow.peers.start import Answer
 
 NAME = "log_z_error"
+TOLD = "boltzflow, told the error"
 ERRORS = (1e-2, 1e-3, 1e-4)
 PARTICLES = (2_000, 8_000, 32_000, 128_000)
 SWEEPS = (128, 512, 2048, 8192)
@@ -37,14 +38,14 @@ def main() -> None:
         __doc__ or "",
         [name for name, task in TASKS.items() if task.rival_std],
         limit={"type": float, "default": 20.0, "help": "seconds a run of a rival may be expected to take"},
-        methods={"nargs": "+", "default": ["boltzflow", *RIVAL_OF], "choices": ["boltzflow", *RIVAL_OF]},
+        methods={"nargs": "+", "default": [TOLD, *RIVAL_OF], "choices": [TOLD, *RIVAL_OF]},
     )
     common.use_cold_cache()
     flow_source, rival_source = source_hash(*FLOW), source_hash(*RIVALS)  # of what this process has loaded
     store = Store(NAME, folder=options.results, fresh=options.fresh)
     for task in (TASKS[name] for name in options.targets):
         for method in options.methods:
-            if method == "boltzflow":
+            if method == TOLD:
                 for seed in range(options.seeds):
                     for error in ERRORS:
                         key = {"target": task.name, "method": method, "steps": 0, "seed": seed}
