@@ -96,6 +96,9 @@ def test_the_number_of_samples_is_that_of_the_weights_variance():
     more = np.log(np.random.default_rng(1).gamma(4.0, size=num))
     assert estimators.log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.1), rel=0.05)
     assert estimators.samples_for(0.0, log_weight) == estimators.samples_for(0.1, log_weight) == 10_000
+    assert estimators.samples_for(1e-5, log_weight, most=20_000) == 20_000
+    heavy = np.random.default_rng(0).standard_exponential(10_000) * 2  # exp of it has no mean: more would not help
+    assert estimators.samples_for(1e-5, heavy) == 10_000
 
 
 # --- runs that are told the error ---------------------------------------------------------------------------------

@@ -65,15 +65,15 @@ def log_z_importance(log_weight: ArrayLike) -> Estimate:
     return _estimate(log_mean - bias, stderr, n, method, failed, distrust)
 
 
-def samples_for(error: float, log_weight: ArrayLike) -> int:
+def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -> int:
     """How many samples with weights like these give log Z to the standard `error`: (1/ESS - 1) / error², and a tenth
-    more, up to 2²⁴; as many as there are for an `error` of 0, or where the weights tell nothing."""
+    more, up to `most`; as many as there are for an `error` of 0, or where the weights are not to be relied on."""
     log_w, _ = reliability.screen(log_weight)
     num = len(np.asarray(log_weight))
-    if not error or reliability.hopeless(log_w):
+    if not error or reliability.distrust(log_w):
         return num
     share = float(reverse_ess(log_w).value)
-    return max(num, min(MOST_SAMPLES, int(np.ceil(1.1 * (1 / share - 1) / error**2))))
+    return max(num, min(most, int(np.ceil(1.1 * (1 / share - 1) / error**2))))
 
 
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:

@@ -33,6 +33,7 @@ from .targets import DoubleWell
 from .training import Progress, Trained, train
 
 _STREAM_BATCH = 2**15
+_MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ class Run:
     @cached_property
     def log_weights(self) -> np.ndarray:
         """The log-weights of `samples`, `(num,)` in double precision; where `config.log_z_error` asks for more samples
-        than these, up to 2²⁴, theirs besides: of them nothing else is kept."""
+        than these, up to 2²⁴ or, of a flow that was trained, 2²⁰, theirs besides: of them nothing else is kept."""
         found = np.asarray(self.samples.log_weight, np.float64)
-        num = estimators.samples_for(self.config.log_z_error, found)
+        most = estimators.MOST_SAMPLES if self.pilot.enough else _MOST_OF_A_FLOW
+        num = estimators.samples_for(self.config.log_z_error, found, most)
         parts = [found]
         for start in range(len(found), num, _STREAM_BATCH):
             key = jax.random.fold_in(purpose_key(self.seed, 8), start)
