@@ -238,6 +238,7 @@ def test_one_cell_and_its_figure_for_real(tmp_path):
     assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
 
 
+@pytest.mark.slow
 def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     """With the same numbers to the last bit, and nothing left of it in the folder once it is measured."""
 
