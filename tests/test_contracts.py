@@ -11,6 +11,7 @@ import pytest
 
 from boltzflow.bases import Gaussian, GeneralizedGaussian, Mixture
 from boltzflow.densities import AbstractDensity, AbstractDistribution
+from boltzflow.errors import InputError
 from boltzflow.targets import DoubleWell, Energy, GaussianMixture, many_well, mixture_2
 from boltzflow.testing import check_density, check_distribution
 
@@ -38,6 +39,20 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_distributions_keep_their_contract(name):
     check_distribution(DISTRIBUTIONS[name], KEY)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Mixture(Gaussian(np.zeros(2), 1.0), mixture_2(), np.ones((2, 2))), "orthonormal"),
+        (lambda: Mixture(Gaussian(np.zeros(3), 1.0), mixture_2(), np.eye(3)), r"shape \(3, 2\)"),
+        (lambda: GaussianMixture([1.0], np.zeros((1, 2)), 1.0, scales=np.eye(2)[None]), "not both"),
+        (lambda: GaussianMixture([1.0], np.zeros((1, 2)), scales=-np.eye(2)[None]), "positive diagonal"),
+    ],
+)
+def test_a_mixture_that_would_be_no_density_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
 
 
 def test_energies_keep_their_contract():

@@ -22,7 +22,7 @@ class GaussianMixture(AbstractDistribution):
 
     Arguments: `weights` of shape `(K,)`, positive with sum 1; `means` of shape `(K, dim)`, in the units of x;
     `covariances` in their square, of shape `()` (one variance), `(K,)` (one for each component), `(K, dim)` (diagonals)
-    or `(K, dim, dim)`; or instead of them `scales`, the L_k, `(K, dim)` or lower triangles `(K, dim, dim)`. Attributes
+    or `(K, dim, dim)`, by default 1; or instead `scales`, the L_k, `(K, dim)` or lower triangles. Attributes
     are `weights`, `means`, `covariances` as `(K, dim, dim)` where they were given so and as `(K, dim)` otherwise, and
     `scales` (L_k) and `inverse_scales` in the form of `covariances`. Raises `InputError` where a shape is another one,
     the weights are not positive or do not sum to 1, or a covariance is not symmetric and positive definite.
@@ -37,7 +37,7 @@ class GaussianMixture(AbstractDistribution):
     log_amplitudes: Float[np.ndarray, " K"]
     log_z: float = eqx.field(static=True)
 
-    def __init__(self, weights: Any, means: Any, covariances: Any = 1.0, *, scales: Any = None):
+    def __init__(self, weights: Any, means: Any, covariances: Any = None, *, scales: Any = None):
         self.weights = _read_weights(weights)
         self.means = real_array("means", means)
         num = self.weights.size
@@ -45,9 +45,12 @@ class GaussianMixture(AbstractDistribution):
             raise InputError(f"means must have shape ({num}, dim), one row for each weight, got {self.means.shape}")
         self.dim = self.means.shape[1]
         if scales is None:
-            each = _split_covariances(real_array("covariances", covariances), num, self.dim)
+            given = 1.0 if covariances is None else covariances
+            each = _split_covariances(real_array("covariances", given), num, self.dim)
             scales = [linalg.scale_from_covariance(f"covariances[{k}]", each[k], self.dim) for k in range(num)]
-        self.scales = frozen(scales)
+        elif covariances is not None or len(scales) != num:
+            raise InputError(f"give covariances or the scales of {num} components, not both")
+        self.scales = frozen([linalg.check_scale(f"scales[{k}]", scale, self.dim) for k, scale in enumerate(scales)])
         self.inverse_scales = frozen([linalg.inverse(scale) for scale in self.scales])
         self.covariances = frozen([scale**2 if scale.ndim == 1 else scale @ scale.T for scale in self.scales])
         log_dets = np.array([linalg.log_det(scale) for scale in self.scales])

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from . import linalg
 from .arguments import frozen, real_array
 from .densities import AbstractFixed
-from .errors import InputError
 
 
 class Whitening(AbstractFixed):
@@ -40,7 +39,7 @@ class Whitening(AbstractFixed):
         self.decode = linalg.check_scale("scale", scale, self.size)
         self.encode = linalg.inverse(self.decode)
         if directions is not None:
-            directions = _orthonormal(directions, self.size)
+            directions = linalg.check_directions(directions, self.size)
             self.size = directions.shape[1]
             self.decode = frozen(linalg.dense(self.decode) @ directions)
             self.encode = frozen(directions.T @ linalg.dense(self.encode))
@@ -52,15 +51,6 @@ class Whitening(AbstractFixed):
     def push(self, v: Float[Array, " size"]) -> Float[Array, " dim"]:
         """L R v: a velocity of y as a velocity of x. The divergence is the same in both coordinates."""
         return linalg.apply(self.decode, v)
-
-
-def _orthonormal(directions: Any, dim: int) -> np.ndarray:
-    array = real_array("directions", directions)
-    if array.ndim != 2 or array.shape[0] != dim or not 1 <= array.shape[1] <= dim:
-        raise InputError(f"directions must have shape ({dim}, size) with size from 1 to {dim}, got {array.shape}")
-    if not np.allclose(array.T @ array, np.eye(array.shape[1]), atol=1e-6):
-        raise InputError("directions must be orthonormal columns")
-    return array
 
 
 class TimeKernels(AbstractFixed):

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow import linalg
-from boltzflow.arguments import real_array
 from boltzflow.bases.gaussian import Gaussian
 from boltzflow.densities import AbstractDistribution
 from boltzflow.errors import InputError
@@ -24,7 +23,7 @@ class Mixture(AbstractDistribution):
 
     Arguments: `frame`, the Gaussian that has μ and L; `inner`, a `GaussianMixture` of dimension `size`; `directions`,
     the R, `(dim, size)` with orthonormal columns. In `dim - size` directions it is `frame`. Raises `InputError` where
-    the shapes do not fit.
+    the shapes do not fit or the columns are not orthonormal.
     """
 
     dim: int = eqx.field(static=True)
@@ -35,8 +34,8 @@ class Mixture(AbstractDistribution):
 
     def __init__(self, frame: Gaussian, inner: GaussianMixture, directions: Any):
         self.dim, self.frame, self.inner = frame.dim, frame, inner
-        self.directions = real_array("directions", directions)
-        if self.directions.shape != (frame.dim, inner.dim):
+        self.directions = linalg.check_directions(directions, frame.dim)
+        if self.directions.shape[1] != inner.dim:
             raise InputError(f"directions must have shape ({frame.dim}, {inner.dim}), got {self.directions.shape}")
         rest = 0.5 * (self.dim - inner.dim) * math.log(2 * math.pi)
         self.log_z = np.asarray(rest + linalg.log_det(frame.scale))
