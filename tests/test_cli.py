@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ import boltzflow
 from boltzflow import run_folder, stored
 from boltzflow.cli import main
 from boltzflow.errors import TrainingError
+from boltzflow.interop.callback import Callback
 from boltzflow.training import Progress
 from fake_run import FakeRun
 
@@ -96,6 +99,39 @@ def test_a_failure_is_one_line_and_exit_status_1(asked, monkeypatch, capsys):
     monkeypatch.setattr("boltzflow.run.fit", fit)
     assert main(["run", "mixture-2"]) == 1
     assert capsys.readouterr().err == "boltzflow: The loss was not finite.\n"
+
+
+@pytest.mark.parametrize("command", ["run mixture-2", "run mixture-2 --seeds 2"])
+@pytest.mark.parametrize("ran_before", [False, True])  # JAX raises errors of two types
+def test_an_energy_that_fails_in_training_says_how_to_go_on(asked, monkeypatch, capsys, command, ran_before):
+    def energy(x):
+        if moods[-1] == "fails":
+            raise RuntimeError("the simulator\nis gone")
+        return np.sum(x**2, axis=1) / 2, x
+
+    def fit(target, *, on_progress, **given):
+        on_progress(Progress("train", 3, 10, 0.1, loss=1.0))
+        for mood in ["ok"] * ran_before + ["fails"]:
+            moods.append(mood)
+            jax.block_until_ready(program(jnp.ones((4, 2))))
+
+    moods = ["ok"]
+    program = jax.jit(jax.vmap(Callback(energy, 2).energy))
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    monkeypatch.setattr("boltzflow.run.fit_seeds", fit)
+    assert main([*command.split(), "--out", "a"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "the energy fails: RuntimeError: the simulator is gone (at step 3 of 10" in said
+    assert "go on with: boltzflow resume a" in said
+
+
+def test_an_error_of_ours_is_not_called_one_of_the_energy(asked, monkeypatch):
+    def fit(target, **given):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    with pytest.raises(ValueError, match="a defect"):
+        main(["run", "mixture-2"])
 
 
 @pytest.mark.parametrize("steps", [0, 3])

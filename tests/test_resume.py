@@ -54,10 +54,10 @@ def often(monkeypatch):
     monkeypatch.setattr(snapshots, "_MAX_SHARE", 1e9)
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_interrupted_run_ends_with_the_same_bits(undisturbed, seeds, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        fit(seeds, stop_at=30, keep=tmp_path)
+@pytest.mark.parametrize(("seeds", "error"), [((0,), KeyboardInterrupt), ((0, 1), RuntimeError)])
+def test_interrupted_run_ends_with_the_same_bits(undisturbed, seeds, error, tmp_path):
+    with pytest.raises(error):
+        fit(seeds, stop_at=30, error=error, keep=tmp_path)
     steps = []
     resumed = bf.fit_seeds(
         TARGET, seeds=seeds, config=TINY, keep=tmp_path, on_progress=lambda p: steps.append((p.phase, p.step))

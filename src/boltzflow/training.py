@@ -206,7 +206,7 @@ def _take_all_steps(
             if rows:
                 trouble = snapshots.trouble if snapshots else ""
                 on_progress(_progress(rows, last, len(trained), len(failures), trouble))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):  # the user's, or of an energy outside JAX
         if snapshots and now:
             snapshots.write(now)
         raise

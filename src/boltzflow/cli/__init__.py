@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 
 from boltzflow.cli.arguments import parse
+from boltzflow.cli.finish import of_program
 from boltzflow.compilation_cache import use_compilation_cache
 from boltzflow.errors import InputError, TrainingError
 
@@ -22,23 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return action()
     except InputError as error:
         return _say(error, 2)
-    except jax.errors.JaxRuntimeError as error:
-        return _say(_of_runtime(error), 1)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if said := of_program(error):
+            return _say(said, 1)
+        raise
     except (TrainingError, OSError) as error:
         return _say(error, 1)
     except KeyboardInterrupt as interruption:
         return _say(str(interruption) or "interrupted", 130)
     except SystemExit as end:  # --help
         return end.code if isinstance(end.code, int) else 1
-
-
-def _of_runtime(error: Exception) -> str:
-    """What lies beneath an error of the compiled program: an energy's own, or too little memory."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    own = next((line.split("InputError: ", 1)[1] for line in reversed(lines) if "InputError: " in line), "")
-    if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
-        return "out of memory: lower --batch-size, --points-per-step or --num-eval-samples"
-    return own or (lines[0] if lines else "the compiled program failed")
 
 
 def _say(what: object, status: int) -> int:

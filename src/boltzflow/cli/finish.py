@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.text import Text
 
 from boltzflow import run_folder
+from boltzflow.errors import InputError, TrainingError
 from boltzflow.progress import Display
 from boltzflow.report import Report, render_console, write_html
 from boltzflow.run import Run
@@ -56,8 +58,29 @@ def standing(folder: Path, console: Console) -> int:
     return DONE if verdict.trustworthy else DISTRUSTED
 
 
-def interrupted(directory: Path, last: Progress | None) -> str:
-    """What there is after an interruption, and how to go on."""
-    if last is None:
-        return "interrupted before the first step; nothing was written"
-    return f"interrupted at step {last.step} of {last.num_steps}; go on with: boltzflow resume {directory}"
+def stopped(error: BaseException, directory: Path, last: Progress | None) -> BaseException:
+    """What to raise in place of what ended a training: where it stands, and how to go on."""
+    go_on = f"go on with: boltzflow resume {directory}"
+    if isinstance(error, KeyboardInterrupt):
+        if last is None:
+            return KeyboardInterrupt("interrupted before the first step; nothing was written")
+        return KeyboardInterrupt(f"interrupted at step {last.step} of {last.num_steps}; {go_on}")
+    said = of_program(error)
+    if said is None or last is None or last.phase != "train":
+        return error
+    return TrainingError(f"{said} (at step {last.step} of {last.num_steps}; when this is mended, {go_on})")
+
+
+def of_program(error: BaseException) -> str | None:
+    """What lies beneath an error of a compiled program: an energy's own, or too little memory. None for other errors.
+
+    JAX raises such an error as a `JaxRuntimeError`, or, from a program that has run before, as a plain `ValueError`.
+    """
+    text = str(error)
+    if isinstance(error, InputError) or not (isinstance(error, jax.errors.JaxRuntimeError) or "INTERNAL:" in text):
+        return None
+    if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        return "out of memory: lower --batch-size, --points-per-step or --num-eval-samples"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    own = next((line.split("InputError: ", 1)[1] for line in reversed(lines) if "InputError: " in line), "")
+    return own or (lines[0] if lines else "the compiled program failed")

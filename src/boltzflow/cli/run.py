@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from boltzflow import presets, run_folder, snapshots
 from boltzflow import run as runs
-from boltzflow.cli.finish import conclude, interrupted, measure, output
+from boltzflow.cli.finish import conclude, measure, output, stopped
 from boltzflow.cli.seeds import run_seeds
 from boltzflow.errors import InputError
 from boltzflow.load_target import LoadedTarget, load_target
@@ -99,8 +101,8 @@ def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Di
             loaded.target, seed=record.seed, preset=record.config.preset, config=record.config, name=record.target,
             options=dict(record.options), on_progress=on_progress, keep=keep, resume=resume,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(interrupted(directory, last)) from None
+    except (KeyboardInterrupt, jax.errors.JaxRuntimeError, ValueError) as error:
+        raise stopped(error, directory, last) from None
     if not is_open:
         run_folder.open_folder(directory, record)
     finished.save(directory)

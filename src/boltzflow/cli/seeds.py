@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.text import Text
 
 from boltzflow import run as runs
 from boltzflow import run_folder, snapshots
 from boltzflow.arguments import whole_number
-from boltzflow.cli.finish import DISTRUSTED, DONE, interrupted, measure, output
+from boltzflow.cli.finish import DISTRUSTED, DONE, measure, output, stopped
 from boltzflow.errors import SeedsError
 from boltzflow.load_target import LoadedTarget
 from boltzflow.progress import Display, make_display
@@ -92,8 +93,8 @@ def _train(
         )  # fmt: skip
     except SeedsError as some:
         finished, error = some.runs, some
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(interrupted(directory, last)) from None
+    except (KeyboardInterrupt, jax.errors.JaxRuntimeError, ValueError) as error:
+        raise stopped(error, directory, last) from None
     if not is_open:
         run_folder.open_seed_folders(directory, records.values())
     for run in finished:
