@@ -125,6 +125,17 @@ def test_an_energy_that_fails_in_training_says_how_to_go_on(asked, monkeypatch, 
     assert "go on with: boltzflow resume a" in said
 
 
+def test_a_loss_that_is_typed_brings_its_own_settings_and_not_those_of_the_other(asked, tmp_path):
+    (tmp_path / "few.toml").write_text("learning_rate = 0.003\nnum_steps = 200\n")
+    assert main(["run", "mixture-2", "--config", "few.toml", "--loss", "reverse-kl", "--out", "a"]) == 0
+    assert main(["run", "--config", "a/config.toml", "--loss", "continuity", "--out", "b"]) == 0
+    assert main(["run", "--config", "b/config.toml", "--loss", "reverse-kl", "--width", "8", "--out", "c"]) == 0
+    one, two, three = (call["config"] for call in asked)
+    assert (one.loss, one.learning_rate, one.num_steps, one.train_solver) == ("reverse-kl", 0.003, 200, "rk4")
+    assert two == dataclasses.replace(boltzflow.Config(), learning_rate=0.003, num_steps=200)
+    assert three == dataclasses.replace(one, width=8)
+
+
 def test_an_error_of_ours_is_not_called_one_of_the_energy(asked, monkeypatch):
     def fit(target, **given):
         raise ValueError("a defect")

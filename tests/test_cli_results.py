@@ -44,6 +44,13 @@ def finished(asked, monkeypatch, tmp_path):
     return run
 
 
+def test_samples_of_what_nobody_measured_are_not_trusted(finished, capsys, tmp_path):
+    (tmp_path / "a" / "report.json").unlink()
+    assert main(["sample", "a", "--num-samples", "8", "--out", "s.npz"]) == 3
+    assert "Nobody has measured this run yet: boltzflow report a" in capsys.readouterr().out
+    assert (tmp_path / "s.npz").exists()
+
+
 @pytest.mark.parametrize("method", ["importance", "metropolis", "annealed"])
 def test_corrected_samples_have_equal_weights(finished, capsys, tmp_path, method):
     capsys.readouterr()

@@ -154,6 +154,27 @@ def test_interrupted_seeds_are_resumed_together(answers, monkeypatch, capsys, tm
     assert len(answers["asked"]) == asked + 1
 
 
+def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monkeypatch, capsys, tmp_path):
+    """Also in the order of their numbers, and not in that of their names."""
+    answers |= {9: {"value": 1.0}, 10: {"value": 3.0}}
+    assert main(["run", "mixture-2", "--seeds", "2", "--seed", "9", "--out", "a"]) == 3
+    assert [path.name for path in run_folder.seed_folders(tmp_path / "a")] == ["seed-9", "seed-10"]
+    together = (tmp_path / "a" / "seeds.json").read_text()
+    (tmp_path / "a" / "seeds.json").unlink()
+    (tmp_path / "a" / "seed-10" / "report.json").unlink()
+    monkeypatch.setattr("boltzflow.stored.load", lambda folder: FakeRun(10, value=3.0))
+    capsys.readouterr()
+    assert main(["resume", "a"]) == 3
+    assert "The seeds disagree on log Z" in capsys.readouterr().out
+    assert (tmp_path / "a" / "seeds.json").read_text() == together
+    monkeypatch.setattr(FakeRun, "expectation", lambda self, fn, num: Estimate(1.0, 0.1, 10), raising=False)
+    (tmp_path / "o.py").write_text("def one(x):\n    return 1.0\n")
+    assert main(["expect", "a/seed-9", "o.py:one"]) == 3  # trusted alone
+    assert "The report of all seeds does not trust them: The seeds disagree" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_one_seed_is_a_run_as_without(answers, monkeypatch, tmp_path):
     monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(given["seed"]))
     assert main(["run", "mixture-2", "--seeds", "1", "--seed", "4", "--out", "a"]) == 0

@@ -85,8 +85,8 @@ def test_a_well_that_was_found_is_not_lost():
     excess = -np.asarray(map_points(target.energy, minima) + map_points(cover.log_prob, minima))
     assert excess[1] > 5
     asked = (target, cover.log_prob, minima, excess, 0.0, 7 * np.ones(5), jax.random.key(1))
-    assert any(np.linalg.norm(region.center - FAR) < 1 for region in lost_wells(*asked))
-    assert lost_wells(*asked, found=x) == []
+    assert any(np.linalg.norm(region.center - FAR) < 1 for region in lost_wells(*asked)[0])
+    assert lost_wells(*asked, found=x)[0] == []
 
 
 def lost(share, log_prob, log_z, width=0.5):
@@ -95,7 +95,9 @@ def lost(share, log_prob, log_z, width=0.5):
     minima = np.concatenate([[NEAR, FAR], FAR + 0.1 * np.random.default_rng(0).normal(size=(3, 5))])
     x = jnp.asarray(minima, jnp.float32)
     excess = -np.asarray(map_points(target.energy, x) + map_points(log_prob, x)) - log_z
-    return lost_wells(target, log_prob, minima, excess, log_z, 1.5 * np.ones(5), jax.random.key(1))
+    regions, left = lost_wells(target, log_prob, minima, excess, log_z, 1.5 * np.ones(5), jax.random.key(1))
+    assert left == 0
+    return regions
 
 
 @pytest.mark.parametrize("width", [0.5, 0.01])
@@ -114,6 +116,15 @@ def test_a_lost_well_that_holds_next_to_nothing_is_weighed_too():
 def test_nothing_is_lost_where_the_flow_comes_to_both_wells():
     target = wells(0.2)
     assert lost(0.2, lambda x: -target.energy(x), 0.0) == []
+
+
+def test_minima_beyond_the_eighth_well_are_said_to_be_left():
+    """Of twelve equal wells far apart, none of which the flow comes to."""
+    minima = 40.0 * np.stack([np.arange(12), np.arange(12) % 3], axis=1)
+    target, excess = bf.GaussianMixture(np.full(12, 1 / 12), minima, 1.0), np.full(12, np.inf)
+    regions, left = lost_wells(target, lambda x: -1e4 + 0 * x[0], minima, excess, 0.0, np.ones(2), jax.random.key(0))
+    assert len(regions) == 8 and left == 4
+    np.testing.assert_allclose([region.share / (1 - region.share) for region in regions], 1 / 12, rtol=0.1)
 
 
 def test_a_flow_that_never_comes_to_a_well_is_distrusted():

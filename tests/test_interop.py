@@ -1,6 +1,8 @@
 """Energies from elsewhere: NumPyro models, and functions outside JAX."""
 
 import platform
+import subprocess
+import sys
 import time
 
 import jax
@@ -98,6 +100,18 @@ def test_callback_works_again_after_it_was_given_up_or_failed():
         assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
 
 
+def test_callback_that_leaves_python_has_failed():
+    with pytest.raises(bf.InputError, match="SystemExit: 3"):
+        Callback(lambda x: sys.exit(3), 2)
+
+
+def test_modules_of_other_libraries_are_there_without_an_import_of_their_own():
+    program = "import boltzflow; print([boltzflow.interop.callback.Callback, boltzflow.interop.arviz.to_datatree])"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'pymc'"):
+        bf.interop.pymc  # noqa: B018
+
+
 def test_callback_may_change_the_points_that_it_is_given():
     def greedy(x):
         result = gaussian(x)
@@ -172,6 +186,16 @@ def test_samples_come_back_by_name_and_constrained():
     np.testing.assert_allclose(posterior.sites(jnp.array([[0.0], [1.0]]))["tau"], [1.0, np.e], rtol=1e-6)
     sites = Posterior(normal_model).sites(jnp.array([[0.5]]))
     assert float(sites["mu"][0]) == 0.5 and float(sites["double"][0]) == 1.0
+
+
+def test_the_vector_has_the_sites_in_the_order_of_their_names():
+    def model():
+        numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("a", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+
+    posterior = Posterior(model)
+    assert list(posterior.site_shapes.items()) == [("a", (2,)), ("z", ())]
+    np.testing.assert_array_equal(posterior.sites(np.array([[1.0, 2.0, 3.0]]))["a"], [[1.0, 2.0]])
 
 
 def test_arguments_reach_the_model():

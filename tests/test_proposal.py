@@ -12,8 +12,9 @@ from boltzflow import estimators, presets
 from boltzflow.bases import Gaussian, Mixture
 from boltzflow.batches import map_points
 from boltzflow.compilation import Stopwatch
+from boltzflow.estimators import samples_for
 from boltzflow.pilot import fly_pilot
-from boltzflow.proposal import Proposal, fit_proposal
+from boltzflow.proposal import Proposal, _maximize, fit_proposal
 from boltzflow.training import without_a_flow
 from boltzflow.vector_fields import Still
 
@@ -49,6 +50,18 @@ def test_a_mixture_is_found_with_its_components(target):
     np.testing.assert_allclose(sorted(weights[:-1] / 0.95), sorted(target.weights), atol=0.015)
     bare = proposed(target, x, gaussian_of(x), defensive=0.0)
     assert len(bare.density.inner.weights) == len(target.weights) and bare.share > 0.998
+
+
+def test_an_error_of_next_to_nothing_needs_more_samples_than_there_are():
+    found = Proposal(None, 0.9, False, 0)
+    assert found.num_samples(1e-170) == np.inf and Proposal(None, 1.0, False, 0).num_samples(1e-170) == 0
+    assert samples_for(1e-170, np.random.default_rng(0).normal(size=1000), most=5000) == 5000
+
+
+def test_components_that_all_hold_too_few_points_leave_the_largest():
+    y = np.random.default_rng(0).normal(size=(20, 19))
+    kept = _maximize(y, np.array([[0.6, 0.4]] * 19 + [[0.0, 1.0]]))
+    assert len(kept.weights) == 1 and np.isfinite(kept.scales).all()
 
 
 def test_more_components_come_nearer_to_what_is_no_mixture():

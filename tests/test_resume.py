@@ -15,6 +15,7 @@ import pytest
 import boltzflow as bf
 from boltzflow import presets, snapshots, storage
 from boltzflow.cli import main
+from boltzflow.interpolations import Linear
 
 TINY = dataclasses.replace(presets.default(), num_steps=60, width=8, num_networks=2, num_eval_samples=2048)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)
@@ -106,6 +107,8 @@ def test_snapshots_of_something_else_are_refused(tmp_path):
         fit(stop_at=20, keep=tmp_path)
     with pytest.raises(bf.InputError, match="other settings or seeds"):
         fit(keep=tmp_path, config=dataclasses.replace(TINY, learning_rate=0.01))
+    with pytest.raises(bf.InputError, match="other settings or seeds"):
+        fit(keep=tmp_path, parts=bf.Parts(make_interpolation=lambda base, target, key: Linear(base, target)))
     with pytest.raises(bf.InputError, match="of another target"):
         fit(keep=tmp_path, target=bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [3.0, 1.0]]), 1.0))
 
@@ -151,14 +154,15 @@ def test_killed_process_is_resumed_and_ends_as_if_nothing_had_happened(tmp_path,
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "checkpoint" / "run.npz").exists()
-    assert main(["resume", "killed"]) in (0, 3)
+    status = main(["resume", "killed"])
+    assert status in (0, 3)
     assert main(["run", "mixture-2", *SETTINGS, "--out", "whole"]) in (0, 3)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     one, other = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("killed", "whole"))
     assert one["estimates"] == other["estimates"] and one["verdict"] == other["verdict"]
     assert not list((tmp_path / "killed" / "checkpoint").glob("state*"))
     capsys.readouterr()
-    assert main(["resume", "killed"]) == 0
+    assert main(["resume", "killed"]) == status
     assert "nothing to resume" in capsys.readouterr().out
     (tmp_path / "killed" / "report.json").unlink()
     assert main(["resume", "killed"]) in (0, 3)

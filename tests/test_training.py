@@ -12,6 +12,7 @@ import boltzflow as bf
 from boltzflow import presets
 from boltzflow.assembly import build_transport
 from boltzflow.bases import Gaussian
+from boltzflow.batches import sample_batch
 from boltzflow.cohort import Cohort, Member, with_full_block
 from boltzflow.compilation import Stopwatch
 from boltzflow.continuity import LogZRate, Transport
@@ -43,6 +44,7 @@ def test_easy_target_is_trusted_and_right(run):
     assert report.estimates["reverse_ess"].value > 0.97
     assert report.exact["log_z"].value == 0
     assert {"train_seconds", "compile_seconds", "total_seconds", "steps", "gradient_evaluations"} <= set(report.cost)
+    assert report.cost["gradient_evaluations"] > run.trained.cost["gradient_evaluations"]  # by the annealed route
     mean = run.expectation(lambda x: x)
     assert (np.abs(np.asarray(mean.value) - [1, -2]) < 5 * np.asarray(mean.stderr)).all()
 
@@ -77,6 +79,8 @@ def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
     np.testing.assert_array_equal(a.log_weight, b.log_weight)
     assert loaded.report().verdict.trustworthy == run.report().verdict.trustworthy
     assert loaded.config == run.config and loaded.history == run.history
+    with pytest.raises(bf.InputError, match="of another target"):
+        bf.run.load(tmp_path, bf.GaussianMixture([1.0], [[1.0, -2.0]], np.array([[[4.0, 1.2], [1.2, 1.1]]])))
     with pytest.raises(bf.InputError, match="dimension"):
         bf.run.load(tmp_path, bf.DoubleWell(4))
     arrays = tmp_path / "checkpoint" / "run.npz"
@@ -121,6 +125,45 @@ def still_run(target, base, num_eval_samples=8192, pilot_base=None):
     field = TimeMixture(target.dim, num_networks=1, width=4, depth=1, key=jax.random.key(0))
     cost = {"train_seconds": 1.0, "compile_seconds": 1.0, "steps": 1.0, "gradient_evaluations": 1.0}
     return Run(target, config, 0, Trained(Transport(field, Linear(base, target), rate), pilot, [], cost), "still")
+
+
+class Twist(AbstractVectorField):
+    """V(x) = 1.5 tanh(x): no solver is exact on it."""
+
+    dim: int = eqx.field(static=True, default=2)
+
+    def velocity(self, t, x):
+        return 1.5 * jnp.tanh(x)
+
+    def velocity_and_divergence(self, t, x):
+        return self.velocity(t, x), 1.5 * jnp.sum(1 - jnp.tanh(x) ** 2)
+
+
+@pytest.fixture(scope="module")
+def twisted():
+    """A flow that is exact up to its solver, on what 32 steps make of its base."""
+    base = Gaussian(jnp.zeros(2), 1.0)
+    target = bf.Flow(base, Twist(), num_steps=32)
+    run = still_run(target, base, num_eval_samples=65536, pilot_base=base)
+    transport = run.trained.transport
+    run.trained.transport = Transport(Twist(), transport.interpolation, transport.log_z_rate)
+    return run
+
+
+@pytest.mark.parametrize(("solver", "steps", "trusted"), [("euler", 4, False), ("heun", 2, False), ("rk4", 8, True)])
+def test_the_solver_is_in_every_error_and_its_own_check(twisted, solver, steps, trusted):
+    """Of weights that are nearly equal, so that nothing else gives it away. log Z is 0 and its error the solver's."""
+    config = dataclasses.replace(twisted.config, sample_solver=solver, sample_steps=steps)
+    run = Run(twisted.target, config, 0, twisted.trained, "twisted")
+    report = run.report()
+    warned = any("use more sampling steps" in warning for warning in report.verdict.warnings)
+    assert warned != trusted
+    log_z = report.estimates["log_z"]
+    assert abs(log_z.value) < 2 * log_z.stderr
+    truth = float(jnp.mean(sample_batch(twisted.target, jax.random.key(5), 2**20)[0][:, 0] ** 2))
+    second = run.expectation(lambda x: x[0] ** 2)
+    assert second.stderr < (0.03 if trusted else 0.3)
+    assert abs(second.value - truth) < 4 * np.hypot(second.stderr, 0.005)
 
 
 class Hidden(bf.AbstractDensity):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from boltzflow.estimators import Estimate
-from boltzflow.mode_probe import Region, missing_regions
+from boltzflow.mode_probe import Region, missing_regions, uncovered_share
 from boltzflow.reliability import distrust_tail
 from boltzflow.verdict import Findings, judge
 
@@ -26,6 +26,9 @@ GOOD = Findings(
     known={"log_z": estimate(1.0, 0.0)},
     ess_count=99_000,
     regions=(),
+    uncovered_share=0.0,
+    num_unweighed=0,
+    sampling_error=1e-3,
     pilot_complaints=(),
     skipped_share=0.0,
     sampled_exactly=True,
@@ -46,6 +49,10 @@ def test_good_findings_are_trusted_without_a_word():
     [
         (dataclasses.replace(GOOD, regions=[Region(np.array([30.0, 0.0]), 0.3)]), "about 30% .* x = \\(30, 0\\)"),
         (
+            dataclasses.replace(GOOD, regions=[Region(np.array([30.0, 0.0]), 0.003)] * 3, uncovered_share=0.009),
+            "About 0.9% .* in several places, one near x = \\(30, 0\\)",
+        ),
+        (
             changed(log_z_importance=estimate(1.0, ok=False, reason="Heavy tail.")),
             "expectations are not .*: Heavy tail",
         ),
@@ -58,6 +65,7 @@ def test_good_findings_are_trusted_without_a_word():
         (dataclasses.replace(GOOD, known={"log_z": estimate(1.006, 0.0)}), "away from the exact value"),
         (changed(forward_ess=estimate(0.3)), "forward ESS"),
         (changed(solver_error=estimate(0.5)), "sampling steps"),
+        (changed(solver_error=estimate(0.07), log_z=estimate(1.0, 0.1)), "sampling steps"),  # the error is the solver's
         (changed(solver_error=estimate(float("nan"))), "sampling steps"),
         (dataclasses.replace(GOOD, pilot_complaints=("It stopped.",)), "It stopped."),
         (dataclasses.replace(GOOD, skipped_share=0.4), "40% of the training steps"),
@@ -87,6 +95,18 @@ def test_notes_do_not_distrust():
     assert any("infinite variance" in note for note in notes) and any("No exact samples" in note for note in notes)
 
 
+def test_a_small_well_that_was_weighed_is_a_note():
+    well = Region(np.array([30.0, 0.0]), 0.004, points=np.array([[30.0, 0.0]]))
+    for known_to, said in ((1e-3, True), (1e-2, False)):
+        trustworthy, _, notes = judge(dataclasses.replace(GOOD, regions=[well], sampling_error=known_to))
+        assert trustworthy and any("about 0.004 of the probability near x = (30, 0)" in note for note in notes) == said
+
+
+def test_minima_that_nobody_looked_at_are_a_note():
+    trustworthy, _, notes = judge(dataclasses.replace(GOOD, num_unweighed=3))
+    assert trustworthy and "does not come to 3 more minima" in notes[0]
+
+
 def test_light_weights_have_no_heavy_tail():
     """Weights so equal that their tail holds next to nothing, and nothing wrong with them: not a word."""
     assert judge(changed(tail_excess=estimate(1e-8), pareto_k=estimate(-0.1))) == (True, (), ())
@@ -114,6 +134,7 @@ def test_missing_regions_are_found_apart_and_small_misfits_are_not():
     assert [region.share for region in regions] == [0.25, 0.25]
     found = sorted(tuple(np.round(region.center).tolist()) for region in regions)
     assert found == [(-8.0, -8.0), (-8.0, 8.0)]
+    assert uncovered_share(excess) == 0.5 and uncovered_share(np.array([0.0, np.nan, -np.inf, np.inf])) == 0.5
     assert missing_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
 
 

@@ -17,7 +17,7 @@ from .errors import InputError
 from .presets import Config
 from .training import Trained
 
-FORMAT = 6
+FORMAT = 7
 FILE = "run.npz"
 _KEPT_POINTS = 2048  # pilot points kept for the mode probe
 
@@ -28,6 +28,8 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     pilot_arrays, numbers = storage.pilot_contents(trained.pilot, _KEPT_POINTS)
+    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(pilot_arrays["pilot.points"]))
+    pilot_arrays["energies"] = storage.energies(trained.transport.interpolation.target, kept)
     storage.write(folder / FILE, {**arrays, **pilot_arrays}, {"format": FORMAT, **record, "pilot": numbers})
 
 
@@ -42,6 +44,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])
     pilot = storage.pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
+    storage.check_target(folder / FILE, target, pilot, arrays["energies"])
     key = jax.random.key(0)
     transport = make_transport(config, parts, target, pilot, key)
     params, frozen = eqx.partition(transport, trainable(transport))
@@ -67,7 +70,11 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if record.get("format") != FORMAT:
         raise InputError(f"{folder / FILE} is not a checkpoint of format {FORMAT}, the one this version reads.")
     known = {field.name for field in dataclasses.fields(Config)}
-    if set(record.get("config", ())) != known or "pilot" not in record or "pilot.points" not in arrays:
+    if (
+        set(record.get("config", ())) != known
+        or "pilot" not in record
+        or not {"pilot.points", "energies"} <= arrays.keys()
+    ):
         raise InputError(f"{folder / FILE} does not have the settings this version of boltzflow reads.")
     return arrays, record
 

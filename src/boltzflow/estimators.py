@@ -73,7 +73,7 @@ def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -
     if not error or reliability.distrust(log_w):
         return num
     share = float(reverse_ess(log_w).value)
-    return max(num, min(most, int(np.ceil(1.1 * (1 / share - 1) / error**2))))
+    return max(num, int(np.ceil(min(most, 1.1 * (1 / share - 1) / error / error))))
 
 
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:

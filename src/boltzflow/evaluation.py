@@ -17,14 +17,12 @@ import numpy as np
 
 from . import estimators
 from .batches import map_points, purpose_key, sample_batch
-from .correction.along_path import anneal_along_path
+from .correction.along_path import PathSample, anneal_along_path
 from .correction.annealed import spread
 from .densities import AbstractDistribution, HasModes
 from .estimators import Estimate
-from .flow import with_resolution
-from .mode_probe import MIN_SHARE, Region, lost_wells, missing_regions
+from .mode_probe import MIN_SHARE, Region, lost_wells, missing_regions, uncovered_share
 from .report import Report, Verdict
-from .resolution import log_weights
 from .verdict import Findings, judge
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ _NUM_FORWARD = 20_000
 _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
 _NUM_PROBE = 1024
 _NUM_PARTS = 10
-_NUM_SOLVER = 8192
 _MIN_ANCESTORS = 100
 _MIN_STDERR = 1e-4  # single precision along the path
 
@@ -45,18 +42,28 @@ def evaluate(run: "Run") -> Report:
     samples, target = run.samples, run.target
     log_weight = run.log_weights
     solver_error, numerical_error = solver_errors(run)
-    estimates = _from_samples(run, log_weight, numerical_error) | {"solver_error": solver_error}
+    weights = estimators.log_z_importance(log_weight)
+    annealed = anneal(run) if run.config.loss == "continuity" else None
+    importance = _widened(weights, numerical_error)
+    estimates = _from_samples(run, log_weight, importance, numerical_error, annealed) | {"solver_error": solver_error}
     known: dict[str, Estimate] = {}
     if isinstance(target, AbstractDistribution):
         known["log_z"] = estimators.exact(float(target.log_z))
         estimates |= _from_exact_samples(run, target, numerical_error)
     if isinstance(target, HasModes):
         estimates["hausdorff"] = estimators.hausdorff(np.asarray(target.modes), samples.x[:_NUM_HAUSDORFF])
+    uncovered, regions, num_unweighed = _uncovered(run, estimates["log_z"].value)
+    small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
+    for name in ("log_z", "log_z_importance"):  # what was weighed and is too little to distrust the run for is known
+        estimates[name] = _widened(estimates[name], -float(np.log1p(-small)))
     findings = Findings(
         estimates=estimates,
         known=known,
         ess_count=estimates["reverse_ess"].value * len(log_weight),
-        regions=_uncovered(run, estimates["log_z"].value),
+        sampling_error=weights.stderr,
+        uncovered_share=uncovered,
+        regions=regions,
+        num_unweighed=num_unweighed,
         pilot_complaints=run.pilot.complaints,
         skipped_share=run.trained.cost.get("skipped_steps", 0) / max(1, run.trained.cost["steps"]),
         sampled_exactly=isinstance(target, AbstractDistribution),
@@ -73,7 +80,7 @@ def evaluate(run: "Run") -> Report:
         versions=versions(),
         estimates=estimates,
         verdict=Verdict(trustworthy, warnings, notes),
-        cost=_cost(run, time.perf_counter() - start),
+        cost=_cost(run, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
     )
 
@@ -89,9 +96,10 @@ def _parts_sigma(log_weight: np.ndarray) -> float:
     return max(estimators.disagreement(part, rest) for part, rest in zip(parts, others, strict=True))
 
 
-def _uncovered(run: "Run", log_z: float) -> list[Region]:
+def _uncovered(run: "Run", log_z: float) -> tuple[float, list[Region], int]:
     """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one, and of
-    exact samples where there are some; where that is nothing to speak of, of the wells around the minima."""
+    exact samples where there are some: the share of these points, and regions of them; where that is nothing to speak
+    of, of the wells around the minima, and how many minima were left."""
     points, wide = (spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points))
     probes, minima = [points, wide], np.asarray(run.pilot.minima)
     if isinstance(run.target, AbstractDistribution):
@@ -99,12 +107,16 @@ def _uncovered(run: "Run", log_z: float) -> list[Region]:
     x = jnp.concatenate([*probes, run.pilot.minima])
     excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
     *parts, last = np.split(excess, np.cumsum([len(probe) for probe in probes]))
-    found = [missing_regions(np.asarray(probe), part) for probe, part in zip(probes, parts, strict=True)]
-    regions = max(found, key=lambda regions: sum(region.share for region in regions))
-    if any(region.share >= MIN_SHARE for region in regions):
-        return regions
+    share, points, part = max(
+        ((uncovered_share(part), probe, part) for probe, part in zip(probes, parts, strict=True)),
+        key=lambda one: one[0],
+    )
+    regions = missing_regions(np.asarray(points), part)
+    if share >= MIN_SHARE:
+        return share, regions, 0
     scale = np.std(np.asarray(wide), axis=0)
-    return regions + lost_wells(run.target, run.flow.log_prob, minima, last, log_z, scale, purpose_key(run.seed, 7))
+    wells, left = lost_wells(run.target, run.flow.log_prob, minima, last, log_z, scale, purpose_key(run.seed, 7))
+    return share, regions + wells, left
 
 
 def versions() -> dict[str, str]:
@@ -118,19 +130,25 @@ def _widened(estimate: Estimate, numerical_error: float) -> Estimate:
     return dataclasses.replace(estimate, stderr=float(np.hypot(estimate.stderr, numerical_error)))
 
 
-def _from_samples(run: "Run", log_weight: np.ndarray, numerical_error: float) -> dict[str, Estimate]:
-    importance = _widened(estimators.log_z_importance(log_weight), numerical_error)
+def anneal(run: "Run") -> PathSample:
+    """By Langevin moves along the learned path, which mend what the flow leaves undone."""
+    return anneal_along_path(run.trained.transport, purpose_key(run.seed, 5), solver_steps=run.flow.num_steps)
+
+
+def _from_samples(
+    run: "Run", log_weight: np.ndarray, importance: Estimate, numerical_error: float, annealed: PathSample | None
+) -> dict[str, Estimate]:
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
         "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, run.pilot.num_particles, "annealing, no flow"),
     }
-    if run.config.loss == "continuity":
+    if annealed:
         if not run.pilot.enough:
             estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
-        estimates["log_z_annealed"] = annealed = _log_z_annealed(run)
-        if annealed.ok and not importance.ok:
-            estimates["log_z"] = annealed
+        estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed)
+        if along_path.ok and not importance.ok:
+            estimates["log_z"] = along_path
     return estimates | {
         "reverse_ess": estimators.reverse_ess(log_weight),
         "reverse_kl": _widened(estimators.reverse_kl(log_weight), numerical_error),
@@ -149,10 +167,7 @@ def _log_z_rate(run: "Run", spread: float) -> Estimate:
     return Estimate(value, spread, 0, "integral of C_t")
 
 
-def _log_z_annealed(run: "Run") -> Estimate:
-    """By Langevin moves along the learned path, which mend what the flow leaves undone."""
-    steps = run.flow.num_steps
-    sample = anneal_along_path(run.trained.transport, purpose_key(run.seed, 5), solver_steps=steps)
+def _log_z_annealed(sample: PathSample) -> Estimate:
     n, doubt = len(sample.x), ""
     if sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS:
         doubt = f"Few particles came through: {sample.num_ancestors} ancestors, {sample.ess * n:.0f} effective."
@@ -162,10 +177,8 @@ def _log_z_annealed(run: "Run") -> Estimate:
 
 def solver_errors(run: "Run") -> tuple[Estimate, float]:
     """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and the numerical
-    error of log Z: the change of log Z at twice the steps, and rounding in single precision, in quadrature."""
-    key = purpose_key(run.seed, 3)
-    fine = with_resolution(run.flow, 2 * run.flow.num_steps)
-    coarse_weight, fine_weight = (log_weights(flow, run.target, key, _NUM_SOLVER) for flow in (run.flow, fine))
+    error of log Z: what its change at twice the steps leaves, and rounding in single precision, in quadrature."""
+    coarse_weight, fine_weight = (one.log_weight for one in (run.resolutions.coarse, run.resolutions.fine))
     with np.errstate(invalid="ignore"):
         change = np.abs(fine_weight - coarse_weight)
     stderr = change.std(ddof=1) / np.sqrt(len(change))
@@ -175,7 +188,7 @@ def solver_errors(run: "Run") -> tuple[Estimate, float]:
     )
     estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
     rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(run.samples.energy)))
-    return estimate, float(np.hypot(shift, rounding))
+    return estimate, float(np.hypot(run.resolutions.factor * shift, rounding))
 
 
 def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
@@ -195,11 +208,13 @@ def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_erro
     }
 
 
-def _cost(run: "Run", seconds: float) -> dict[str, float]:
+def _cost(run: "Run", seconds: float, num_gradients: int) -> dict[str, float]:
+    """What training cost, and the report's own samples, checks and `num_gradients` of its annealing; not the looks
+    into wells that the flow misses."""
     forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
     cost = dict(run.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
-    cost["energy_evaluations"] = (
-        len(run.log_weights) + forward + 2 * _NUM_SOLVER + (2 + (forward > 0)) * _NUM_PROBE + len(run.pilot.minima)
-    )
+    cost["gradient_evaluations"] += num_gradients
+    probes = (2 + (forward > 0)) * _NUM_PROBE + len(run.pilot.minima)
+    cost["energy_evaluations"] = len(run.log_weights) + forward + 2 * len(run.resolutions.coarse.x) + probes
     return cost

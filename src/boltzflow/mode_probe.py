@@ -25,7 +25,7 @@ from .linalg import Circulant
 # e^5: the flow comes to such a point at less than a hundredth of the rate that the target asks for.
 _UNCOVERED = 5.0
 MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
-_MAX_WELLS = 4
+_MAX_WELLS = 8
 _CHAINS, _ROUNDS, _MOVES, _LEAPFROG = 256, 12, 4, 5
 _DRAWS = 4096
 
@@ -38,6 +38,12 @@ class Region:
     center: Float[np.ndarray, " dim"]
     share: float
     points: Float[np.ndarray, "num dim"] | None = None
+
+
+def uncovered_share(excess: Float[np.ndarray, " num"]) -> float:
+    """At which share of equally weighted points of the target `excess`, the log-weight less log Z, says that the flow
+    hardly comes there."""
+    return float(np.mean(~(np.asarray(excess) <= _UNCOVERED)))
 
 
 def missing_regions(
@@ -76,12 +82,13 @@ def lost_wells(
     *,
     found: Float[np.ndarray, "num dim"] | None = None,
     watch: Stopwatch | None = None,
-) -> list[Region]:
-    """What the wells hold around those of `minima` to which the flow of density `log_prob` does not come.
+) -> tuple[list[Region], int]:
+    """What the wells hold around those of `minima` to which the flow of density `log_prob` does not come; and how many
+    of these minima were not looked at.
 
     `excess` is their log-weight less `log_z`, which is without these wells; `scale` is how wide the target is. The
-    lowest are looked at first, and those in a well that has been looked at are not looked at again. A well in which
-    there are half as many of `found`, points of the target, as there should be is not lost.
+    lowest are looked at first, eight at most, and others in a well that is lost are not looked at again. A well in
+    which there are half as many of `found`, points of the target, as there should be is not lost.
     """
     left = np.asarray(minima, np.float64)[~(np.asarray(excess) <= _UNCOVERED)]
     regions, wells = [], list[Gaussian]()
@@ -93,15 +100,16 @@ def lost_wells(
         start = jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32)
         x = np.asarray(watch.run(_fill, target, fill_key, *start) if watch else _fill_jitted(target, fill_key, *start))
         well = _gaussian(x, lattice_of(target))
+        done = np.arange(len(left)) == lowest
         if not any(_within(known, well.mean[None])[0] for known in wells):  # its chains did not go to one of these
             weighed = _weigh(target, log_prob, well, log_z, draw_key)
             there = 0.0 if found is None else float(_within(well, found).mean())
             regions += [region for region in weighed if there < region.share / 2]
-            wells.append(well)
-        done = _within(well, left)
-        done[lowest] = True
+            if weighed:  # else its chains left for what the flow covers, which may surround a well that it does not
+                wells.append(well)
+                done |= _within(well, left)
         left = left[~done]
-    return sorted(regions, key=lambda region: -region.share)
+    return sorted(regions, key=lambda region: -region.share), len(left)
 
 
 def _fill(target, key, minimum, scale):
@@ -135,7 +143,8 @@ def _within(well: Gaussian, x: Float[np.ndarray, "num dim"]) -> np.ndarray:
 
 def _weigh(target, log_prob, well: Gaussian, log_z: float, key) -> list[Region]:
     """What of the well the flow does not cover: nothing where it covers all of it."""
-    x, log_density = jax.vmap(well.sample_and_log_prob)(jax.random.split(key, _DRAWS))
+    draw_key, pick_key = jax.random.split(key)
+    x, log_density = jax.vmap(well.sample_and_log_prob)(jax.random.split(draw_key, _DRAWS))
     minus_energy = -np.asarray(map_points(target.energy, x), np.float64)
     uncovered = ~(minus_energy - np.asarray(map_points(log_prob, x)) - log_z <= _UNCOVERED)
     log_weight = np.where(uncovered & ~np.isnan(minus_energy), minus_energy - np.asarray(log_density), -np.inf)
@@ -144,5 +153,5 @@ def _weigh(target, log_prob, well: Gaussian, log_z: float, key) -> list[Region]:
     log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
     weight = np.exp(log_weight - log_weight.max())
     center = np.average(np.asarray(x, np.float64), axis=0, weights=weight)
-    points = np.asarray(x)[np.asarray(systematic(key, jnp.asarray(log_weight - log_weight.max(), jnp.float32)))]
+    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight - log_weight.max(), jnp.float32)))]
     return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))), points)]

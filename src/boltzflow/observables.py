@@ -12,7 +12,7 @@ from .batches import map_points
 from .errors import InputError
 from .expectations import StreamedExpectation
 
-Batch = tuple[Float[Array, "num dim"], Float[Array, " num"]]
+Batch = tuple[Float[Array, "num dim"], Float[Array, " num"] | Float[np.ndarray, " num"]]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:

@@ -86,19 +86,19 @@ def fly_pilot(
     Raises `InputError` where the target's energy leads to points that are not finite.
     """
     watch = stopwatch or Stopwatch()
-    scout_key, explore_key, path_key, start_key = jax.random.split(key, 4)
+    scout_key, explore_key, path_key, start_key, wells_key, fit_key = jax.random.split(key, 6)
     scout, flights, doubts = _scout(target, scout_key, watch)
     num, wide = _num_particles(target, _PARTICLES, _NUMBERS), _widened(_fit(target, scout.x))
     found = _fly(wide, target, explore_key, _WIDE_ESS, num, watch)
     flights = [*flights, found]
     minima = _minima(target, flights, np.std(np.asarray(found.x), axis=0), num, watch)
     fitted = base is None
-    points = _with_lost_wells(target, found, minima, jax.random.fold_in(key, 1), watch)
+    points = _with_lost_wells(target, found, minima, wells_key, watch)
     asked = 0
     if base is None:
         base = _fit(target, points)
         if points is not found.x:  # from one Gaussian the next flight would lose the same wells again
-            proposal = _propose(target, base, points, jax.random.fold_in(key, 3), watch, defensive=0.0)
+            proposal = _propose(target, base, points, fit_key, watch, defensive=0.0)
             base, asked = proposal.density, proposal.num_energies
     sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
     directions = None
@@ -181,7 +181,7 @@ def _with_lost_wells(
         return found.x
     cover = _fit(target, found.x)
     excess = _energies(cover, minima, watch) + float(cover.log_z) - _energies(target, minima, watch) - found.log_z
-    lost = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
+    lost, _ = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
     wells = [region for region in lost if region.share >= MIN_SHARE]
     if not wells:
         return found.x
@@ -193,7 +193,8 @@ def _with_lost_wells(
 
 def _behind_a_barrier(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
     """Which of `minima` are in no well of the points `x`: on the straight way to each of the nearest of these the
-    energy rises above both ends. Cheap, and wrong only in calling lost what is not."""
+    energy rises above both ends. Cheap, and blind to a hole inside the bulk, which is below its surroundings and
+    behind nothing: what it misses, the report asks of the flow."""
     if not len(minima):
         return np.zeros(0, bool)
     distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])

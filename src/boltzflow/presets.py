@@ -40,7 +40,7 @@ class Config:
     width: int = 64
     """Units in each hidden layer; at each site of a lattice a quarter of them."""
     depth: int = 2
-    """Hidden layers in each MLP; with one or two the divergence is exact at the cost of the value."""
+    """Hidden layers in each MLP; the divergence is exact with any, and costs no more than the value with one or two."""
     optimizer: Literal["muon", "adam"] = "muon"
     """Muon on the matrices (Adam on the biases), or Adam on everything."""
     learning_rate: float = 0.02
@@ -70,8 +70,9 @@ class Config:
     num_eval_samples: int = 100_000
     """Samples behind the report's estimates."""
     log_z_error: float = 0.0
-    """The standard error of log Z that is wanted, in nats: as many samples are drawn as give it, and nothing is trained
-    where weighted samples of a density fitted to the pilot's points do. 0 trains, and draws `num_eval_samples`."""
+    """The standard error of log Z that is wanted, in nats: as many samples are drawn as give it (2²⁰ at most of a
+    flow), and with the base "pilot" and `num_steps` 0 nothing is trained where weighted samples (2²⁴ at most) of a
+    mixture fitted to the pilot's points are enough. 0 trains, and draws `num_eval_samples`."""
 
 
 def quick() -> Config:

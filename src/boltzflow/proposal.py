@@ -55,7 +55,7 @@ class Proposal:
 
     def num_samples(self, error: float) -> float:
         """How many weighted samples give log Z to `error`: (1/share - 1) / error²; infinite of heavy weights."""
-        return np.inf if self.heavy or not self.share else (1 / self.share - 1) / error**2
+        return np.inf if self.heavy or not self.share else (1 / self.share - 1) / error / error
 
 
 Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
@@ -239,10 +239,12 @@ def _responsibilities(y, components: _Components) -> Float[np.ndarray, "num K"]:
 
 def _maximize(y, share: Float[np.ndarray, "num K"]) -> _Components:
     """The components of the largest likelihood where each point belongs to each by `share`, covariances shrunk a little
-    to their diagonals; those that hold fewer points than dimensions are left out. `y` is whitened: no mean is far."""
+    to their diagonals; those that hold fewer points than dimensions are left out, besides the largest. `y` is whitened:
+    no mean is far."""
     num, size = y.shape
     effective = share.sum(axis=0) ** 2 / (np.sum(share**2, axis=0) + 1e-300)
-    share, effective = share[:, effective >= size + 2], effective[effective >= size + 2]
+    kept = effective >= min(size + 2, effective.max())
+    share, effective = share[:, kept], effective[kept]
     total = share.sum(axis=0)
     means = (share.T @ y) / total[:, None]
     second = (share[:, :, None] * y[:, None, :]).reshape(num, -1).T @ y

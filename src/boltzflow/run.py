@@ -27,7 +27,7 @@ from .pilot import Pilot
 from .presets import PRESETS, Config, validate_config
 from .presets import preset as make_preset
 from .report import Report
-from .resolution import with_sufficient_steps
+from .resolution import Resolutions, two_resolutions, with_sufficient_steps
 from .snapshots import Snapshots
 from .targets import DoubleWell
 from .training import Progress, Trained, train
@@ -120,16 +120,30 @@ class Run:
             parts.append(np.asarray(more.log_weight, np.float64))
         return np.concatenate(parts)
 
+    @cached_property
+    def resolutions(self) -> Resolutions:
+        """Samples from the same start in the flow's own steps and in twice as many: what they differ in is the solver's
+        error."""
+        return two_resolutions(self.flow, self.target, purpose_key(self.seed, 3))
+
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
         """E_p[fn(x)] by self-normalized importance weights: an `Estimate` for each number or array that `fn` returns.
 
         `fn` takes one point and returns a number, an array, or a tree of them (a dictionary, say). `num_samples` 0
         takes the `samples` of the report; any other number is drawn, weighed and let go of batch by batch, so that it
-        may be as large as one has time for. Not ok where the verdict distrusts the run. Raises `InputError` where `fn`
-        fails or returns NaN.
+        may be as large as one has time for. The error is that of the samples and, in quadrature, the solver's. Not ok
+        where the verdict distrusts the run. Raises `InputError` where `fn` fails or returns NaN.
         """
         estimates = expect(fn, self.target.dim, self._batches(num_samples))
-        return jax.tree.map(self._vouched, estimates, is_leaf=lambda node: isinstance(node, Estimate))
+        coarse, fine, factor = self.resolutions
+        both = (expect(fn, self.target.dim, [batch]) for batch in (coarse, fine))
+
+        def with_solver_error(estimate: Estimate, before: Estimate, after: Estimate) -> Estimate:
+            change = factor * np.abs(np.subtract(after.value, before.value))
+            stderr = np.hypot(estimate.stderr, np.where(np.isfinite(change), change, np.inf))
+            return self._vouched(replace(estimate, stderr=stderr[()]))
+
+        return jax.tree.map(with_solver_error, estimates, *both, is_leaf=lambda node: isinstance(node, Estimate))
 
     def _batches(self, num_samples: int) -> Iterable[tuple[Array, Array]]:
         if num_samples == 0:
@@ -191,8 +205,9 @@ def fit(
     it starts anew. Raises `InputError`
     for a target or preset that cannot be used and `TrainingError` when training diverges.
     """
+    [seed] = _check_seeds([seed])
     name, config = _settle(target, preset, config, name)
-    snapshots = Snapshots(Path(keep), target, config, [seed], resume) if keep is not None else None
+    snapshots = Snapshots(Path(keep), target, config, [seed], resume, parts) if keep is not None else None
     outcome = train(target, config, [seed], on_progress, parts, snapshots)[seed]
     if isinstance(outcome, TrainingError):
         raise outcome
@@ -223,7 +238,7 @@ def fit_seeds(
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
     runs, failures = [], {}
-    snapshots = Snapshots(Path(keep), target, config, seeds, resume) if keep is not None else None
+    snapshots = Snapshots(Path(keep), target, config, seeds, resume, parts) if keep is not None else None
     for seed, outcome in train(target, config, seeds, on_progress, parts, snapshots).items():
         if isinstance(outcome, TrainingError):
             failures[seed] = outcome

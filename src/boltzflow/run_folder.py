@@ -226,7 +226,13 @@ def seed_folder(directory: Path, seed: int) -> Path:
 
 def seed_folders(directory: Path) -> list[Path]:
     """The runs of several seeds that were trained at once, if this is their folder."""
-    return sorted(path for path in directory.glob("seed-*") if path.name[5:].isdecimal() and _is_run(path))
+    seeds = [path for path in directory.glob("seed-*") if is_seed_folder(path) and _is_run(path)]
+    return sorted(seeds, key=lambda path: int(path.name[5:]))
+
+
+def is_seed_folder(path: Path) -> bool:
+    """Whether a folder has the name of one of several seeds."""
+    return path.name.startswith("seed-") and path.name[5:].isdecimal()
 
 
 def check_writable(directory: Path) -> None:

@@ -94,6 +94,11 @@ class SeedsReport:
         return json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def seeds_warnings(text: str) -> list[str]:
+    """Why not to rely on the seeds, from what `SeedsReport.to_json` wrote."""
+    return json.loads(text)["verdict"]["warnings"]
+
+
 def compare_seeds(reports: Mapping[int, Report], failures: Mapping[int, str]) -> SeedsReport:
     """The reports of at least one seed beside each other."""
     log_z = [report.estimates["log_z"] for report in reports.values() if "log_z" in report.estimates]

@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import storage
-from .batches import map_points
+from .assembly import NO_PARTS, Parts
 from .densities import AbstractDensity, AbstractDistribution
 from .errors import InputError
 from .pilot import Pilot
 from .presets import Config
 from .training_step import TrainState
 
-FORMAT = 5
+FORMAT = 6
 _MIN_INTERVAL, _PATIENCE = 2.0, 60.0  # seconds
 _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first and the last
 
@@ -43,17 +43,23 @@ class Standing:
 
 
 class Snapshots:
-    """The snapshots of one training in `folder`, of this target, these settings and seeds.
+    """The snapshots of one training in `folder`, of this target, these settings, seeds and kinds of parts.
 
     Without `resume` it starts anew: what the folder holds is not read, and gone with the first pilot that is written.
     """
 
     def __init__(
-        self, folder: Path, target: AbstractDensity, config: Config, seeds: Sequence[int], resume: bool = True
+        self,
+        folder: Path,
+        target: AbstractDensity,
+        config: Config,
+        seeds: Sequence[int],
+        resume: bool = True,
+        parts: Parts = NO_PARTS,
     ):
         self._folder, self._target, self._seeds, self._resume = folder, target, list(seeds), resume
         self._whose: dict[str, Any] = {
-            "format": FORMAT, "config": dataclasses.asdict(config), "seeds": self._seeds,
+            "format": FORMAT, "config": dataclasses.asdict(config), "seeds": self._seeds, "parts": parts.names(),
         }  # fmt: skip
         self._turn, self._due, self.trouble, self.notes = 0, 0.0, "", list[str]()
 
@@ -63,7 +69,7 @@ class Snapshots:
         self._folder.mkdir(parents=True, exist_ok=True)
         for seed, pilot in pilots.items():
             arrays, numbers = storage.pilot_contents(pilot)
-            arrays["energies"] = self._energies(pilot)
+            arrays["energies"] = storage.energies(self._target, pilot)
             storage.write(self._folder / f"pilot-{seed}.npz", arrays, {**self._whose, "pilot": numbers})
 
     def read_pilots(self, base: AbstractDistribution | None) -> dict[int, Pilot]:
@@ -79,13 +85,8 @@ class Snapshots:
             arrays, record = storage.read(path)
             self._check(path, record)
             pilots[seed] = pilot = storage.pilot_from(arrays, record["pilot"], base)
-            fits = pilot.points.shape[1] == self._target.dim
-            if not fits or not np.allclose(self._energies(pilot), arrays["energies"], rtol=1e-4, equal_nan=True):
-                raise InputError(f"{path} is of another target: its energies are not those of this one")
+            storage.check_target(path, self._target, pilot, arrays["energies"])
         return pilots
-
-    def _energies(self, pilot: Pilot) -> np.ndarray:
-        return np.asarray(map_points(self._target.energy, pilot.points[:64]))
 
     def offer(self, standing: Standing) -> None:
         """Writes it, if enough time has gone since the last."""

@@ -13,10 +13,12 @@ from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from .bases import Gaussian, Mixture
+from .batches import map_points
 from .correction.annealed import spread
-from .densities import AbstractDistribution
+from .densities import AbstractDensity, AbstractDistribution
 from .errors import InputError
 from .gaussian_mixture import GaussianMixture
 from .interpolations import Clock
@@ -26,6 +28,7 @@ from .pilot import Pilot
 _RECORD, _DIGEST = "record", "sha256"
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 _MIXTURE = ("weights", "means", "scales")
+_NUM_ENERGIES = 64
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
 
@@ -69,6 +72,21 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
+    """What tells a target from another: its energies at some of the pilot's points."""
+    return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
+
+
+def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
+    """Raises `InputError` unless the energies are those that were `kept` in the file, up to rounding."""
+    fits = pilot.points.shape[1] == target.dim
+    if not fits or not np.allclose(energies(target, pilot), kept, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise InputError(f"{path} is of another target: its energies are not those of this one")
 
 
 # --- pilots -----------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def train(
         return time.perf_counter() - start - watch.compile_seconds
 
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
-    keys = {seed: jax.random.split(jax.random.key(seed), 4) for seed in seeds}
+    keys = {seed: jax.random.split(jax.random.key(seed), 5) for seed in seeds}
     base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
     for pilot_key, *_ in keys.values():
@@ -89,10 +89,11 @@ def train(
     pilots = snapshots.read_pilots(base) if snapshots else {}
     resumed = bool(pilots)
     trained, members = {}, []
-    for seed, (pilot_key, network_key, *training_keys) in keys.items():
+    for seed, (pilot_key, network_key, *training_keys, proposal_key) in keys.items():
         if not resumed:
             pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
-            pilots[seed] = without_a_flow(pilot, target, config, pilot_key, watch) if base is None else pilot
+            may_do = config.loss == "continuity" and parts == NO_PARTS and base is None
+            pilots[seed] = without_a_flow(pilot, target, config, proposal_key, watch) if may_do else pilot
         pilot = pilots[seed]
         transport = make_transport(config, parts, target, pilot, network_key)
         transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
@@ -132,7 +133,7 @@ def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: P
     is no more work than training would be; else, and where no error or some training is asked for, the pilot as is."""
     if not config.log_z_error or config.num_steps:
         return pilot
-    better, proposal = with_proposal(pilot, target, jax.random.fold_in(key, 2), watch)
+    better, proposal = with_proposal(pilot, target, key, watch)
     most = min(_SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config), MOST_SAMPLES)
     if proposal.num_samples(config.log_z_error) <= most:
         return better

@@ -23,14 +23,20 @@ _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, 
 class Findings:
     """What the judge looks at: estimates by name, known values, and what the probe and the pilot found.
 
-    `parts_sigma`: how many of its errors log Z from any tenth of the samples is away from that of the others, at most;
-    `asked_error`: the error of log Z that was asked for, 0 where none was. `untrained`: no flow was needed for it.
+    `uncovered_share`: of the points at which the probe asked, in `regions` or not;
+    `num_unweighed` minima to which the flow does not come were not weighed. `sampling_error`: of log Z by
+    weights, without the solver's. `parts_sigma`: how many of its errors log Z from any tenth of the samples is away
+    from that of the others, at most; `asked_error`: the error of log Z that was asked for, 0 where none was.
+    `untrained`: no flow was needed for it.
     """
 
     estimates: Mapping[str, Estimate]
     known: Mapping[str, Estimate]
     ess_count: float
     regions: Sequence[Region]
+    uncovered_share: float
+    num_unweighed: int
+    sampling_error: float
     pilot_complaints: Sequence[str]
     skipped_share: float
     sampled_exactly: bool
@@ -54,6 +60,11 @@ def _modes(f: Findings):
                 f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
                 "covered by the sampler: train longer, widen the base, or train with the continuity loss."
             )
+    if f.uncovered_share >= MIN_SHARE and not any(region.share >= MIN_SHARE for region in f.regions):
+        yield (
+            f"About {f.uncovered_share:.1%} of the probability is not covered by the sampler, in several places, one "
+            f"near x = {_point(f.regions[0].center)}: train longer, widen the base, or train with the continuity loss."
+        )
 
 
 def _weights(f: Findings):
@@ -129,8 +140,9 @@ def _forward(f: Findings):
 
 
 def _solver(f: Findings):
-    error, spread = f.estimates["solver_error"], f.estimates["log_z"].stderr
-    if not error.value <= max(_MAX_SOLVER_ERROR, spread):
+    """Beside the samples' own error: that of log Z has the solver's in it, and would excuse it."""
+    error = f.estimates["solver_error"]
+    if not error.value <= max(_MAX_SOLVER_ERROR, f.sampling_error):
         yield (
             f"Log-weights change by {error.value:.2g} on average when the solver takes twice as many steps: use more "
             "sampling steps."
@@ -149,6 +161,17 @@ def _notes(f: Findings):
         yield (
             "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
             "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+        )
+    for region in f.regions:
+        if region.points is not None and f.sampling_error < region.share < MIN_SHARE:
+            yield (
+                f"A region holding about {region.share:.1g} of the probability near x = {_point(region.center)} is not "
+                "covered by the sampler: the error of log Z includes that, the errors of expectations do not."
+            )
+    if f.num_unweighed:
+        yield (
+            f"The sampler does not come to {f.num_unweighed} more minima of the energy, besides the lowest: how much "
+            "probability there is around them has not been looked at."
         )
     log_z = f.estimates["log_z"]
     if f.asked_error and not log_z.stderr <= 1.1 * f.asked_error:

@@ -65,7 +65,7 @@ def _setting_descriptions() -> dict[str, str]:
     """The docstring under each field of `Config`."""
     body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(Config)).body[0]).body
     return {
-        field.target.id: ast.literal_eval(below.value)
+        field.target.id: " ".join(ast.literal_eval(below.value).split())
         for field, below in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr)
     }
@@ -119,7 +119,9 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
     sample_types = {
         "directory": _DIRECTORY,
         "num_samples": _text("How many samples.", "INT", "(required)"),
-        "out": _text("Where to: arrays x, log_weight, log_prob, energy.", "FILE.npz", "(required)"),
+        "out": _text(
+            "Where to: arrays x, log_weight, log_prob, energy; corrected, x, energy, chain.", "FILE.npz", "(required)"
+        ),
         "seed": _text("Seed of the samples.", "INT", "(default: 0)"),
         "correct": _text(
             "Equally weighted samples instead of weights.", "{" + ",".join(CORRECTIONS) + "}", "(default: weights)"
@@ -137,7 +139,7 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
         "preset": _text("How the flow is trained.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
         "start_std": _text(
-            "Standard deviation of the Gaussian that the others start from: 1.5 times as far as the target goes.",
+            "Standard deviation of the Gaussian that the others start from; best 1.5 times as far as the target goes.",
             "FLOAT",
             "(default: 10)",
         ),
@@ -164,7 +166,9 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
             _reproduce,
         ),
         "compare": (
-            _arguments("A flow beside NUTS, tempered SMC and parallel tempering, at equal cost.", compare_types),
+            _arguments(
+                "Train a flow to set it beside NUTS, tempered SMC and parallel tempering, at equal cost.", compare_types
+            ),
             _compare,
         ),
         "targets": (_arguments("List the targets that ship.", {}), _targets),
@@ -201,7 +205,10 @@ def parse(argv: Sequence[str]) -> Callable[[], int]:
     return functools.partial(action, given, shlex.join(["boltzflow", *argv]))
 
 
-_DESCRIPTION = "Learn a flow to a Boltzmann density from its energy alone, and know whether to trust it."
+_DESCRIPTION = (
+    "Learn a flow to a Boltzmann density from its energy alone, and know whether to trust it. boltzflow --version says "
+    "which version this is."
+)
 
 
 def _first_sentence(box: str) -> str:

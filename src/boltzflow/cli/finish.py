@@ -12,7 +12,8 @@ from boltzflow.errors import InputError, TrainingError
 from boltzflow.progress import Display
 from boltzflow.report import Report, render_console, write_html
 from boltzflow.run import Run
-from boltzflow.run_folder import REPORT_HTML, REPORT_JSON, RunRecord
+from boltzflow.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord, is_seed_folder
+from boltzflow.seeds_report import seeds_warnings
 from boltzflow.training import Progress
 
 DONE, DISTRUSTED = 0, 3
@@ -49,13 +50,20 @@ def conclude(report: Report, directory: Path, console: Console) -> int:
 
 
 def standing(folder: Path, console: Console) -> int:
-    """The exit status of what comes from a run: samples of one that its report distrusts are no better than it."""
+    """The exit status of what comes from a run: samples of one that its report distrusts, that disagrees with other
+    seeds, or that nobody has measured are no better than it."""
     if not (folder / REPORT_JSON).exists():
-        return DONE
+        console.print(Text(f"Nobody has measured this run yet: boltzflow report {folder}", "red"), soft_wrap=True)
+        return DISTRUSTED
     verdict = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8")).verdict
     if not verdict.trustworthy:
         console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
-    return DONE if verdict.trustworthy else DISTRUSTED
+        return DISTRUSTED
+    together = folder.parent / SEEDS_JSON
+    if is_seed_folder(folder) and together.exists() and (warnings := seeds_warnings(together.read_text("utf-8"))):
+        console.print(Text(f"The report of all seeds does not trust them: {' '.join(warnings)}", "red"))
+        return DISTRUSTED
+    return DONE
 
 
 def stopped(error: BaseException, directory: Path, last: Progress | None) -> BaseException:

@@ -67,12 +67,18 @@ def train_and_report(loaded: LoadedTarget, record: RunRecord, directory: Path, r
 
 
 def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> presets.Config:
-    """The preset, changed by the file, changed by the options."""
-    in_file = given.settings.get("preset")
-    if request.preset and in_file and request.preset != in_file:
-        raise InputError(f"--preset {request.preset} and preset = {in_file!r} in {request.config} differ; give one")
-    config = presets.preset(request.preset or in_file or "default", loaded.name, loaded.target.dim)
-    return presets.with_changes(presets.with_changes(config, given.settings), request.settings)
+    """The preset, changed by the file, changed by the options. What the file's loss implied goes with that loss."""
+    name = given.settings.get("preset")
+    if request.preset and name and request.preset != name:
+        raise InputError(f"--preset {request.preset} and preset = {name!r} in {request.config} differ; give one")
+    config = presets.preset(request.preset or name or "default", loaded.name, loaded.target.dim)
+    in_file, typed = dict(given.settings), dict(request.settings)
+    old_loss = in_file.get("loss", config.loss)
+    loss = typed.pop("loss", old_loss)
+    if loss != old_loss:
+        implied = presets.with_changes(config, {"loss": old_loss})
+        in_file = {name: value for name, value in in_file.items() if value != getattr(implied, name)} | {"loss": loss}
+    return presets.with_changes(presets.with_changes(config, in_file), typed)
 
 
 def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display, resume: bool) -> Run:

@@ -18,7 +18,7 @@ from boltzflow.progress import Display, make_display
 from boltzflow.report import Report
 from boltzflow.run import Run
 from boltzflow.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
-from boltzflow.seeds_report import SeedsReport, compare_seeds, render_seeds
+from boltzflow.seeds_report import compare_seeds, render_seeds
 from boltzflow.training import Progress
 from boltzflow.version import VERSION
 
@@ -54,12 +54,23 @@ def train_and_report_seeds(
             run = finished.pop(0)
             reports[run.seed] = _measure(run, directory, records[run.seed], display)
     failures = {seed: str(failure) for seed, failure in error.failures.items()} if error else {}
-    if reports:
-        together = compare_seeds(reports, failures)
-        run_folder.write_whole(directory / SEEDS_JSON, together.to_json(VERSION))
-        _conclude(together, directory, console)
+    status = conclude_seeds(reports, failures, directory, console) if reports else DISTRUSTED
     if error:
         raise error
+    return status
+
+
+def conclude_seeds(
+    reports: Mapping[int, Report], failures: Mapping[int, str], directory: Path, console: Console
+) -> int:
+    """Compares the seeds, writes and prints what follows, and returns the exit status."""
+    together = compare_seeds(reports, failures)
+    run_folder.write_whole(directory / SEEDS_JSON, together.to_json(VERSION))
+    console.print()
+    render_seeds(together, console)
+    console.print(
+        Text(f"reports: {directory / 'seed-N' / REPORT_HTML}; all in one: {directory / SEEDS_JSON}"), soft_wrap=True
+    )
     return DONE if together.trustworthy else DISTRUSTED
 
 
@@ -112,11 +123,3 @@ def _measure(run: Run, directory: Path, record: RunRecord, display: Display) -> 
             f"interrupted; the flows are trained and saved, and `boltzflow report {directory}/seed-N` measures each"
         )
         raise KeyboardInterrupt(sentence) from None
-
-
-def _conclude(together: SeedsReport, directory: Path, console: Console) -> None:
-    console.print()
-    render_seeds(together, console)
-    console.print(
-        Text(f"reports: {directory / 'seed-N' / REPORT_HTML}; all in one: {directory / SEEDS_JSON}"), soft_wrap=True
-    )

@@ -1,1 +1,12 @@
 """Other people's libraries, each in a module of its own and imported only when it is used."""
+
+import importlib
+from types import ModuleType
+
+_MODULES = ("arviz", "callback", "numpyro", "openmm")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

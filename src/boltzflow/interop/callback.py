@@ -95,7 +95,7 @@ class _Caller:
         except queue.Empty:
             raise InputError(f"the energy took more than {self._time_limit:g} s for {len(x)} points") from None
         self._worker = worker
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             what = " ".join(str(outcome).split())[:300]
             raise InputError(f"the energy fails: {type(outcome).__name__}: {what}") from outcome
         try:
@@ -141,7 +141,7 @@ def _work(fn: Function, questions: "queue.SimpleQueue[np.ndarray]", answers: "qu
         x = questions.get()
         try:
             answers.put(fn(x))
-        except Exception as error:  # whatever a user's function raises
+        except BaseException as error:  # whatever a user's function raises, SystemExit among it
             answers.put(error)
 
 

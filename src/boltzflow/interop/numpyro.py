@@ -24,8 +24,8 @@ class Posterior(AbstractDensity):
     energy(z) = -log p(observed, sites(z)) - log |∂ sites / ∂ z|
 
     so that log Z is the log evidence log p(observed) where every prior is proper. `args` and `kwargs` are those of the
-    model. `site_shapes` are the unconstrained shapes by site, in the order of the vector. Raises `InputError` where the
-    model has no continuous latent site, a discrete one, or cannot be run.
+    model. `site_shapes` are the unconstrained shapes by site, in the order of the vector: sorted by name. Raises
+    `InputError` where the model has no continuous latent site, a discrete one, or cannot be run.
     """
 
     dim: int = eqx.field(static=True)
@@ -46,7 +46,7 @@ class Posterior(AbstractDensity):
             raise InputError("the model has no continuous latent site: there is nothing to sample")
         vector, self.unravel = ravel_pytree(start)
         self.dim = int(vector.size)
-        self.site_shapes = {name: tuple(value.shape) for name, value in start.items()}
+        self.site_shapes = {name: tuple(start[name].shape) for name in sorted(start)}
         self.potential, self.to_sites = found.potential_fn, found.postprocess_fn
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:

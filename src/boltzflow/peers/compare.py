@@ -13,7 +13,7 @@ from jaxtyping import Float
 from boltzflow.batches import sample_batch
 from boltzflow.densities import AbstractDensity, AbstractDistribution
 from boltzflow.errors import InputError
-from boltzflow.estimators import Estimate
+from boltzflow.evaluation import anneal
 from boltzflow.peers import nuts, smc, tempering
 from boltzflow.peers.start import Answer
 from boltzflow.run import Run
@@ -60,17 +60,20 @@ def truth_of(target: AbstractDensity) -> Truth | None:
 
 
 def of_flow(run: Run) -> Entry:
-    """What a finished run says, with its cost: pilot, training, and the samples of its report."""
+    """What a finished run says, with its cost: pilot, training, the samples of its report, and the annealing along its
+    path where log Z is from there."""
     means = run.expectation(lambda x: {"mean": x, "square": x**2})
-    log_z: Estimate = run.log_z()
+    log_z, estimates = run.log_z(), run.report().estimates
     num, cost = len(run.samples.x), run.trained.cost
+    evaluations = int(cost["gradient_evaluations"])
     start = time.perf_counter()
     run.sample(jax.random.key(run.seed), num)  # once more, compiled by now, to see how long that takes
+    if estimates["log_z"].method != estimates["log_z_importance"].method:
+        evaluations += anneal(run).num_gradients
     seconds = cost["train_seconds"] + time.perf_counter() - start
     mean, square = (np.asarray(means[name].value, np.float64) for name in ("mean", "square"))
-    detail = {"reverse_ess": float(run.report().estimates["reverse_ess"].value)}
+    detail = {"reverse_ess": float(estimates["reverse_ess"].value)}
     detail |= {} if run.report().verdict.trustworthy else {"trusted": 0.0}
-    evaluations = int(cost["gradient_evaluations"])
     answer = Answer(float(log_z.value), mean, square, seconds, cost["compile_seconds"], num, evaluations, detail)
     return Entry("flow", num, answer)
 

@@ -132,8 +132,8 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
     except _CONCRETE_ERRORS as error:
         raise InputError(
             "the energy does not trace under JAX, which calls it with abstract arrays: it uses NumPy, a Python `if` or "
-            f"float() on its argument ({_first_line(error)}); write it with jax.numpy and jnp.where, or wrap it in a "
-            "callback (jax.pure_callback with its gradient)"
+            f"float() on its argument ({_first_line(error)}); write it with jax.numpy and jnp.where, or give it "
+            "with its gradient to boltzflow.interop.callback.Callback"
         ) from error
     except Exception as error:  # whatever a user's function raises
         raise InputError(

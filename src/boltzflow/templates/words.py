@@ -26,8 +26,8 @@ COST_LABELS = {
     "total_seconds": "total",
     "num_seeds": "seeds trained in that time",
     "steps": "steps",
-    "energy_evaluations": "energy evaluations",
-    "gradient_evaluations": "gradient evaluations",
+    "gradient_evaluations": "energies with their gradient",
+    "energy_evaluations": "energies alone",
 }
 
 

@@ -1,0 +1,16 @@
+"""Observables for `boltzflow expect`: a function of one point, which returns a number, an array, or a tree of them.
+
+boltzflow expect runs/banana examples/observables.py:moments --num-samples 1000000
+"""
+
+import jax.numpy as jnp
+
+
+def moments(x):
+    """Mean and second moment of every coordinate."""
+    return {"mean": x, "second moment": x**2}
+
+
+def right_half(x):
+    """The probability that the first coordinate is positive."""
+    return jnp.where(x[0] > 0, 1.0, 0.0)
