@@ -17,11 +17,12 @@ pilot found. A base that was fitted to the target, or points in all of its modes
 
 TEXTS = {
     "table1": """\
-The collapse of the reverse KL, and that of the linear path on Eq. (18), are findings of the paper: a flow in one mode has
-fine reverse metrics, and the forward ones and the Hausdorff distance show what is missing, here as there. On Eq. (2)
-the reverse KL ends in one, two or three of the four modes; a sample stranded between two of them can hold most of the
-weight, as it does for three seeds of five, and then the reverse ESS is low too. On the linear path on Eq. (18) the velocity that the continuity
-equation asks for explodes (Fig. 6): four seeds of five end in one mode, as published, and one ends nowhere.""",
+The collapse of the reverse KL, and that of the linear path on Eq. (18), are findings of the paper: a flow in one mode
+has fine reverse metrics, and the forward ones and the Hausdorff distance show what is missing, here as there. On
+Eq. (2) the reverse KL ends in one, two or three of the four modes; a sample stranded between two of them can hold most
+of the weight, as it does for three seeds of five, and then the reverse ESS is low too. On the linear path on Eq. (18)
+the velocity that the continuity equation asks for explodes (Fig. 6): four seeds of five end in one mode, as published,
+and one ends nowhere.""",
     "table2": """\
 Beyond the paper: the exact −log Z, and forward KL and forward ESS from exact samples of the transfer matrix. No
 sampler's reverse KL can be below −log Z; where the published one is, by the error of its samples and solver, the mark
