@@ -54,6 +54,7 @@ coverage: $(BENCHED)
 # What callbacks, snapshots and the checks of a report cost: five minutes.
 overheads: $(BENCHED)
 	$(BIN)/python -m benchmarks.overheads
+	$(BIN)/python -m benchmarks.tables --print overheads
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)

@@ -17,7 +17,7 @@ from benchmarks.markdown import count, power_of_ten, seconds, table
 from benchmarks.store import RESULTS, ROOT, Row, newest, read
 from benchmarks.targets import TASKS
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
-from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_trust
+from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overheads, draw_trust
 
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
 ERRORS = (1e-2, 1e-3, 1e-4)
@@ -241,6 +241,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "coverage": ("coverage", draw_coverage),
     "confusion": ("trust", draw_confusion),
     "trust": ("trust", draw_trust),
+    "overheads": ("overheads", draw_overheads),
 }
 
 

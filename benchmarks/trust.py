@@ -105,6 +105,11 @@ BROKEN: dict[str, Case] = {
     "overflow in single precision": (energy(_overflowing, 2), {"num_steps": 100}),
     "an energy that falls forever": (energy(_unbounded, 2), {"num_steps": 100}),
     "one solver step": (lambda: boltzflow.DoubleWell(16, 6.0), {"num_steps": 400, "sample_steps": 1}),
+    "eight Euler steps": (boltzflow.mixture_4, {"num_steps": 1000, "sample_solver": "euler", "sample_steps": 8}),
+    "five modes of 0.4 % each outside the base": (
+        hidden(mixture([0.98, *[0.004] * 5], [[0, 0], [25, 0], [-25, 0], [0, 25], [0, -25], [18, 18]])),
+        {**NARROW, **NO_PILOT, "num_steps": 400},
+    ),
     "a learning rate of 3": (boltzflow.mixture_4, {"num_steps": 300, "learning_rate": 3.0}),
     "forty modes in 50 steps": (hidden(boltzflow.gmm_40), {"num_steps": 50}),
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""The tables of docs/reading-a-report.md: how often intervals hold the truth, and what the verdict said of whom."""
+"""The tables of what makes answers safe: how often intervals hold the truth, what the verdict said of whom, and what
+all of it costs."""
+
+from statistics import median
 
 from benchmarks.markdown import table
 from benchmarks.store import Row
@@ -36,12 +39,28 @@ def draw_confusion(rows: list[Row]) -> str:
 
 
 def draw_trust(rows: list[Row]) -> str:
-    """Every case, and the first thing that was said of it."""
+    """Every case, the broken ones first, and the first thing that was said of it."""
     lines = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["key"]["expected"]):
         said = row.get("failure") or next(iter(row["said"]), "every check passed")
         lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), said.replace("|", "\\|")])
     return table(["case", "", "verdict", "the first of what was said"], lines)
+
+
+def draw_overheads(rows: list[Row]) -> str:
+    """What callbacks, snapshots and the report's checks take, as a share of what they are there for."""
+    lines = []
+    for row in rows:
+        if "alone" in row:
+            beside = f"{1e3 * row['alone']:.3g} ms, the energy by itself"
+            spread = f"{row['lowest']:.1%} to {row['highest']:.1%} in single processes"
+        elif "writing" in row:
+            beside, spread = f"{median(row['training']):.3g} s, training", f"at most {row['highest']:.1%}"
+        else:
+            beside = f"{row['training']:.3g} s, training"
+            spread = f"{row['first'] / row['training']:.1%} with compiling, once"
+        lines.append([row["key"]["target"], beside, f"{row['overhead']:.1%}", spread])
+    return table(["what", "beside", "share", ""], lines)
 
 
 def _trusted(row: Row) -> str:

@@ -96,6 +96,18 @@ def test_page_says_what_was_measured(path):
     assert "<!-- table: " in page and page == tables.updated(page), "run: python -m benchmarks.tables"
 
 
+def test_table_of_overheads_has_a_row_for_each_kind():
+    rows = [
+        {"alone": 0.0035, "through": 0.0037, "overhead": 0.06, "lowest": -0.01, "highest": 0.12},
+        {"writing": [0.1, 0.2, 0.3], "training": [20.0, 21.0, 22.0], "overhead": 0.0094, "highest": 0.014},
+        {"training": 20.0, "first": 10.0, "again": 4.0, "overhead": 0.2},
+    ]
+    text = tables.draw_overheads([{"key": {"target": name}, **row} for name, row in zip("abc", rows, strict=True)])
+    assert "| a | 3.5 ms, the energy by itself | 6.0% | -1.0% to 12.0% in single processes |" in text
+    assert "| b | 21 s, training | 0.9% | at most 1.4% |" in text
+    assert "| c | 20 s, training | 20.0% | 50.0% with compiling, once |" in text
+
+
 def test_tables_of_trust_count_what_was_said():
     def row(target, expected, trusted, *said):
         return {"key": {"target": target, "expected": expected}, "trusted": trusted, "said": list(said)}

@@ -110,9 +110,8 @@ def train(
     message = "; ".join(snapshots.notes) if snapshots else ""
     if not members:
         message = "nothing to train: weighted samples of what was fitted to the pilot's points are enough"
-    on_progress(
-        Progress("compile", standing.step if standing else 0, max(num_steps.values()), seconds(), message=message)
-    )
+    phase, step = "compile" if members else "evaluate", standing.step if standing else 0
+    on_progress(Progress(phase, step, max(num_steps.values()), seconds(), message=message))
     if snapshots and not resumed:
         snapshots.write_pilots(pilots)
     failures = _take_all_steps(cohorts, trained, num_steps, config, seconds, on_progress, snapshots, standing)

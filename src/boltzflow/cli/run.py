@@ -88,14 +88,14 @@ def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Di
 
     def on_progress(progress: Progress) -> None:
         nonlocal last, is_open
+        if progress.phase in ("compile", "evaluate") and progress.message:
+            display.say(progress.message)
         display.show(progress)
         if progress.phase == "pilot":
             return
         if not is_open:
             run_folder.open_folder(directory, record)
             is_open = True
-        if progress.phase == "compile" and progress.message:
-            display.say(progress.message)
         last = progress
         if progress.phase == "train":
             row = {"step": progress.step, "seconds": progress.seconds}

@@ -84,14 +84,14 @@ def _train(
 
     def on_progress(progress: Progress) -> None:
         nonlocal last, is_open
+        if progress.phase in ("compile", "evaluate") and progress.message:
+            display.say(progress.message)
         display.show(progress)
         if progress.phase == "pilot":
             return
         if not is_open:
             run_folder.open_seed_folders(directory, records.values())
             is_open = True
-        if progress.phase == "compile" and progress.message:
-            display.say(progress.message)
         last = progress
         for seed, row in progress.rows.items():
             run_folder.append_metrics(seed_folder(directory, seed), row)
