@@ -23,7 +23,7 @@ ARGUMENTS = [
     ("run mixture-2 --frobnicate", "no option --frobnicate"),
     ("run mixture-2 --seed", "--seed"),
     ("run mixture-2 extra", "'extra'"),
-    ("run mixture-2 --mass 2", "mixture-2 has no option 'mass'; its options are none"),
+    ("run mixture-2 --mass 2", "mixture-2 has no option 'mass'; it takes none"),
     ("run double-well --dim 3", "double-well has no option 'dim'; its options are num_sites, mass"),
     ("run double-well --mass -1", "mass must be one positive number"),
     ("run double-well --mass 0", "mass must be one positive number"),
@@ -146,7 +146,7 @@ ENERGIES = [
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
 
 _HEAD = """\
-# Every bad input, and what is said of it
+# Bad inputs, and what is said of them
 
 One line on standard error, exit status 2, and nothing is written. This page is written by `python tests/bad_input.py`,
 and a test compares it with what is really said."""

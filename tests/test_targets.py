@@ -426,7 +426,7 @@ def test_most_densities_declare_no_symmetry():
         ),
         (lambda: make_target("mixture-5"), "no target 'mixture-5'; the shipped ones are mixture-4, mixture-2"),
         (lambda: make_target("double-well", num_site=4), "no option 'num_site'; its options are num_sites, mass"),
-        (lambda: make_target("gmm-40", dim=2), "its options are none"),
+        (lambda: make_target("gmm-40", dim=2), "it takes none"),
     ],
 )
 def test_mistakes_are_answered_with_a_sentence(make, sentence):

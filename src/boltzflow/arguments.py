@@ -40,7 +40,8 @@ def real_array(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be real numbers, got {value!r} ({error})") from None
     if not np.all(np.isfinite(array)):
-        raise InputError(f"{name} must be finite, got {array.size - np.isfinite(array).sum()} values that are not")
+        bad = array[~np.isfinite(array)]
+        raise InputError(f"{name} must be finite, got {bad[0]}" + (f" and {len(bad) - 1} more" if len(bad) > 1 else ""))
     return array
 
 
@@ -63,5 +64,5 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
 
 def did_you_mean(word: Any, choices: Iterable[str]) -> str:
     """For an error's sentence: ` (did you mean 'x'?)` with the choice nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5) if isinstance(word, str) else []
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6) if isinstance(word, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -96,5 +96,6 @@ def make_target(name: str, **options: Any) -> AbstractDensity:
     known = [option.name for option in record.options]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InputError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known) or 'none'}")
+        others = f"its options are {', '.join(known)}" if known else "it takes none"
+        raise InputError(f"{name} has no option {unknown[0]!r}; {others}")
     return record.factory(**options)
