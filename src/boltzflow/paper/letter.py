@@ -14,6 +14,7 @@ from .words import LABELS, METHODS, markdown, number, plain_name, plus_minus, pu
 
 FIGURE = "letter"
 _TABLES = ("table1", "table2", "fig11")
+_GOOD = 0.95
 
 
 def section(folder: Path, link: str) -> list[str]:
@@ -60,6 +61,7 @@ def _lines(cell: Cell, row: Row, ours: Row | None) -> Iterable[Sequence[str]]:
     )  # fmt: skip
     yield "", "", "training", "–", _duration(row), _duration(ours) if ours else "–"
     yield "", "", "a step", "–", _step_time(row), _step_time(ours) if ours else "–"
+    yield "", "", f"to reverse ESS {_GOOD:g}", "–", _reached(row), _reached(ours) if ours else "–"
     printed = published().get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
     for metric in METRICS:
         if metric in row["metrics"]:
@@ -89,6 +91,16 @@ def _duration(row: Row) -> str:
 
 def _step_time(row: Row) -> str:
     return f"{_train_seconds(row) / _steps(row):.3g} s"
+
+
+def _reached(row: Row) -> str:
+    """When the median seed was first seen there, at one of some twenty looks."""
+    looks = [next((look for look in run["curve"] if float(look[3]) >= _GOOD), None) for run in row["runs"]]
+    found = sorted((float(look[1]), int(look[0])) for look in looks if look)
+    if len(found) <= len(looks) / 2:
+        return "not"
+    seconds, step = found[(len(looks) - 1) // 2]
+    return f"{seconds:.3g} s, step {step}"
 
 
 def _value(row: Row, metric: str) -> str:
