@@ -17,11 +17,12 @@ import numpy as np
 
 from . import estimators
 from .batches import map_points, purpose_key, sample_batch
+from .compilation import Stopwatch
 from .correction.along_path import PathSample, anneal_along_path
 from .correction.annealed import spread
 from .densities import AbstractDistribution, HasModes
 from .estimators import Estimate
-from .mode_probe import MIN_SHARE, Region, lost_wells, missing_regions, uncovered_share
+from .mode_probe import MIN_SHARE, Region, behind_a_barrier, lost_wells, missing_regions, uncovered_share
 from .report import Report, Verdict
 from .verdict import Findings, judge
 
@@ -114,9 +115,12 @@ def _uncovered(run: "Run", log_z: float) -> tuple[float, list[Region], int]:
     regions = missing_regions(np.asarray(points), part)
     if share >= MIN_SHARE:
         return share, regions, 0
-    scale = np.std(np.asarray(wide), axis=0)
-    wells, left = lost_wells(run.target, run.flow.log_prob, minima, last, log_z, scale, purpose_key(run.seed, 7))
-    return share, regions + wells, left
+    scale, key = np.std(np.asarray(wide), axis=0) + 1e-12, purpose_key(run.seed, 7)
+    away = behind_a_barrier(run.target, minima, np.asarray(wide), scale, Stopwatch())
+    wells, left = lost_wells(run.target, run.flow.log_prob, minima[away], last[away], log_z, scale, key)
+    # What is behind nothing is a part of what the pilot found, or a hole in the midst of it.
+    holes, _ = lost_wells(run.target, run.flow.log_prob, minima[~away], last[~away], log_z, scale, key)
+    return share, [*regions, *wells, *holes], left
 
 
 def versions() -> dict[str, str]:

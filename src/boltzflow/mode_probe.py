@@ -12,10 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from .bases import Gaussian
-from .batches import map_points
+from .batches import BATCH_SIZE, map_points
 from .compilation import Stopwatch
 from .correction.annealed import systematic
 from .correction.moves import HamiltonianMoves, preconditioner
@@ -28,6 +28,7 @@ MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise
 _MAX_WELLS = 8
 _CHAINS, _ROUNDS, _MOVES, _LEAPFROG = 256, 12, 4, 5
 _DRAWS = 4096
+_NEIGHBORS, _STATIONS, _BARRIER = 4, 17, 0.5  # of a minimum; on the way to each; what is no barrier yet
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,35 @@ def lost_wells(
                 done |= _within(well, left)
         left = left[~done]
     return sorted(regions, key=lambda region: -region.share), len(left)
+
+
+def behind_a_barrier(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
+    """Which of `minima` are in no well of the points `x`, spread by `scale`: on the straight way to each of the nearest
+    of these the energy rises above both ends. Cheap, and blind to a hole inside the bulk, which is below its
+    surroundings and behind nothing."""
+    if not len(minima):
+        return np.zeros(0, bool)
+    distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
+    ends = x[np.argsort(distance, axis=1)[:, :_NEIGHBORS]]
+    way = np.linspace(0, 1, _STATIONS)[:, None, None, None]
+    energies = energies_at(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]), watch)
+    energies = energies.reshape(_STATIONS, *ends.shape[:2])
+    barrier = energies.max(axis=0) - np.maximum(energies[0], energies[-1])
+    return ~(barrier <= _BARRIER).any(axis=1)
+
+
+def energies_at(density: AbstractDensity, x, watch: Stopwatch) -> Float[np.ndarray, " num"]:
+    """The energy at every row of `x`, by a program of one size for any number of them."""
+    num, x = len(x), np.asarray(x, np.float32)
+    x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, x.shape[1]))])
+    blocks = [
+        watch.run(_block_of_energies, density, jnp.asarray(x[i : i + BATCH_SIZE])) for i in range(0, num, BATCH_SIZE)
+    ]
+    return np.concatenate(blocks)[:num].astype(np.float64)
+
+
+def _block_of_energies(density, x):
+    return jax.vmap(density.energy)(x)
 
 
 def _fill(target, key, minimum, scale):

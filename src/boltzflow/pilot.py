@@ -13,10 +13,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .bases import Gaussian, frame_of
-from .batches import BATCH_SIZE, map_points
+from .batches import map_points
 from .compilation import Stopwatch
 from .correction.annealed import AnnealedSample, anneal, spread
 from .densities import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
@@ -25,7 +25,7 @@ from .errors import InputError
 from .gaussian_fit import active_directions, fit_gaussian
 from .interpolations import Clock, fit_clock
 from .linalg import Circulant
-from .mode_probe import MIN_SHARE, lost_wells
+from .mode_probe import MIN_SHARE, behind_a_barrier, energies_at, lost_wells
 from .proposal import DEFENSIVE, Proposal, fit_proposal
 
 # At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
@@ -37,7 +37,6 @@ _SCOUT_ESS, _WIDE_ESS, _PATH_ESS = 0.5, 0.8, 0.97  # the share of effective samp
 _OVERDISPERSION = 3.0
 _DESCENT_STEPS, _MAX_MINIMA = 100, 256
 _MAX_WIDENINGS = 8
-_NEIGHBORS, _STATIONS, _BARRIER = 4, 17, 0.5  # of a minimum; on the way to each; what is no barrier yet
 _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
 
 
@@ -147,7 +146,7 @@ def _propose(
     directions = active_directions(frame, np.asarray(x), _gradients(target, x), lattice_of(target))
     points = np.asarray(x)
     return fit_proposal(
-        target, lambda x: _energies(target, x, watch), frame, directions, points, key, defensive=defensive
+        target, lambda x: energies_at(target, x, watch), frame, directions, points, key, defensive=defensive
     )  # fmt: skip
 
 
@@ -176,11 +175,11 @@ def _with_lost_wells(
 ) -> Float[Array, "num dim"]:
     """The points that were found; where wells were lost, as many of them replaced by points of these as they hold."""
     x, scale = np.asarray(found.x), np.asarray(found.x).std(axis=0) + 1e-12
-    minima = np.asarray(minima)[_behind_a_barrier(target, np.asarray(minima), x, scale, watch)]
+    minima = np.asarray(minima)[behind_a_barrier(target, np.asarray(minima), x, scale, watch)]
     if not len(minima):
         return found.x
     cover = _fit(target, found.x)
-    excess = _energies(cover, minima, watch) + float(cover.log_z) - _energies(target, minima, watch) - found.log_z
+    excess = energies_at(cover, minima, watch) + float(cover.log_z) - energies_at(target, minima, watch) - found.log_z
     lost, _ = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
     wells = [region for region in lost if region.share >= MIN_SHARE]
     if not wells:
@@ -189,35 +188,6 @@ def _with_lost_wells(
     nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
     parts = [spread(jnp.asarray(well.points), num) for well, num in zip(wells, nums, strict=True)]
     return jnp.concatenate([spread(found.x, max(1, len(x) - sum(map(len, parts)))), *parts])
-
-
-def _behind_a_barrier(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
-    """Which of `minima` are in no well of the points `x`: on the straight way to each of the nearest of these the
-    energy rises above both ends. Cheap, and blind to a hole inside the bulk, which is below its surroundings and
-    behind nothing: what it misses, the report asks of the flow."""
-    if not len(minima):
-        return np.zeros(0, bool)
-    distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
-    ends = x[np.argpartition(distance, _NEIGHBORS, axis=1)[:, :_NEIGHBORS]]
-    way = np.linspace(0, 1, _STATIONS)[:, None, None, None]
-    energies = _energies(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]), watch)
-    energies = energies.reshape(_STATIONS, len(minima), _NEIGHBORS)
-    barrier = energies.max(axis=0) - np.maximum(energies[0], energies[-1])
-    return ~(barrier <= _BARRIER).any(axis=1)
-
-
-def _energies(density: AbstractDensity, x, watch: Stopwatch) -> Float[np.ndarray, " num"]:
-    """The energy at every row of `x`, by a program of one size for any number of them."""
-    num, x = len(x), np.asarray(x, np.float32)
-    x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, x.shape[1]))])
-    blocks = [
-        watch.run(_block_of_energies, density, jnp.asarray(x[i : i + BATCH_SIZE])) for i in range(0, num, BATCH_SIZE)
-    ]
-    return np.concatenate(blocks)[:num].astype(np.float64)
-
-
-def _block_of_energies(density, x):
-    return jax.vmap(density.energy)(x)
 
 
 def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:

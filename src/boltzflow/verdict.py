@@ -170,8 +170,8 @@ def _notes(f: Findings):
             )
     if f.num_unweighed:
         yield (
-            f"The sampler does not come to {f.num_unweighed} more minima of the energy, besides the lowest: how much "
-            "probability there is around them has not been looked at."
+            f"The sampler does not come to {f.num_unweighed} more minima of the energy beyond barriers, besides the "
+            "lowest: how much probability there is around them has not been looked at."
         )
     log_z = f.estimates["log_z"]
     if f.asked_error and not log_z.stderr <= 1.1 * f.asked_error:
