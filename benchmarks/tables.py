@@ -59,7 +59,8 @@ def provenance(results: dict[str, Any]) -> str:
         dates = sorted({row["date"] for row in results["rows"] if row["machine"] == label})
         versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
         when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-        where = f"{facts['processor']}, {facts['cores']} cores, {facts['device']}"
+        cores = "core" if facts["cores"] == 1 else "cores"
+        where = f"{facts['processor']}, {facts['cores']} {cores}, {facts['device']}"
         machines.append(f"{where}; Python {facts['python']}, {versions}; {when}")
     return "Measured on " + "; and on ".join(machines) + "."
 

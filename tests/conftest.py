@@ -1,4 +1,5 @@
-"""One compilation cache for the whole session, its worker processes included: a program is waited for once."""
+"""One compilation cache for the whole session, its worker processes included: a program is waited for once, and half
+of the time of the tests is that of the compiler, so that it optimizes less than a user's does."""
 
 import os
 import tempfile
@@ -11,6 +12,7 @@ _CACHE = "BOLTZFLOW_TEST_CACHE"  # workers of pytest-xdist inherit it
 
 
 def pytest_configure(config):
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     if _CACHE not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="boltzflow-tests-")
         os.environ[_CACHE] = folder.name

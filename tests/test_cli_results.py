@@ -100,7 +100,8 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
         on_progress(Progress("train", 1, 1, 0.1))
         return seed
 
-    result = {"metrics": {"hausdorff": 0.1}, "errors": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3}
+    result = {"metrics": {"hausdorff": 0.1}, "errors": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3,
+              "trusted": True}  # fmt: skip
     monkeypatch.setattr(cells, "train", train)
     monkeypatch.setattr(cells, "measure", lambda seed: {"seed": seed, **result})
     monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
