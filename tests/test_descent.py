@@ -127,6 +127,7 @@ def test_minima_beyond_the_eighth_well_are_said_to_be_left():
     np.testing.assert_allclose([region.share / (1 - region.share) for region in regions], 1 / 12, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_flow_that_never_comes_to_a_well_is_distrusted():
     """By the reverse KL from a base in the wide well: the weights are perfect, and nothing exact is known."""
     base = Gaussian(NEAR, 9 * np.ones(5))
