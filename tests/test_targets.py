@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities import AbstractDistribution, HasModes, is_sign_symmetric, lattice_of
+from boltzflow.densities import AbstractDistribution, HasModes
 from boltzflow.errors import InputError
 from boltzflow.targets import (
     SHIPPED,
@@ -272,123 +272,7 @@ def test_type_follows_the_point_under_x64(name):
                 assert jax.eval_shape(fn, x).dtype == dtype
 
 
-# --- energies of the user --------------------------------------------------------------------------------------------
-
-POINTS = 1.5 * jax.random.normal(jax.random.key(7), (16, 3))
-
-
-@jax.custom_jvp
-def wrong_gradient(x):
-    return jnp.sum(x**2)
-
-
-wrong_gradient.defjvp(lambda primals, tangents: (wrong_gradient(*primals), jnp.sum(primals[0] * tangents[0])))
-
-
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda x: jnp.sum(x**4) - x[0],
-        lambda x: jnp.sum(jnp.abs(x)),
-        lambda x: 1e4 + jnp.sum(x**2),  # rounding hides the gradient from a difference, and is no error
-        lambda x: 1e6 * jnp.sum((x - 1) ** 2),
-        lambda x: -jax.nn.logsumexp(-50 * (x - 1) ** 2),
-    ],
-)
-def test_check_energy_lets_good_energies_pass(fn):
-    check_energy(Energy(fn, 3), POINTS)
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_check_energy_lets_shipped_targets_pass(name):
-    target = make_target(name)
-    check_energy(target, jax.random.normal(jax.random.key(1), (8, target.dim)))
-
-
-@pytest.mark.parametrize(
-    "fn, sentence",
-    [
-        (lambda x: x**2, r"must return one number, got an array of shape \(3,\); sum over the components"),
-        (lambda x: jnp.sum(x, keepdims=True), r"got an array of shape \(1,\); return a scalar"),
-        (lambda x: jnp.sum(x) + 1j, "a real floating number, got one that is complex"),
-        (lambda x: jnp.sum(x > 0), "a real floating number, got one that is of type int32"),
-        (lambda x: None, "is a return missing"),
-        (lambda x: np.sum(np.sin(np.asarray(x))), "does not trace under JAX"),
-        (lambda x: x[0] if x[0] > 0 else -x[0], "does not trace under JAX"),
-        (lambda x: jnp.sum(x @ jnp.ones((4, 2))), r"raised TypeError for a point of shape \(3,\)"),
-        (lambda x: jnp.sum(jnp.log(x)), r"energy is not finite at 1\d of 16 points: nan at x = \["),
-        (lambda x: jnp.where(x[0] > 0, jnp.inf, jnp.sum(x**2)), r"points: inf at x = "),
-        (lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), -x)), "gradient of the energy is not finite at"),
-        (
-            lambda x: jnp.sum(jax.lax.stop_gradient(x**2)),
-            "disagrees with central differences at 8 of 8 points: 0 by JAX",
-        ),
-        (wrong_gradient, "disagrees with central differences at 8 of 8 points"),
-    ],
-)
-def test_check_energy_says_what_is_wrong(fn, sentence):
-    with pytest.raises(InputError, match=sentence) as raised:
-        check_energy(Energy(fn, 3), POINTS)
-    assert "\n" not in str(raised.value)
-
-
-def phi_fourth(x, field=0.0, defect=0.0, offset=0.0):
-    """A scalar field on the sites of a lattice of 4 x 3, with a field on all sites and a defect at one."""
-    phi = x.reshape(4, 3)
-    hops = sum(jnp.sum((phi - jnp.roll(phi, 1, axis)) ** 2) for axis in (0, 1))
-    return hops / 2 + jnp.sum((phi**2 - 1) ** 2) + field * jnp.sum(phi) + defect * phi[1, 1] ** 2 + offset
-
-
-LATTICE_POINTS = 1.5 * jax.random.normal(jax.random.key(8), (16, 12))
-
-
-def on_lattice(shape=(4, 3), sign_symmetric=True, **options):
-    return Energy(lambda x: phi_fourth(x, **options), 12, shape, sign_symmetric)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        on_lattice(),
-        on_lattice(offset=1e5),
-        on_lattice(field=0.1, sign_symmetric=False),
-        on_lattice(shape=None, defect=0.1),
-        on_lattice(shape=None, sign_symmetric=False, field=0.1, defect=0.1),
-    ],
-)
-def test_declared_symmetries_that_are_there_pass(target):
-    check_energy(target, LATTICE_POINTS)
-    assert lattice_of(target) == target.lattice_shape and is_sign_symmetric(target) == target.sign_symmetric
-
-
-@pytest.mark.parametrize(
-    "target, sentence",
-    [
-        (
-            on_lattice(defect=0.1),
-            r"lattice_shape \(4, 3\) is declared, but a shift by one site along axis 0 changes the ",
-        ),
-        (on_lattice(shape=(3, 4)), r"lattice_shape \(3, 4\) is declared, but a shift by one site along axis 0 changes"),
-        (
-            on_lattice(shape=(12,)),
-            r"\(12,\) is declared, .* at 16 of 16 points, at one from \d.* to \d.*, where rounding",
-        ),
-        (
-            on_lattice(field=0.1),
-            "sign_symmetric is declared, but the change of x to -x changes the energy at 1[56] of 16",
-        ),
-        (on_lattice(shape=None, field=0.1), "sign_symmetric is declared, but the change of x to -x"),
-    ],
-)
-def test_declared_symmetries_that_are_not_there_are_refused(target, sentence):
-    with pytest.raises(InputError, match=sentence) as raised:
-        check_energy(target, LATTICE_POINTS)
-    assert "\n" not in str(raised.value)
-
-
-def test_most_densities_declare_no_symmetry():
-    assert lattice_of(many_well(4)) is None and not is_sign_symmetric(many_well(4))
-    assert lattice_of(DoubleWell(8)) == (8,) and is_sign_symmetric(DoubleWell(8))
+# --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
