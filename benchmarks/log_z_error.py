@@ -48,7 +48,7 @@ def main() -> None:
             if method == TOLD:
                 for seed in range(options.seeds):
                     for error in ERRORS:
-                        key = {"target": task.name, "method": method, "steps": 0, "seed": seed}
+                        key = {"target": task.name, "method": method, "seed": seed}
                         measure = functools.partial(flow_row, task, seed, error / 2)
                         common.measured(store, flow_source, measure, **key, budget=round(1 / error))
             else:
@@ -64,7 +64,7 @@ def measure_rival(store: Store, source: str, task: Task, method: str, num_seeds:
             break
         rows = []
         for seed in range(num_seeds):
-            key = {"target": task.name, "method": method, "steps": 0, "seed": seed}
+            key = {"target": task.name, "method": method, "seed": seed}
             measure = functools.partial(rival_row, estimate, task, seed, budget)
             rows.append(common.measured(store, source, measure, **key, budget=budget))
         expected = 4 * max(row.get("seconds", 0.0) for row in rows)

@@ -14,7 +14,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def seconds(value: float) -> str:
     """A time in the unit that suits it."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0)):
+    for unit, size in (("years", 365.25 * 86400.0), ("d", 86400.0), ("h", 3600.0)):
         if value >= 2 * size:
             return f"{value / size:,.3g} {unit}"
     return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"

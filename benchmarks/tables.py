@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import summary
-from benchmarks.log_z_error import TOLD
+from benchmarks.log_z_error import ERRORS, RIVAL_OF, TOLD
 from benchmarks.markdown import count, power_of_ten, seconds, table
 from benchmarks.store import RESULTS, ROOT, Row, newest, read
 from benchmarks.targets import TASKS
@@ -20,8 +20,7 @@ from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
 from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overheads, draw_trust
 
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
-ERRORS = (1e-2, 1e-3, 1e-4)
-METHODS = (TOLD, "boltzflow", "pilot", "SMC", "SMC, fitted start", "parallel tempering")
+METHODS = (TOLD, *RIVAL_OF)
 NOTHING = "Not measured yet."
 
 
@@ -73,12 +72,11 @@ def draw_log_z(rows: list[Row]) -> str:
     lines, behind = [], []
     for target in _in_order(row["key"]["target"] for row in rows):
         found = {method: summary.series(rows, target, method) for method in METHODS}
-        found = {method: series for method, series in found.items() if series}
-        times = {method: [summary.time_to(series, error) for error in ERRORS] for method, series in found.items()}
+        found = {method: budgets for method, budgets in found.items() if budgets}
+        times = {method: [summary.time_to(budgets, error) for error in ERRORS] for method, budgets in found.items()}
         firsts = [_first({method: times[method][i] for method in times}) for i in range(len(ERRORS))]
-        for method, series in found.items():
+        for method, budgets in found.items():
             cells = [_cell(time, firsts[i] == method) for i, time in enumerate(times[method])]
-            budgets = [budget for group in series.values() for budget in group]
             best = min(budgets, key=lambda budget: budget.error)
             lines.append([
                 target, method, *cells, f"{max(b.compile_seconds for b in budgets):.0f} s",
@@ -86,13 +84,14 @@ def draw_log_z(rows: list[Row]) -> str:
             ])  # fmt: skip
         behind += [
             f"{target} at {power_of_ten(error)}: {first}" for error, first in zip(ERRORS, firsts, strict=True)
-            if first and not first.startswith("boltzflow")
+            if first and first != TOLD
         ]  # fmt: skip
     header = ["target", "method", *(f"to {power_of_ten(error)}" for error in ERRORS), "compilation", "best measured"]
     numbers = sorted({len({r["key"]["seed"] for r in rows if r["key"]["target"] == t}) for t in _targets(rows)})
     note = (
         f"Root mean square over {' or '.join(map(str, numbers))} seeds; in parentheses evaluations of the energy, with "
-        "its gradient or alone. ≈: extrapolated, with error ∝ 1/√budget, from the largest budgets measured."
+        "its gradient or alone. ≈: extrapolated, with error ∝ 1/√budget, from the largest budget measured or the "
+        "average of the three largest, whichever is kinder."
     )
     wins = "Something else is first on " + "; ".join(behind) + "." if behind else "boltzflow is first everywhere."
     return "\n\n".join([table(header, lines), note, wins])
@@ -106,7 +105,6 @@ def _cell(time: summary.TimeTo | None, first: bool) -> str:
     if time is None:
         return "not reached"
     text = ("" if time.measured else "≈ ") + f"{seconds(time.seconds)} ({count(time.evaluations)})"
-    text += f", {time.steps} steps" if time.steps else ""
     return f"**{text}**" if first else text
 
 

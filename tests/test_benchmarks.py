@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from benchmarks import common, summary, tables
+from benchmarks.log_z_error import TOLD
 from benchmarks.store import RESULTS, Store, newest, read, source_hash
 
 
@@ -47,12 +48,12 @@ def test_source_hash_sees_code_and_not_words(tmp_path, monkeypatch):
     assert source_hash("src") == hashes[2] != source_hash("src/cli")
 
 
-def rows_of(method, errors, *, steps=0, seconds_each=0.001, fixed=0.0):
+def rows_of(method, errors, *, seconds_each=0.001, fixed=0.0):
     """Rows of five seeds whose errors at each budget have the root mean square given."""
     signs = np.array([1, -1, 1, -1, 1])
     return [
         {
-            "key": {"target": "mixture-2", "method": method, "steps": steps, "seed": seed, "budget": budget},
+            "key": {"target": "mixture-2", "method": method, "seed": seed, "budget": budget},
             "error": float(sign * error), "seconds": fixed + seconds_each * budget, "compile_seconds": 1.0,
             "evaluations": 10 * budget, "source": "s", "machine": "m", "date": "2026-01-01",
         }
@@ -67,21 +68,22 @@ def test_time_to_an_error_is_measured_or_extrapolated():
     way = summary.time_to(line, 1e-3)
     assert not way.measured
     assert way.seconds == pytest.approx(1000, rel=1e-6) and way.evaluations == pytest.approx(1e7, rel=1e-6)
-    rows = rows_of("boltzflow", {100: 1e-3}, steps=50, fixed=9) + rows_of("boltzflow", {100: 1e-3}, steps=10, fixed=3)
-    assert summary.time_to(summary.series(rows, "mixture-2", "boltzflow"), 1e-2).steps == 10
-    rows[0] = {"key": rows[0]["key"], "failure": "TrainingError: no"}
-    rows[-1] = {"key": rows[-1]["key"], "failure": "TrainingError: no"}
-    assert summary.time_to(summary.series(rows, "mixture-2", "boltzflow"), 1e-2) is None
+    biased = summary.series(rows_of("SMC", {100: 0.4, 400: 0.1, 1600: 0.025}), "mixture-2", "SMC")  # error ∝ 1/n
+    assert summary.time_to(biased, 1e-3).seconds == pytest.approx(1000, rel=1e-6)  # from the largest budget alone
+    rows = rows_of("SMC", {100: 0.1, 400: 1e-3})
+    rows[-1] = {"key": rows[-1]["key"], "failure": "TrainingError: no"}  # the budget that would meet it
+    assert summary.time_to(summary.series(rows, "mixture-2", "SMC"), 1e-2) is None
+    assert summary.time_to(summary.series(rows[:5], "mixture-2", "SMC"), 1e-2) is None  # one budget: nothing to go on
 
 
 def test_tables_are_drawn_from_a_small_file(tmp_path):
     facts = {"processor": "P", "cores": 2, "device": "cpu", "python": "3.11", "versions": {"jax": "0.10"}}
-    rows = rows_of("SMC", {100: 0.1, 400: 0.05}) + rows_of("boltzflow", {100: 0.005, 400: 0.002}, steps=30, fixed=2)
+    rows = rows_of("SMC", {100: 0.1, 400: 0.05}) + rows_of(TOLD, {100: 0.005, 400: 0.002}, fixed=2)
     (tmp_path / "log_z_error.json").write_text(json.dumps({"machines": {"m": facts}, "rows": rows}))
-    page = "before\n<!-- table: log_z_error -->\nold\n<!-- end -->\nafter\n<!-- table: sampling -->\n<!-- end -->\n"
+    page = "before\n<!-- table: log_z_error -->\nSTALE\n<!-- end -->\nafter\n<!-- table: sampling -->\n<!-- end -->\n"
     new = tables.updated(page, tmp_path)
-    assert new.startswith("before") and "after" in new and "old" not in new
-    assert "| mixture-2 | boltzflow | **2.1 s (1000), 30 steps** |" in new
+    assert new.startswith("before") and "after" in new and "STALE" not in new
+    assert f"| mixture-2 | {TOLD} | **2.1 s (1000)** |" in new
     assert "| mixture-2 | SMC | ≈ 10 s (1.0·10⁵) |" in new
     assert "P, 2 cores, cpu; Python 3.11, jax 0.10; 2026-01-01" in new
     assert tables.NOTHING in new  # of what was not measured
