@@ -56,6 +56,20 @@ def check_moments(answer, tolerance):
     np.testing.assert_allclose((answer.square - SQUARE) / square_scale, 0, atol=tolerance)
 
 
+def test_smc_scouts_hand_on_where_the_target_is_and_their_step(monkeypatch):
+    flown = []
+
+    def fly(self, program, key, start, size):
+        flown.append((*program.args[1:], float(size), np.asarray(start.mean).tolist()))
+        return smc.Flight(jnp.zeros(()), jnp.ones(2), jnp.eye(2), jnp.array(3), 0.7, 1.0, jnp.asarray(0.25))
+
+    monkeypatch.setattr(smc.Stopwatch, "run", fly)
+    answer = smc.estimate_log_z(mixture_2().energy, 2, jax.random.key(0), 64_000, std=10.0)
+    assert flown[0] == (4000, 0.5, 2, 6, pytest.approx(1.2 * 2**-0.25), [0, 0])
+    assert flown[1] == (64_000, 0.9, 4, 0, 0.25, [1, 1])
+    assert answer.gradient_evaluations == 3 * (4000 * 11 + 64_000 * 21)
+
+
 def test_nuts_knows_a_gaussian_and_says_that_it_is_stuck_between_modes():
     pytest.importorskip("blackjax")
     answer = nuts.sample(gaussian_energy, DIM, jax.random.key(0), 200, std=6.0)

@@ -2,9 +2,11 @@
 
 Every temperature keeps 90 % of effective samples. The mass matrix is the weighted covariance of the particles (they
 still carry weights after a step), the step size follows the acceptance rate towards 0.75 and is jittered by particle,
-resampling is systematic, and the whole loop is one compiled program. It runs twice: a few particles from a wide
-Gaussian find the target, and the run that counts starts from the Gaussian fitted to them, which made the error of the
-same number of particles smaller on every target here. Both are in the time.
+resampling is systematic, and the whole loop is one compiled program. It runs twice: scouts from a wide Gaussian find
+the target, few and fast as those of our pilot (50 % and 2 moves at a temperature), and move on there until their step
+size has settled; the run that counts starts from the Gaussian fitted to them, and with that step size, in units of the
+particles' own spread. A fitted start made the error of the same number of particles smaller on every target here. Both
+are in the time.
 
 BlackJAX's own tuner is not given the parameters that it tunes, so the step size travels in the loop's state instead.
 """
@@ -21,17 +23,18 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from boltzflow.peers.start import Answer, Start
 from boltzflow.peers.timing import Stopwatch
 
-TARGET_ESS = 0.9
+TARGET_ESS, SCOUT_ESS = 0.9, 0.5
 TARGET_ACCEPTANCE = 0.75
-NUM_MOVES = 4
+NUM_MOVES, SCOUT_MOVES = 4, 2
 NUM_LEAPFROG = 5
+NUM_SETTLING = 6  # rounds of the scouts' moves at β = 1: their step lags behind temperatures that change so fast
 MIN_SCOUTS = 2000
 SHRINK = 1e-3
 MAX_STEPS = 500
 
 
 class Flight(NamedTuple):
-    """Where a run ended: log Z/Z_0, moments of the weighted particles, temperatures, acceptance, the last β."""
+    """Where a run ended: log Z/Z_0, moments of the weighted particles, temperatures, acceptance, last β and step."""
 
     log_ratio: Float[Array, ""]
     mean: Float[Array, " dim"]
@@ -39,6 +42,7 @@ class Flight(NamedTuple):
     num_steps: Int[Array, ""]
     acceptance: Float[Array, ""]
     beta: Float[Array, ""]
+    size: Float[Array, ""]
 
 
 def estimate_log_z(
@@ -46,22 +50,35 @@ def estimate_log_z(
 ) -> Answer:
     """log ∫ exp(-energy) with `num_particles`, from N(0, std² I); with one flight only where `two_flights` is False."""
     watch, start, num_gradients, num_energies = Stopwatch(), Start.wide(dim, std), 0, 0
-    flights = [max(MIN_SCOUTS, num_particles // 16), num_particles] if two_flights else [num_particles]
-    for flight_key, num in zip(jax.random.split(key, len(flights)), flights, strict=True):
-        program = functools.partial(fly, energy, num)
-        flight = watch.run(program, flight_key, start)
-        base, start = start, Start.fitted(np.asarray(flight.mean), np.asarray(flight.covariance))
-        num_gradients += num * int(flight.num_steps) * (1 + NUM_MOVES * NUM_LEAPFROG)
-        num_energies += 2 * num * int(flight.num_steps)
-    detail = {"temperatures": int(flight.num_steps), "acceptance": float(flight.acceptance), "beta": float(flight.beta)}
-    log_z = base.log_z() + float(flight.log_ratio)
-    mean = np.asarray(flight.mean, np.float64)
-    square = mean**2 + np.diag(np.asarray(flight.covariance, np.float64))
+    size = jnp.asarray(1.2 * dim**-0.25)
+    flights = [(num_particles, TARGET_ESS, NUM_MOVES, 0)]
+    if two_flights:
+        flights.insert(0, (max(MIN_SCOUTS, num_particles // 16), SCOUT_ESS, SCOUT_MOVES, NUM_SETTLING))
+    for flight_key, settings in zip(jax.random.split(key, len(flights)), flights, strict=True):
+        num, _, num_moves, _ = settings
+        found = watch.run(functools.partial(fly, energy, *settings), flight_key, start, size)
+        base, start, size = start, Start.fitted(np.asarray(found.mean), np.asarray(found.covariance)), found.size
+        num_gradients += num * int(found.num_steps) * (1 + num_moves * NUM_LEAPFROG)
+        num_energies += 2 * num * int(found.num_steps)
+    detail = {"temperatures": int(found.num_steps), "acceptance": float(found.acceptance), "beta": float(found.beta)}
+    log_z = base.log_z() + float(found.log_ratio)
+    mean = np.asarray(found.mean, np.float64)
+    square = mean**2 + np.diag(np.asarray(found.covariance, np.float64))
     return Answer(log_z, mean, square, watch.seconds, watch.compile_seconds, num_energies, num_gradients, detail)
 
 
-def fly(energy: Callable, num_particles: int, key: PRNGKeyArray, start: Start) -> Flight:
-    """One run from `start` to the target, to be called under jit."""
+def fly(
+    energy: Callable,
+    num_particles: int,
+    target_ess: float,
+    num_moves: int,
+    num_settling: int,
+    key: PRNGKeyArray,
+    start: Start,
+    size: Float[Array, ""],
+) -> Flight:
+    """One run from `start` to the target, to be called under jit. `size` is the first step of the moves; of these there
+    are `num_settling` rounds more where the target is reached."""
     import blackjax
     from blackjax.smc import adaptive_tempered, resampling
 
@@ -71,11 +88,11 @@ def fly(energy: Callable, num_particles: int, key: PRNGKeyArray, start: Start) -
         mcmc_step_fn=blackjax.hmc.build_kernel(),
         mcmc_init_fn=blackjax.hmc.init,
         resampling_fn=resampling.systematic,
-        target_ess=TARGET_ESS,
+        target_ess=target_ess,
     )
 
     def step(carry: tuple) -> tuple:
-        count, state, size, _, log_ratio = carry
+        count, settled, state, size, _, log_ratio = carry
         step_key, jitter_key = jax.random.split(jax.random.fold_in(key, count))
         _, covariance = weighted_moments(state.particles, state.weights)
         jitter = jax.random.uniform(jitter_key, (num_particles,), minval=0.6, maxval=1.4)
@@ -85,20 +102,22 @@ def fly(energy: Callable, num_particles: int, key: PRNGKeyArray, start: Start) -
             "inverse_mass_matrix": covariance[None],
             "num_integration_steps": jnp.full((1,), NUM_LEAPFROG),
         }
-        state, info = kernel(step_key, state, NUM_MOVES, parameters)
+        state, info = kernel(step_key, state, num_moves, parameters)
         rate = jnp.mean(info.update_info.acceptance_rate)
         size = jnp.clip(size * jnp.exp(1.5 * (rate - TARGET_ACCEPTANCE)), 1e-4, 1.5)
-        return count + 1, state, size, rate, log_ratio + info.log_likelihood_increment
+        settled += state.tempering_param >= 1
+        return count + 1, settled, state, size, rate, log_ratio + info.log_likelihood_increment
 
     particles = start.sample(jax.random.fold_in(key, MAX_STEPS), num_particles)
     state = adaptive_tempered.init(particles)._replace(tempering_param=jnp.zeros(()))
-    size = jnp.asarray(1.2 * start.mean.size**-0.25)
-    carry = (jnp.zeros((), int), state, size, jnp.zeros(()), jnp.zeros(()))
-    count, state, _, rate, log_ratio = jax.lax.while_loop(
-        lambda carry: (carry[0] < MAX_STEPS) & (carry[1].tempering_param < 1), step, carry
+    carry = (jnp.zeros((), int), jnp.zeros((), int), state, size, jnp.zeros(()), jnp.zeros(()))
+    count, _, state, size, rate, log_ratio = jax.lax.while_loop(
+        lambda carry: (carry[0] < MAX_STEPS) & (carry[1] <= num_settling) & ~jnp.isnan(carry[2].tempering_param),
+        step,
+        carry,
     )
     mean, covariance = weighted_moments(state.particles, state.weights)
-    return Flight(log_ratio, mean, covariance, count, rate, state.tempering_param)
+    return Flight(log_ratio, mean, covariance, count, rate, state.tempering_param, size)
 
 
 def weighted_moments(
