@@ -23,7 +23,8 @@ test-all: $(TESTED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Some hours on two cores; what was interrupted goes on where it was. Rows measured from this source are kept.
+# About three hours on two cores; what was interrupted goes on where it was. Rows that this source, the benchmark's own
+# program included, has left on this machine are kept.
 bench: $(BENCHED)
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.step_time

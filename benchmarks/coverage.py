@@ -16,7 +16,7 @@ import numpy as np
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 from boltzflow import estimators
 from boltzflow.bases import Gaussian
 from boltzflow.compilation_cache import use_compilation_cache
@@ -77,7 +77,7 @@ def main() -> None:
         repeats={"type": int, "default": 200, "help": "independent samples of each flow"},
         samples={"type": int, "default": 10_000, "help": "points in each"},
     )  # fmt: skip
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     for name in options.targets:
         measure = functools.partial(cover, TASKS[name], options.repeats, options.samples)
         common.measured(store, source, measure, target=name, repeats=options.repeats, samples=options.samples)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 from boltzflow import storage
 from boltzflow.errors import InputError
 
@@ -31,7 +31,7 @@ def main() -> None:
         kills={"type": int, "default": 100, "help": "how many kills in all"},
         longest={"type": float, "default": 20.0, "help": "seconds that a life lasts at most"},
     )  # fmt: skip
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     row = common.measured(store, source, lambda: kill(options.kills, options.longest), kills=options.kills)
     if row.get("failure") or row["different"] or row["lost"]:
         sys.exit(1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
+NOTHING = "Not measured yet."
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

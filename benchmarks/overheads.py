@@ -20,7 +20,7 @@ import numpy as np
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 from boltzflow.evaluation import evaluate
 from boltzflow.interop.callback import Callback, Function
 from boltzflow.snapshots import Snapshots
@@ -137,7 +137,7 @@ PARTS: dict[str, Callable[[], Row]] = {
 
 def main() -> None:
     options = common.arguments(__doc__ or "", PARTS)
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     for name in options.targets:
         common.measured(store, source, PARTS[name], target=name)
 

@@ -4,6 +4,7 @@ The speed does not depend on how long the flow was trained, which is hardly at a
 compiles, is not counted.
 """
 
+import dataclasses
 import functools
 import time
 
@@ -11,7 +12,7 @@ import jax
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 
 NAME = "sampling"
 SITES = (4, 16, 64, 256, 1024)
@@ -23,11 +24,10 @@ def main() -> None:
     options = common.arguments(
         __doc__ or "", [],
         sites={"type": int, "nargs": "+", "default": SITES, "help": "numbers of sites"},
-        fields={"nargs": "+", "default": common.fields(), "help": "kinds of field"},
+        fields={"nargs": "+", "default": common.FIELDS, "help": "kinds of field"},
         samples={"type": int, "default": 100_000, "help": "samples to draw (a tenth of them above 64 sites)"},
     )  # fmt: skip
-    common.use_cold_cache()
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     for field in options.fields:
         for sites in options.sites:
             num = options.samples if sites <= 64 else options.samples // 10
@@ -38,8 +38,8 @@ def main() -> None:
 
 def measure(sites: int, field: str, num_samples: int) -> Row:
     """Seconds of drawing `num_samples` at once."""
-    config = common.configure(boltzflow.Config(), num_steps=NUM_STEPS, field=field)
-    run, _ = common.fit(boltzflow.DoubleWell(sites, MASS), 0, config)
+    config = dataclasses.replace(boltzflow.Config(), num_steps=NUM_STEPS, field=field)
+    run = boltzflow.fit(boltzflow.DoubleWell(sites, MASS), seed=0, config=config)
     run.sample(jax.random.key(0), num_samples)
     start = time.perf_counter()
     samples = run.sample(jax.random.key(1), num_samples)

@@ -6,6 +6,7 @@ it includes the pilot's particles and the program itself, some 0.5 GB.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -16,7 +17,7 @@ import sys
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 
 NAME = "step_time"
 SITES = (4, 16, 64, 256, 1024)
@@ -28,13 +29,13 @@ def main() -> None:
     options = common.arguments(
         __doc__ or "", [],
         sites={"type": int, "nargs": "+", "default": SITES, "help": "numbers of sites"},
-        fields={"nargs": "+", "default": common.fields(), "help": "kinds of field"},
+        fields={"nargs": "+", "default": common.FIELDS, "help": "kinds of field"},
         only={"nargs": 2, "metavar": ("SITES", "FIELD"), "help": "measure one row in this process and print it"},
     )  # fmt: skip
     if options.only:
         print(json.dumps(measure(int(options.only[0]), options.only[1])))
         return
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     for field in options.fields:
         for sites in options.sites:
             common.measured(store, source, functools.partial(in_own_process, sites, field), sites=sites, field=field)
@@ -60,7 +61,7 @@ def measure(sites: int, field: str) -> Row:
             raise common.Enough
 
     # So many steps that none of these chunks looks at the ESS, nor is part of the warm-up.
-    config = common.configure(boltzflow.Config(), num_steps=100_000, warmup_fraction=0.0, field=field)
+    config = dataclasses.replace(boltzflow.Config(), num_steps=100_000, warmup_fraction=0.0, field=field)
     with contextlib.suppress(common.Enough):
         boltzflow.fit(boltzflow.DoubleWell(sites, MASS), seed=0, config=config, on_progress=listen)
     times = [(b.seconds - a.seconds) / (b.step - a.step) for a, b in itertools.pairwise(seen)]

@@ -1,7 +1,8 @@
 """Rows of measurements in results/benchmarks/NAME.json, each written as soon as it is measured.
 
-A row is known by its key (target, method, seed, budget, ...) and by a hash of the source that it measured: one that is
-there is not measured again, one of an older source is replaced. Every row names its machine and versions.
+A row is known by its key (target, method, seed, budget, ...), by a hash of the source that it measured and measured it
+with, and by its machine and versions: one that is there is not measured again, one of an older source or of another
+machine is replaced.
 """
 
 import ast
@@ -33,18 +34,18 @@ class Store:
         self.path = folder / f"{name}.json"
         kept = {} if fresh else read(self.path)
         self.rows: list[Row] = kept.get("rows", [])
-        self.machines: dict[str, Row] = kept.get("machines", {})
+        facts = machine()
+        self.machine = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        self.machines: dict[str, Row] = kept.get("machines", {}) | {self.machine: facts}
 
     def find(self, source: str, **key: Any) -> Row | None:
-        """The row of this key that measured this source, if there is one."""
-        return next((row for row in self.rows if row["key"] == key and row["source"] == source), None)
+        """The row of this key that measured this source on this machine, if there is one."""
+        wanted = (key, source, self.machine)
+        return next((row for row in self.rows if (row["key"], row["source"], row["machine"]) == wanted), None)
 
     def add(self, source: str, values: Row, **key: Any) -> Row:
         """Keep a row, in place of an older one of the same key, and write the file."""
-        facts = machine()
-        label = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        self.machines[label] = facts
-        row = {"key": key, "source": source, "machine": label, "date": f"{datetime.date.today()}", **values}
+        row = {"key": key, "source": source, "machine": self.machine, "date": f"{datetime.date.today()}", **values}
         self.rows = [other for other in self.rows if other["key"] != key] + [row]
         used = {row["machine"] for row in self.rows}
         machines = {name: facts for name, facts in self.machines.items() if name in used}
@@ -62,13 +63,29 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def newest(rows: list[Row]) -> list[Row]:
-    """Rows in the order of writing, without those of an older source where the same thing was measured again."""
+    """Rows in the order of writing; where a thing was measured again, those of the newest source and machine alone."""
 
     def group(row: Row) -> tuple:
         return tuple(row["key"].get(name) for name in ("target", "method", "steps", "field"))
 
-    last = {group(row): row["source"] for row in rows}
-    return [row for row in rows if row["source"] == last[group(row)]]
+    last = {group(row): (row["source"], row["machine"]) for row in rows}
+    return [row for row in rows if (row["source"], row["machine"]) == last[group(row)]]
+
+
+def across_machines(rows: list[Row], what: str) -> list[str]:
+    """A sentence where these rows are of several machines, for their times say nothing about each other."""
+    several = len({row["machine"] for row in rows}) > 1
+    return [f"The rows of {what} are of several machines: their times do not compare."] if several else []
+
+
+def flow_source(name: str) -> str:
+    """The hash for rows of boltzflow: of the package, and of the benchmark's own program."""
+    return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py")
+
+
+def rival_source(name: str) -> str:
+    """The hash for rows of rivals."""
+    return source_hash(*RIVALS, "benchmarks/clock.py", f"benchmarks/{name}.py")
 
 
 def source_hash(*places: str) -> str:

@@ -1,10 +1,11 @@
 """From rows of log Z errors to the time that a method takes to a stated error, measured or extrapolated.
 
-A series is one method on one target, with budgets that grow. A budget meets an error where the root mean square over
-its seeds does, none of its seeds failed, and every larger budget of the series meets it too: so a lucky small one does
-not count. Where no budget does, the error is continued as 1/√budget and the seconds as linear in it: from the largest
-budget, or from the average of the three largest, whichever is kinder to the method, for where small budgets are biased
-the error falls faster at first.
+A series is one method on one target, with budgets that grow. One that was told the error has a budget of its own for
+each, 1/error, and no other counts. Of any other method a budget meets an error where the root mean square over its
+seeds does, none of its seeds failed, and every larger budget of the series meets it too: so a lucky small one does not
+count. Where no budget does, the error is continued as 1/√budget and the seconds as linear in it: from the largest
+budget, or from the average of the three largest, whichever gives less time, for where small budgets are biased the
+error falls faster at first.
 """
 
 from collections import defaultdict
@@ -45,17 +46,29 @@ def series(rows: list[Row], target: str, method: str) -> list[Budget]:
     for row in rows:
         if (row["key"]["target"], row["key"]["method"]) == (target, method):
             groups[row["key"]["budget"]].append(row)
-    budgets = [_pooled(budget, group) for budget, group in sorted(groups.items())]
+    budgets = [pooled(budget, group) for budget, group in sorted(groups.items())]
     most = max((b.num_seeds for b in budgets), default=0)
     return [b for b in budgets if b.num_seeds == most]
 
 
-def _pooled(budget: int, rows: list[Row]) -> Budget:
+def pooled(budget: int, rows: list[Row]) -> Budget:
+    """The rows of one budget, one for each seed."""
     good = [row for row in rows if not row.get("failure")]
     error = float(np.sqrt(np.mean([row["error"] ** 2 for row in good]))) if len(good) == len(rows) else np.inf
     seconds, evaluations = (float(np.median([row[name] for row in good] or [np.inf])) for name in _COSTS)
-    compile_seconds = max([row["compile_seconds"] for row in good] or [np.inf])  # the first seed's cache was cold
+    compile_seconds = max([row["compile_seconds"] for row in good] or [np.inf])  # the first seed's
     return Budget(budget, error, seconds, compile_seconds, evaluations, len(rows))
+
+
+def asked_for(budgets: list[Budget], error: float) -> Budget | None:
+    """The budget of a method that was told this error; None where it was not asked."""
+    return next((b for b in budgets if b.budget == round(1 / error)), None)
+
+
+def time_told(budgets: list[Budget], error: float) -> TimeTo | None:
+    """What a method takes that was told `error`; None where it was not, or errs by more."""
+    asked = asked_for(budgets, error)
+    return TimeTo(asked.seconds, asked.evaluations, True) if asked and asked.error <= error else None
 
 
 def time_to(budgets: list[Budget], error: float) -> TimeTo | None:

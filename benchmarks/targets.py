@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import boltzflow
+from benchmarks.store import Row
 from boltzflow.targets import SHIPPED
 
 
@@ -49,3 +50,9 @@ TASKS = {
         Task("mixture-2", boltzflow.mixture_2, 0.995, 90, forward=True, rival_std=10.0),
     )
 }
+
+
+def targets_of(rows: list[Row]) -> list[str]:
+    """The targets of these rows, in the order of the list above."""
+    there = {row["key"]["target"] for row in rows}
+    return [name for name in TASKS if name in there]

@@ -15,7 +15,7 @@ import numpy as np
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import FLOW, Row, Store, source_hash
+from benchmarks.store import Row, Store, flow_source
 from boltzflow import presets
 from boltzflow.compilation_cache import use_compilation_cache
 from boltzflow.errors import InputError, TrainingError
@@ -172,7 +172,7 @@ HEALTHY: dict[str, Case] = {
 def main() -> None:
     use_compilation_cache()
     options = common.arguments(__doc__ or "", [*BROKEN, *HEALTHY])
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), source_hash(*FLOW)
+    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
     for name in options.targets:
         make, settings = BROKEN.get(name) or HEALTHY[name]
         measure = functools.partial(ask, make, settings)

@@ -1,0 +1,67 @@
+"""Seconds of work kept apart from those that JAX takes to compile, and a cache of compiled programs that is cold."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Self
+
+import equinox as eqx
+import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+Span = tuple[float, float]
+
+
+class Lap(NamedTuple):
+    """Seconds besides compiling, and seconds of compiling."""
+
+    seconds: float
+    compile_seconds: float
+
+
+class Clock:
+    """Splits the time since it was entered, or since its last lap, into compiling (tracing and lowering with it, and
+    loading what another process of JAX has compiled) and all the rest. JAX says itself when it compiles what."""
+
+    def __enter__(self) -> Self:
+        self._start = time.time()
+        self._spans: list[Span] = []
+        jax.monitoring.register_event_time_span_listener(self._listen)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_time_span_listener(self._listen)
+
+    def _listen(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self._spans.append((start_time, end_time))
+
+    def lap(self) -> Lap:
+        """The time since the last lap."""
+        now = time.time()
+        compiling = covered(self._spans)
+        lap = Lap(now - self._start - compiling, compiling)
+        self._start, self._spans = now, []
+        return lap
+
+
+def covered(spans: Iterable[Span]) -> float:
+    """How much time lies in any of the spans: a program may be compiled while another one is traced."""
+    total, last = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, last))
+        last = max(last, end)
+    return total
+
+
+@contextlib.contextmanager
+def cold_cache() -> Iterator[None]:
+    """Nothing is compiled yet, and what is gets kept for as long as this lasts: the first seed pays for all of it."""
+    with tempfile.TemporaryDirectory(prefix="boltzflow-bench-") as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        reset_cache()
+        jax.clear_caches()
+        eqx.clear_caches()
+        yield
