@@ -11,9 +11,9 @@ from boltzflow.errors import InputError, TrainingError
 from boltzflow.paper import cells, letter, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, SCATTERED, WORSE, mark
-from boltzflow.paper.results import Results
-from boltzflow.paper.words import published
+from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark
+from boltzflow.paper.results import Results, reached, step_seconds
+from boltzflow.paper.words import as_printed, published
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
 CELL = Cell("table2", "m1_5", "continuity")
@@ -176,20 +176,33 @@ def test_unknown_name_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "metric, printed, ours, floor, expected",
     [
-        ("reverse_ess", [0.991, 0.0], [0.999, 0.001], None, BETTER),
-        ("reverse_ess", [0.966, 0.01], [0.960, 0.001], None, EQUAL),
-        ("reverse_ess", [0.966, 0.01], [0.900, 0.001], None, WORSE),
-        ("hausdorff", [0.678, 0.02], [0.9, 0.02], None, WORSE),
+        ("reverse_ess", [0.991, 0.0], [0.999, 0.998], None, BETTER),
+        ("reverse_ess", [0.966, 0.01], [0.960, 0.975], None, EQUAL),
+        ("reverse_ess", [0.966, 0.01], [0.960, 0.900, 0.99], None, f"1 {BETTER}, 1 {EQUAL}, 1 {WORSE}"),
+        ("hausdorff", [0.678, 0.02], [0.9, 0.8], None, WORSE),
         ("forward_kl", [110.6, 97.6], [float("inf"), float("nan")], None, WORSE),
-        ("hausdorff", [2.329, 0.124], [130.0, 285.0], None, SCATTERED),
-        ("hausdorff", [0.335, 0.0], [0.405, 0.018], [0.401, 0.018], EQUAL),  # no nearer than exact samples
-        ("hausdorff", [0.335, 0.0], [0.5, 0.018], [0.401, 0.018], WORSE),
-        ("forward_ess", [1.0, 0.0], [0.997, 0.005], None, EQUAL),
-        ("reverse_kl", [-1.2, 0.0], [-1.0505, 0.0], [-1.0509, 0.0], EQUAL),  # what was published lies below the floor
+        ("hausdorff", [2.329, 0.124], [2.7, 640.0], None, WORSE),  # however far apart
+        ("hausdorff", [0.335, 0.0], [0.405], [0.401, 0.018], EQUAL),  # no nearer than exact samples
+        ("hausdorff", [0.335, 0.0], [0.5], [0.401, 0.018], WORSE),
+        ("forward_ess", [1.0, 0.0], [0.9997, 0.988], None, f"1 {EQUAL}, 1 {WORSE}"),
+        ("reverse_kl", [-1.2, 0.0], [-1.0505], [-1.0509, 0.0], EQUAL),  # what was published lies below the floor
     ],
 )
 def test_marks(metric, printed, ours, floor, expected):
     assert mark(metric, printed, ours, 2, floor) == expected
+
+
+def test_published_numbers_keep_their_digits():
+    printed = [([19.26, 0.333], 3), ([110.6, 97.6], 3), ([37.68, 6.99], 3), ([-9.058, 0.0], 2), ([13.61, 0.49], 2)]
+    texts = ["19.26 ± 0.333", "110.6 ± 97.6", "37.68 ± 6.99", "−9.058 ± 0.00", "13.61 ± 0.49"]
+    assert [as_printed(*each) for each in printed] == texts
+
+
+def test_an_ess_is_reached_where_it_stays():
+    curve = [[10 * i, i, 0.0, ess] for i, ess in enumerate([0.1, 0.96, 0.8, 0.95, 0.97], start=1)]
+    assert reached(curve, 0.95) == (40, 4.0) and reached(curve, 0.98) is None
+    curve[2][1] = 1000  # a stretch in which the machine did something else
+    assert step_seconds(curve[:2] + curve[3:]) == pytest.approx(0.1)
 
 
 def test_page_of_nothing_says_so(tmp_path):
@@ -201,8 +214,7 @@ def test_page_shows_published_ours_and_exact(tmp_path, trained):
     paper.reproduce("table2", folder=tmp_path, num_seeds=1)
     paper.reproduce("fig11", folder=tmp_path)
     text = paper.page(tmp_path, "default", "figures")
-    assert "| 0.991 ± 0.000" not in text  # four digits behind the point
-    assert "0.9910 ± 0.0000 | 0.5000 ± 0.0000 | 1.0000" in text
+    assert "0.991 ± 0.00 | 0.5000 | 1.0000" in text
     assert "−1.0509" in text and "(figures/fig11.png)" in text
 
 
@@ -217,8 +229,8 @@ def test_paper_preset_stands_beside_published_and_default(tmp_path):
     assert file.name == "letter.png" and 5_000 < file.stat().st_size < 300_000
     text = paper.page(tmp_path, "default", "figures").split("## The paper's procedure to the letter")[1]
     assert "| N = 16, m = 1.5 | continuity, trainable path | steps | 10000 | 10000 | 2 |" in text
-    assert "|  |  | training | – | 60 min | 3 s |" in text and "|  |  | a step | – | 0.36 s | 1.5 s |" in text
-    assert "| reverse ESS ↑ | 0.9910 ± 0.0000 | 0.8750 | 0.6250 ± 0.1768 |" in text
+    assert "|  |  | training | – | 60 min | 3 s |" in text and "|  |  | a step, median | – | 1 s | 1 s |" in text
+    assert "| reverse ESS ↑ | 0.991 ± 0.00 | 0.8750 | 0.6250 ± 0.1768 |" in text
     assert (
         "| N = 4, m = 1.5 | continuity, trainable path | steps | 10000 | 4000, **stopped before 10000** | – |" in text
     )

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from boltzflow import paper
+from boltzflow.paper import letter
 from boltzflow.paper.cells import MASSES, Cell
-from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, mark
+from boltzflow.paper.experiments import EXPERIMENTS, is_current
+from boltzflow.paper.page import tolerance
 from boltzflow.paper.results import Results
 from boltzflow.paper.words import published
 
@@ -51,15 +52,17 @@ def test_every_cell_of_the_tables_has_its_seeds(table, cell):
     ids=lambda part: getattr(part, "target", part),
 )
 def test_continuity_is_nowhere_worse_than_published(table, cell):
-    """Within the spread of both, and the digits that were printed."""
+    """Within the spread of both, and the digits that were printed; no better than exact samples need it be."""
     row, exact = found(table, cell)
-    printed = published()[table][cell.target][cell.method]
-    digits = 3 if table == "table1" else 2
-    for metric, theirs in printed.items():
-        floor = exact["metrics"][metric] if metric in ("reverse_kl", "hausdorff") else None
-        assert mark(metric, theirs, [float(v) for v in row["metrics"][metric]], digits, floor) in (BETTER, EQUAL), (
-            metric
-        )
+    for metric, theirs in published()[table][cell.target][cell.method].items():
+        bound, allowed = theirs[0], tolerance(theirs, 3 if table == "table1" else 2)
+        mean, spread = (float(v) for v in row["metrics"][metric])
+        if metric.endswith("ess"):
+            assert mean >= bound - allowed - spread, metric
+        else:
+            best, scatter = exact["metrics"][metric] if metric in ("reverse_kl", "hausdorff") else (bound, 0.0)
+            allowed += scatter if bound < best else 0.0
+            assert mean <= max(bound, best) + allowed + spread, metric
 
 
 @pytest.mark.parametrize("target", MASSES)
@@ -83,6 +86,13 @@ def test_what_fails_in_the_paper_fails_here():
         cell = next(cell for cell in EXPERIMENTS["table1"].cells if (cell.target, cell.method) == (target, method))
         row, _ = found("table1", cell)
         assert value(row, "forward_ess") < 0.5 and value(row, "hausdorff") > 1.0
+
+
+def test_pictures_are_those_of_the_rows():
+    for name, experiment in EXPERIMENTS.items():
+        if name.startswith("fig") and experiment.cells:
+            assert is_current(FOLDER, "default", name, experiment.cells), f"run: boltzflow reproduce {name}"
+    assert is_current(FOLDER, "default", letter.FIGURE, letter.cells()), "run: boltzflow reproduce fig11"
 
 
 def test_page_is_that_of_the_results(tmp_path):

@@ -60,8 +60,8 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-ONLY_IMPORTER = {"diffrax": {"integrate"}, "matplotlib": {"plotting", "paper"}, "tyro": {"cli"}}
-CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "tyro", "matplotlib"}
+ONLY_IMPORTER = {"diffrax": {"integrate"}, "matplotlib": {"plotting", "paper"}, "PIL": {"paper"}, "tyro": {"cli"}}
+CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "tyro", "matplotlib", "PIL"}
 
 
 def _imports(path: Path) -> list[tuple[str, int, bool]]:

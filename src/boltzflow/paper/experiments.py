@@ -1,6 +1,9 @@
 """Every table and figure of the paper: which cells it needs, and what it draws from them."""
 
 import dataclasses
+import hashlib
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .. import estimators
 from ..batches import sample_batch
@@ -19,6 +24,7 @@ from .results import Results, mean_and_spread
 
 _BOTH = ("reverse_kl_loss", "continuity")
 _EVALUATION_BATCH = 4096  # the paper's
+_NOTE = "drawn from"
 Draw = Callable[[Results, str], dict[str, bytes]]
 
 
@@ -99,11 +105,11 @@ def _training(results: Results, preset: str) -> dict[str, bytes]:
     return {"fig11": draw.training(curves)}
 
 
-_MIXTURES = {
+_PICTURED = {
     ("eq2", "reverse_kl_loss"): "fig2", ("eq2", "continuity_linear"): "fig3", ("eq2", "continuity_trainable"): "",
     ("eq18", "reverse_kl_loss"): "", ("eq18", "continuity_linear"): "fig4", ("eq18", "continuity_trainable"): "fig8",
 }  # fmt: skip
-_TABLE_1 = [Cell("table1", target, method, figure) for (target, method), figure in _MIXTURES.items()]
+_TABLE_1 = [Cell("table1", target, method, figure) for (target, method), figure in _PICTURED.items()]
 _TABLE_2 = [Cell("table2", target, method) for target in MASSES for method in _BOTH]
 _FIG_11 = [
     Cell("table2" if target in MASSES else "fig11", target, method) for target in SIZES for method in _BOTH
@@ -116,6 +122,14 @@ _PENALTIES = [
     ),
     Cell("table1", "eq18", "continuity_trainable"),  # |r| + r², which the tables have
     Cell("table2", "m1_5", "continuity"),
+]
+
+_FIG_7 = Cell("fig7", "eq18", "continuity_diffusion", "fig7")
+_PATHS = [
+    Cell("table1", "eq18", "continuity_linear", "fig4"),
+    _FIG_7,
+    Cell("paths", "eq18", "continuity_trainable_alone"),
+    Cell("table1", "eq18", "continuity_trainable", "fig8"),
 ]
 
 
@@ -139,23 +153,46 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "fig6": Experiment("Fig. 6: a linear path that moves mass between modes", draw=_line("fig6")),
     "fig7": Experiment(
         "Fig. 7: the continuity loss on Eq. (18), diffusion path",
-        [Cell("fig7", "eq18", "continuity_diffusion", "fig7")],
+        [_FIG_7],
     ),
     "fig8": _path("fig8"),
     "fig9": Experiment("Fig. 9: the double well over m", draw=_potentials),
     "fig10": Experiment("Fig. 10: flattened samples of the particle", _TABLE_2, draw=_wells),
     "fig11": Experiment("Fig. 11: training over N, both losses", _FIG_11, draw=_training),
+    "paths": Experiment("Eq. (18): what the path by itself is worth", _PATHS, 3),
     "penalties": Experiment("Footnote 1: the function L of the residual", _PENALTIES, 3),
 }
 """By the names that `boltzflow reproduce` knows, in the order in which "all" goes through them."""
 
 
-def pictures(folder: Path, preset: str, drawn: Mapping[str, bytes]) -> list[Path]:
-    """Writes pictures by name; their paths."""
+# --- pictures, and what they were drawn from --------------------------------------------------------------------------
+
+
+def pictures(folder: Path, preset: str, drawn: Mapping[str, bytes], cells: Sequence[Cell] = ()) -> list[Path]:
+    """Writes pictures by name, with a mark of the rows of `cells` that they show; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    note = PngInfo()
+    note.add_text(_NOTE, drawn_from(folder, preset, cells))
     paths = []
     for figure, png in drawn.items():
         path = folder / picture_name(figure, preset)
-        path.write_bytes(png)
+        with Image.open(io.BytesIO(png)) as image:
+            image.save(path, "PNG", pnginfo=note, optimize=True)
         paths.append(path)
     return paths
+
+
+def is_current(folder: Path, preset: str, figure: str, cells: Sequence[Cell]) -> bool:
+    """Whether there is a picture of that name, drawn from the rows of `cells` as they are now."""
+    path = folder / picture_name(figure, preset)
+    if not path.exists():
+        return False
+    with Image.open(path) as image:
+        return image.info.get(_NOTE) == drawn_from(folder, preset, cells)
+
+
+def drawn_from(folder: Path, preset: str, cells: Sequence[Cell]) -> str:
+    """A mark of the first seeds of these cells, which are what the pictures show."""
+    rows = [Results(folder, cell.table).find(cell, preset) for cell in cells]
+    runs = [row["runs"][0] if row else None for row in rows]
+    return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,9 +8,9 @@ import numpy as np
 from . import draw
 from .cells import METRICS, Cell, config_of
 from .experiments import EXPERIMENTS, pictures
-from .results import Results, Row
+from .results import Results, Row, reached, step_seconds
 from .texts import TEXTS
-from .words import LABELS, METHODS, markdown, number, plain_name, plus_minus, published
+from .words import LABELS, METHODS, as_printed, markdown, number, plain_name, plus_minus, published
 
 FIGURE = "letter"
 _TABLES = ("table1", "table2", "fig11")
@@ -35,22 +35,23 @@ def picture(folder: Path) -> list[Path]:
     for cell, row, ours in _found(folder):
         label = f"{plain_name(cell.target)}: {METHODS[cell.method]}" + (", stopped" if _stopped(cell, row) else "")
         curves[label] = [_curve(row), _curve(ours) if ours else None]
-    return pictures(folder, "default", {FIGURE: draw.letter(curves)}) if curves else []
+    return pictures(folder, "default", {FIGURE: draw.letter(curves)}, cells()) if curves else []
+
+
+def cells() -> list[Cell]:
+    """Every cell that the paper trains, but for its ablations."""
+    return list(dict.fromkeys(cell for name in _TABLES for cell in EXPERIMENTS[name].cells))
 
 
 def _found(folder: Path) -> list[tuple[Cell, Row, Row | None]]:
     """Each cell with a row of the preset "paper", that row, and the default one."""
     found = []
-    for cell in _cells():
+    for cell in cells():
         results = Results(folder, cell.table)
         row = results.find(cell, "paper")
         if row:
             found.append((cell, row, results.find(cell, "default")))
     return found
-
-
-def _cells() -> list[Cell]:
-    return list(dict.fromkeys(cell for name in _TABLES for cell in EXPERIMENTS[name].cells))
 
 
 def _lines(cell: Cell, row: Row, ours: Row | None) -> Iterable[Sequence[str]]:
@@ -60,12 +61,12 @@ def _lines(cell: Cell, row: Row, ours: Row | None) -> Iterable[Sequence[str]]:
         plain_name(cell.target), METHODS[cell.method], "steps", f"{asked}", steps, f"{_steps(ours)}" if ours else "–",
     )  # fmt: skip
     yield "", "", "training", "–", _duration(row), _duration(ours) if ours else "–"
-    yield "", "", "a step", "–", _step_time(row), _step_time(ours) if ours else "–"
-    yield "", "", f"to reverse ESS {_GOOD:g}", "–", _reached(row), _reached(ours) if ours else "–"
+    yield "", "", "a step, median", "–", _step_time(row), _step_time(ours) if ours else "–"
+    yield "", "", f"reverse ESS ≥ {_GOOD:g} from", "–", _reached(row), _reached(ours) if ours else "–"
     printed = published().get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
     for metric in METRICS:
         if metric in row["metrics"]:
-            theirs = plus_minus(printed[metric]) if metric in printed else "–"
+            theirs = as_printed(printed[metric], 3 if cell.table == "table1" else 2) if metric in printed else "–"
             yield "", "", LABELS[metric], theirs, _value(row, metric), _value(ours, metric) if ours else "–"
 
 
@@ -90,16 +91,15 @@ def _duration(row: Row) -> str:
 
 
 def _step_time(row: Row) -> str:
-    return f"{_train_seconds(row) / _steps(row):.3g} s"
+    return f"{float(np.median([step_seconds(run['curve']) for run in row['runs']])):.3g} s"
 
 
 def _reached(row: Row) -> str:
-    """When the median seed was first seen there, at one of some twenty looks."""
-    looks = [next((look for look in run["curve"] if float(look[3]) >= _GOOD), None) for run in row["runs"]]
-    found = sorted((float(look[1]), int(look[0])) for look in looks if look)
-    if len(found) <= len(looks) / 2:
+    """From when on the median seed was there, seen at one of some twenty looks."""
+    found = sorted((there[1], there[0]) for run in row["runs"] if (there := reached(run["curve"], _GOOD)))
+    if len(found) <= len(row["runs"]) / 2:
         return "not"
-    seconds, step = found[(len(looks) - 1) // 2]
+    seconds, step = found[(len(row["runs"]) - 1) // 2]
     return f"{seconds:.3g} s, step {step}"
 
 
@@ -114,11 +114,11 @@ def _curve(row: Row) -> np.ndarray:
     return np.array([[float(look[0]), float(look[1]), float(look[3])] for look in row["runs"][0]["curve"]])
 
 
-def _not_run(cells: Sequence[Cell]) -> str:
+def _not_run(found: Sequence[Cell]) -> str:
     """Which cells there is no row of, by target."""
     missing: dict[str, list[str]] = {}
-    for cell in _cells():
-        if cell not in cells:
+    for cell in cells():
+        if cell not in found:
             missing.setdefault(plain_name(cell.target), []).append(METHODS[cell.method])
     listed = "; ".join(f"{target}: {' and '.join(methods)}" for target, methods in missing.items())
     return f"Not run in this preset, for want of time: {listed}. {TEXTS['letter not run']}" if missing else ""

@@ -1,21 +1,23 @@
 """The page `docs/paper.md`: what was published, what we get and what is exact, cell by cell, from the stored rows."""
 
-import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..run_folder import write_whole
 from . import letter
 from .cells import MASSES, METRICS, SIZES, Cell
 from .experiments import EXPERIMENTS, picture_name
-from .results import Results, Row, numbers
+from .results import Results, Row, numbers, reached, step_seconds
 from .texts import HEAD, TEXTS
-from .words import LABELS, METHODS, TARGETS, markdown, number, pair, plus_minus, published
+from .words import LABELS, METHODS, TARGETS, as_printed, markdown, number, pair, plus_minus, printed_digits, published
 
 _BOUNDED = ("reverse_kl", "hausdorff")  # from below, by what a perfect sampler has
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
-BETTER, EQUAL, WORSE, SCATTERED = "better", "equal", "**worse**", "scattered"
+BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
 
 
 def write_page(path: Path, folder: Path, preset: str) -> None:
@@ -34,13 +36,14 @@ def page(folder: Path, preset: str, link: str) -> str:
             *_table(name, folder, preset),
             _provenance(name, folder, preset),
         ]
-    parts += ["## Figures"]
+    parts += ["## Figures", TEXTS["path figures"]]
     for name, experiment in EXPERIMENTS.items():
         picture = picture_name(name, preset)
         if name.startswith("fig") and (folder / picture).exists():
             parts += [f"### {experiment.title}", TEXTS.get(name, ""), f"![{experiment.title}]({link}/{picture})"]
         if name == "fig11":
             parts += _speed(folder, preset)
+    parts += [f"## {EXPERIMENTS['paths'].title}", TEXTS["paths"], *_paths(folder, preset)]
     parts += [f"## {EXPERIMENTS['penalties'].title}", TEXTS["penalties"], *_penalties(folder, preset)]
     if preset != "paper":
         parts += ["## The paper's procedure to the letter", *letter.section(folder, link)]
@@ -51,29 +54,28 @@ def page(folder: Path, preset: str, link: str) -> str:
 
 
 def mark(
-    metric: str, paper: Sequence[float], ours: Sequence[float], digits: int, floor: Sequence[float] | None = None
+    metric: str, paper: Sequence[float], seeds: Iterable[float], digits: int, floor: Sequence[float] | None = None
 ) -> str:
-    """Whether `ours` is better than the `paper`, equal within the spread of both, or worse: [mean, spread] each; or
-    scattered, where our spread is over ten times the published one and over a tenth of the published mean.
+    """Whether each of our seeds is better than the `paper` ([mean, spread]), equal within `tolerance`, or worse: in a
+    word where they all are alike, else how many are which.
 
-    The published numbers are known to half a unit of their last digit: of the mean's, of which three are printed
-    behind the point (fewer from 10 on), and of the spread's, of which there are `digits`. What was published below the
-    `floor` of a metric, that of a perfect sampler and its spread, counts as the floor.
+    What was published below the `floor` of a metric, that of a perfect sampler and its spread, counts as the floor.
     """
-    mean, other = float(paper[0]), float(ours[0])
-    spread = 0.0
+    mean, allowed = float(paper[0]), tolerance(paper, digits)
     if floor is not None and mean < float(floor[0]):
-        mean, spread = map(float, floor)
-    behind = max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
-    tolerance = float(paper[1]) + spread + 0.5 * 10.0**-digits + 0.5 * 10.0**-behind
-    gain = other - mean if metric in _HIGHER_IS_BETTER else mean - other
-    if abs(gain) <= tolerance:
-        return EQUAL
-    if math.isfinite(other) and not float(ours[1]) <= max(10 * float(paper[1]), 0.1 * abs(mean)):
-        return SCATTERED
-    if abs(gain) <= tolerance + float(ours[1]):
-        return EQUAL
-    return BETTER if gain > 0 else WORSE
+        mean, allowed = float(floor[0]), allowed + float(floor[1])
+    sign = 1 if metric in _HIGHER_IS_BETTER else -1
+    gains = [sign * (value - mean) for value in seeds]
+    found = Counter(EQUAL if abs(gain) <= allowed else BETTER if gain > 0 else WORSE for gain in gains)
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{found[name]} {name}" for name in (BETTER, EQUAL, WORSE) if found[name])
+
+
+def tolerance(paper: Sequence[float], digits: int) -> float:
+    """How far from what was published is equal to it: its spread, and half a unit of the last digit of both numbers, of
+    which a small spread has `digits`."""
+    return float(paper[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0 ** -printed_digits(float(paper[0]))
 
 
 def _table(name: str, folder: Path, preset: str) -> list[str]:
@@ -98,20 +100,31 @@ def _lines(
     cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]], digits: int
 ) -> Iterable[Sequence[str]]:
     for i, metric in enumerate(name for name in METRICS if name in row["metrics"]):
-        ours, known = pair(row["metrics"][metric]), pair(exact["metrics"][metric])
-        theirs = printed.get(metric)
+        known, theirs = pair(exact["metrics"][metric]), printed.get(metric)
         floor = known if metric in _BOUNDED else None
         yield (
             f"{METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
-            LABELS[metric], plus_minus(theirs) if theirs else "–", plus_minus(ours),
+            LABELS[metric], as_printed(theirs, digits) if theirs else "–", of_seeds(row, metric),
             plus_minus(known) if known[1] else number(known[0]),
-            mark(metric, theirs, ours, digits, floor) if theirs else "",
+            mark(metric, theirs, numbers(row, metric), digits, floor) if theirs else "",
         )  # fmt: skip
     if cell.target in MASSES:
         gaps = [value - exact["metrics"]["reverse_kl"][0] for value in numbers(row, "reverse_kl")]
         gap = sum(gaps) / len(gaps)
-        theirs = printed["reverse_kl"][0] - exact["metrics"]["reverse_kl"][0]
-        yield "", "gap to −log Z ↓", f"{theirs:.4f}", f"{gap:.5f}", "0", ""
+        mean = printed["reverse_kl"][0]
+        their_gap = f"{mean - exact['metrics']['reverse_kl'][0] + 0.0:.{printed_digits(mean)}f}".replace("-", "−")
+        yield "", "gap to −log Z ↓", their_gap, f"{gap:.5f}", "0", ""
+
+
+def of_seeds(row: Row, metric: str) -> str:
+    """Mean ± standard deviation; where that is larger than the mean, the median and the range, which say more."""
+    mean, spread = pair(row["metrics"][metric])
+    values = sorted(numbers(row, metric))
+    if len(values) == 1:
+        return number(values[0])
+    if not spread > max(abs(mean), 1.0):
+        return plus_minus((mean, spread))
+    return f"{number(float(np.median(values)))} ({number(values[0])} to {number(values[-1])})"
 
 
 def _seconds(row: Row) -> str:
@@ -140,31 +153,34 @@ def _speed(folder: Path, preset: str) -> list[str]:
     """The paper's two claims as numbers: optimizer steps a second, and steps and seconds to a reverse ESS of 0.9."""
     lines = []
     for target, num_sites in SIZES.items():
-        found = [
-            Results(folder, cell.table).find(cell, preset)
-            for cell in EXPERIMENTS["fig11"].cells
-            if cell.target == target
-        ]
-        if not all(found):
+        cells = [cell for cell in EXPERIMENTS["fig11"].cells if cell.target == target]
+        rows = [row for cell in cells if (row := Results(folder, cell.table).find(cell, preset))]
+        if len(rows) < len(cells):
             continue
-        cells = []
-        for row in found:
-            assert row is not None
+        line = [str(num_sites)]
+        for row in rows:
             run = row["runs"][0]
-            reached = next((look for look in run["curve"] if float(look[3]) >= 0.9), None)
-            cells += [f"{run['steps'] / run['train_seconds']:.1f}", f"{float(run['metrics']['reverse_ess']):.4f}",
-                      f"{reached[0]}, {reached[1]:.0f} s" if reached else f"not in {run['steps']}"]  # fmt: skip
-        lines.append([str(num_sites), *cells])
-    header = (
-        "N",
-        "reverse KL: steps/s",
-        "final ESS",
-        "steps to 0.9",
-        "continuity: steps/s",
-        "final ESS",
-        "steps to 0.9",
-    )
+            there = reached(run["curve"], 0.9)
+            line += [
+                f"{1 / step_seconds(run['curve']):.1f}", number(float(run["metrics"]["reverse_ess"])),
+                f"{there[0]}, {there[1]:.0f} s" if there else f"not in {run['steps']}",
+            ]  # fmt: skip
+        lines.append(line)
+    columns = ("steps/s", "final ESS", "steps to 0.9")
+    header = ("N", *(f"{name}: {column}" for name in ("reverse KL", "continuity") for column in columns))
     return [markdown(header, lines), TEXTS["speed"]] if lines else []
+
+
+def _paths(folder: Path, preset: str) -> list[str]:
+    lines = []
+    for cell in EXPERIMENTS["paths"].cells:
+        row = Results(folder, cell.table).find(cell, preset)
+        if row:
+            lines.append([
+                METHODS[cell.method], f"{row['seeds']}", *(of_seeds(row, name) for name in METRICS), _seconds(row)
+            ])  # fmt: skip
+    header = ("method", "seeds", *(LABELS[name] for name in METRICS), "training")
+    return [markdown(header, lines)] if lines else ["Not run yet."]
 
 
 def _penalties(folder: Path, preset: str) -> list[str]:
@@ -172,7 +188,7 @@ def _penalties(folder: Path, preset: str) -> list[str]:
     for cell in sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target):
         row = Results(folder, cell.table).find(cell, preset)
         if row:
-            cells = [plus_minus(row["metrics"][metric]) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
+            cells = [of_seeds(row, metric) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
             target = "Eq. (18)" if cell.target == "eq18" else "N = 16, m = 1.5"
             name = METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
             lines.append([target, name, str(row["seeds"]), *cells])

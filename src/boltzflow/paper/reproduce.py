@@ -14,7 +14,7 @@ from ..presets import Config
 from ..training import Progress
 from . import cells, letter
 from .cells import Cell
-from .experiments import EXPERIMENTS, Experiment, exact_row, picture_name, pictures
+from .experiments import EXPERIMENTS, Experiment, exact_row, is_current, picture_name, pictures
 from .results import Results
 
 
@@ -49,7 +49,7 @@ def reproduce(
     for name, experiment in work:
         wanted = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
         written += _one(name, experiment, folder, preset, wanted, watcher, changes or {})
-    return list(dict.fromkeys([*written, *letter.picture(folder)]))
+    return list(dict.fromkeys([*written, *_redrawn(folder, preset), *letter.picture(folder)]))
 
 
 def _with_cells(
@@ -77,7 +77,23 @@ def _one(
     for cell in experiment.cells:
         written += _fill(cell, folder, preset, num_seeds, watcher, changes)
     if experiment.draw:
-        written += pictures(folder, preset, experiment.draw(Results(folder, name), preset))
+        written += _drawn(name, folder, preset)
+    return written
+
+
+def _drawn(name: str, folder: Path, preset: str) -> list[Path]:
+    experiment = EXPERIMENTS[name]
+    assert experiment.draw
+    return pictures(folder, preset, experiment.draw(Results(folder, name), preset), experiment.cells)
+
+
+def _redrawn(folder: Path, preset: str) -> list[Path]:
+    """Those pictures again whose rows another table has replaced."""
+    written = []
+    for name, experiment in EXPERIMENTS.items():
+        there = (folder / picture_name(name, preset)).exists()
+        if there and experiment.draw and not is_current(folder, preset, name, experiment.cells):
+            written += _drawn(name, folder, preset)
     return written
 
 
@@ -89,8 +105,8 @@ def _fill(
     done = {run["seed"]: run for run in results.seeds(cell, preset, config)}
     written = [results.path]
     for seed in range(num_seeds):
-        wants_picture = bool(cell.figure) and seed == 0 and not (folder / picture_name(cell.figure, preset)).exists()
-        if seed in done and not wants_picture:
+        pictured = seed == 0 and bool(cell.figure)
+        if seed in done and not (pictured and not is_current(folder, preset, cell.figure, [cell])):
             continue
         what, keep = f"{cell.target} {cell.method} seed {seed}", _standing(folder, cell, config, seed)
         watcher.begin(what)
@@ -101,11 +117,11 @@ def _fill(
             watcher.end(f"{what}: {error}")
             continue
         done[seed] = cells.measure(run)
-        if wants_picture:
-            written += pictures(folder, preset, {cell.figure: path_panels(run)})
         # Read anew: in the hours that a training may take another process may have added rows of its own.
         results = Results(folder, cell.table)
         results.add(cell, preset, config, [done[number] for number in sorted(done)])
+        if pictured:
+            written += pictures(folder, preset, {cell.figure: path_panels(run)}, [cell])
         _forget(keep)
         watcher.end(f"{what}: {_in_short(done[seed])}")
     exact = Cell(cell.table, cell.target, "exact")

@@ -74,6 +74,23 @@ def numbers(row: Row, name: str) -> list[float]:
     return [float(run["metrics"][name]) for run in row["runs"] if name in run["metrics"]]
 
 
+def reached(curve: Sequence[Sequence[Any]], ess: float) -> tuple[int, float] | None:
+    """The step and seconds of the look from which on the reverse ESS stays at `ess` or above, if there is one."""
+    below = [i for i, look in enumerate(curve) if not float(look[3]) >= ess]
+    first = below[-1] + 1 if below else 0
+    return (int(curve[first][0]), float(curve[first][1])) if first < len(curve) else None
+
+
+def step_seconds(curve: Sequence[Sequence[Any]]) -> float:
+    """Seconds of a step, the median over the stretches between looks (nan where there is but one look): without the
+    pilot, and without what else a machine did in between."""
+    if len(curve) < 2:
+        return float("nan")
+    looks = np.array([[float(look[0]), float(look[1])] for look in curve])
+    steps, seconds = np.diff(looks, axis=0).T
+    return float(np.median(seconds / steps))
+
+
 def _row(cell: Cell, preset: str, config: Config, runs: Sequence[Mapping[str, Any]]) -> Row:
     kept = [{**run, "metrics": {k: float(v) for k, v in run["metrics"].items()}} for run in runs]
     name, options = cell.shipped

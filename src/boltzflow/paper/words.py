@@ -15,6 +15,8 @@ TARGETS = {
 METHODS = {
     "reverse_kl_loss": "reverse KL", "continuity_linear": "continuity, linear path",
     "continuity_trainable": "continuity, trainable path", "continuity": "continuity, trainable path",
+    "continuity_trainable_alone": "continuity, trainable path, no pilot",
+    "continuity_diffusion": "continuity, diffusion path",
     "penalty_abs": "|r|", "penalty_square": "r²", "penalty_log1p": "log(1 + |r|)",
 }  # fmt: skip
 LABELS = {
@@ -46,6 +48,18 @@ def number(value: float) -> str:
         return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}".replace("-", "−")
     digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
     return f"{value + 0.0:.{digits}f}".replace("-", "−")
+
+
+def printed_digits(mean: float) -> int:
+    """How many digits behind the point the paper prints of a mean: three, fewer from 10 on."""
+    return max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
+
+
+def as_printed(values: Sequence[float], digits: int) -> str:
+    """A published mean and spread with the digits that the paper prints: `digits` of a spread below 1."""
+    mean, spread = pair(values)
+    behind = max(0, digits - len(f"{spread:.0f}")) if spread >= 1 else digits
+    return f"{mean:.{printed_digits(mean)}f} ± {spread:.{behind}f}".replace("-", "−")
 
 
 def plus_minus(values: Sequence[Any]) -> str:
