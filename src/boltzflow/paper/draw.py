@@ -108,7 +108,7 @@ def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
 
 
 def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
-    """Reverse ESS over steps and over seconds, two curves of a color for each label: the second one dashed.
+    """What the reverse ESS lacks of 1 over steps and seconds, two curves of a color for each label: the second dashed.
 
     Each curve: rows of step, seconds, reverse ESS; None where there is none.
     """
@@ -121,10 +121,10 @@ def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
                 color = _SIZES[(i + 1) % len(_SIZES)]
                 style = {"color": color, "linestyle": "--" if dashed else "-", "marker": ".", "markersize": 4}
                 for column in (0, 1):
-                    axes[0, column].plot(rows[:, column], rows[:, 2], label=None if dashed else label, **style)
+                    axes[0, column].plot(rows[:, column], 1 - rows[:, 2], label=None if dashed else label, **style)
         for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
-            ax.set(xlabel=unit, xscale="log", ylim=(0, 1.04))
-        axes[0, 0].set_ylabel("reverse ESS")
+            ax.set(xlabel=unit, xscale="log", yscale="log")
+        axes[0, 0].set_ylabel("1 − reverse ESS")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         title = "solid: the paper's procedure; dashed: our default"
         axes[0, 0].figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, title=title)
