@@ -1,11 +1,13 @@
 """The commands that use a finished run, or none: sample --correct, expect, reproduce. Training is replaced."""
 
+import io
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from boltzflow import paper, stored
 from boltzflow.cli import main
@@ -104,10 +106,13 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
               "trusted": True}  # fmt: skip
     monkeypatch.setattr(cells, "train", train)
     monkeypatch.setattr(cells, "measure", lambda seed: {"seed": seed, **result})
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    png = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(png, "PNG")
+    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: png.getvalue())
     assert main(["reproduce", "fig2"]) == 0
     assert (tmp_path / "results/paper/table1.json").exists() and (tmp_path / "docs/paper.md").exists()
-    assert (tmp_path / "results/paper/fig2.png").read_bytes() == b"png"
+    with Image.open(tmp_path / "results/paper/fig2.png") as image:
+        assert image.size == (3, 2) and len(image.info["drawn from"]) == 16
     said = capsys.readouterr().out
     assert "eq2 reverse_kl_loss seed 0: 1 s, 3 steps, hausdorff 0.1" in said and "docs/paper.md" in said
     assert main(["reproduce", "fig2", "--preset", "quick"]) == 0
