@@ -64,7 +64,7 @@ trains no path that could have a residual, hence no such curve in the lower row.
 In Table 1 the trainable path has a pilot and a base that covers both modes from the start (Fig. 8), which the linear
 path has not. Here all three paths start from the same base, a Gaussian of standard deviation 2, with the same optimizer
 and 2500 steps, and no pilot; the last row is that of Table 1. So trained, the trainable path holds both modes in one
-seed of three and loses the heavier one in two (log 3), which the verdict says; where it holds them it is as good as any.
+seed of three and loses the heavier one in two (log 3), which the verdict says; where it holds them it is as good.
 What Table 1 shows of it is therefore the work of path, base and pilot together. The diffusion path, which only mixtures
 have, is right in every seed.""",
     "penalties": """\
