@@ -13,6 +13,9 @@ def draw_coverage(rows: list[Row]) -> str:
     """Of how many repeats the 95 % interval held the exact value, by target and quantity."""
     lines = []
     for row in rows:
+        if "failure" in row:
+            lines.append([row["key"]["target"], *"–" * len(QUANTITIES), "–", "–", _in_cell(row["failure"])])
+            continue
         repeats = row["key"]["repeats"]
         covered = [f"{100 * row['covered'][name] / repeats:.1f} %" for name in QUANTITIES]
         lines.append([
@@ -43,7 +46,7 @@ def draw_trust(rows: list[Row]) -> str:
     lines = []
     for row in sorted(rows, key=lambda row: row["key"]["expected"]):
         said = row.get("failure") or next(iter(row["said"]), "every check passed")
-        lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), said.replace("|", "\\|")])
+        lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), _in_cell(said)])
     return table(["case", "", "verdict", "the first of what was said"], lines)
 
 
@@ -51,6 +54,9 @@ def draw_overheads(rows: list[Row]) -> str:
     """What callbacks, snapshots and the report's checks take, as a share of what they are there for."""
     lines = []
     for row in rows:
+        if "failure" in row:
+            lines.append([row["key"]["target"], _in_cell(row["failure"]), "–", "–"])
+            continue
         if "alone" in row:  # the lowest is no finding: the energy by itself was disturbed there
             beside = f"{1e3 * row['alone']:.3g} ms, the energy by itself"
             spread = f"at most {row['highest']:.1%} in a single process"
@@ -65,3 +71,7 @@ def draw_overheads(rows: list[Row]) -> str:
 
 def _trusted(row: Row) -> str:
     return "trusted" if row.get("trusted") else "distrusted"
+
+
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -64,6 +64,7 @@ ARGUMENTS = [
     ("reproduce table3", "there is nothing named 'table3'"),
     ("reproduce table1 --cells eq2/continuity_trainabel", "did you mean 'eq2/continuity_trainable'?"),
     ("reproduce table1 --seeds 0", "seeds must be a whole number from 1 to 1000"),
+    ("reproduce table1 --jobs 0", "jobs must be a whole number from 1 to 64"),
     ("compare", "say which target to compare on"),
     ("compare mixture-2 --start-std 0", "--start-std must be above 0"),
     ("compare mixture-2 --start-std wide", "--start-std must be a number"),

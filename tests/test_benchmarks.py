@@ -226,6 +226,9 @@ def test_table_of_overheads_has_a_row_for_each_kind():
     assert "| a | 3.5 ms, the energy by itself | 6.0% | at most 12.0% in a single process |" in text
     assert "| b | 21 s, training | 0.9% | at most 1.4% |" in text
     assert "| c | 20 s, training | 20.0% | 50.0% with compiling, once |" in text
+    assert "| d | ValueError: a \\| b |" in tables.draw_overheads(
+        [{"key": {"target": "d"}, "failure": "ValueError: a | b"}]
+    )
 
 
 def test_tables_of_trust_count_what_was_said():
@@ -238,5 +241,6 @@ def test_tables_of_trust_count_what_was_said():
     assert "| broken | a | distrusted | Lost. |" in tables.draw_trust(rows)
     covered = dict.fromkeys(("log_z", "mean", "square", "tail"), 190)
     key = {"target": "a", "repeats": 200, "samples": 10_000}
-    text = tables.draw_coverage([{"key": key, "covered": covered, "reverse_ess": 0.99, "not_ok": 0, "trusted": True}])
-    assert text.count("95.0 %") == 4 and "is 1.5 %" in text
+    good = {"key": key, "covered": covered, "reverse_ess": 0.99, "not_ok": 0, "trusted": True}
+    text = tables.draw_coverage([good, {"key": key | {"target": "b"}, "failure": "ValueError: no"}])
+    assert text.count("95.0 %") == 4 and "is 1.5 %" in text and "| ValueError: no |" in text

@@ -280,6 +280,31 @@ def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     assert [[look[0], *look[2:]] for look in resumed["curve"]] == [[look[0], *look[2:]] for look in whole["curve"]]
 
 
+def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
+    """Each in a process of its own, and its row says that it was not alone."""
+    told = []
+
+    class Watcher(paper.Watcher):
+        def begin(self, what):
+            told.append("begin")
+
+        def end(self, what):
+            told.append("end")
+
+    settings = {"preset": "quick", "changes": TINY, "only": ["eq2/reverse_kl_loss", "eq2/continuity_linear"]}
+    files = paper.reproduce("table1", folder=tmp_path / "two", jobs=2, watcher=Watcher(), **settings)
+    assert told == ["begin", "begin", "end", "end"] and not (tmp_path / "two" / "training").exists()
+    assert sorted(path.name for path in files) == ["fig2.png", "fig3.png", "table1.json"]
+    assert "up to 2 at a time" in paper.page(tmp_path / "two", "quick", "figures")
+    paper.reproduce("table1", folder=tmp_path / "one", **settings)
+    assert "at a time" not in paper.page(tmp_path / "one", "quick", "figures")
+    for method in ("reverse_kl_loss", "continuity_linear"):
+        cell = Cell("table1", "eq2", method)
+        two, one = (Results(tmp_path / name, "table1").find(cell, "quick") for name in ("two", "one"))
+        assert two["metrics"] == one["metrics"]
+        assert two["runs"][0]["jobs"] == 2 and "jobs" not in one["runs"][0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_everything_reproduces(name, tmp_path):

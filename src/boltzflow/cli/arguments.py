@@ -150,6 +150,7 @@ def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
         "preset": _text("How to train.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
         "seeds": _text("How many seeds, from 0 on.", "INT", "(default: as many as the paper; 1 if quick)"),
         "cells": _text("Only these of its cells, as in eq2/continuity_trainable.", "CELL,...", "(default: all)"),
+        "jobs": _text("How many trainings at a time, each a process.", "INT", "(default: 1; 2 if quick)"),
         "out": _text("Folder of rows and pictures.", "DIR", f"(default: {FOLDER}; runs/paper-quick if quick)"),
         "page": _text("The page that is written from them.", "FILE.md", f"(default: {PAGE}; in --out, if given)"),
     }
@@ -296,7 +297,8 @@ def _reproduce(given: Any, command: str) -> int:
         raise InputError(f"say what to reproduce: {', '.join(names())}")
     num_seeds = None if given.seeds is None else _convert("seeds", int, given.seeds)
     only = [] if given.cells is None else [cell.strip() for cell in given.cells.split(",")]
-    return reproduce(given.name, given.preset or "default", num_seeds, only, given.out, given.page)
+    jobs = None if given.jobs is None else _convert("jobs", int, given.jobs)
+    return reproduce(given.name, given.preset or "default", num_seeds, only, given.out, given.page, jobs)
 
 
 def _compare(given: Any, command: str) -> int:

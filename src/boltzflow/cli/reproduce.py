@@ -1,5 +1,6 @@
 """`boltzflow reproduce NAME`: a table or figure of the paper, in a folder and on a page."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,25 +14,30 @@ from boltzflow.presets import preset
 from boltzflow.progress import LiveDisplay
 from boltzflow.training import Progress
 
-_MAX_SEEDS = 1000
+_MAX_SEEDS, _MAX_JOBS = 1000, 64
 FOLDER, PAGE = "results/paper", "docs/paper.md"
 
 
 def reproduce(
-    name: str, preset_name: str, num_seeds: int | None, only: Sequence[str], out: str | None, page: str | None
+    name: str, preset_name: str, num_seeds: int | None, only: Sequence[str], out: str | None, page: str | None,
+    jobs: int | None,
 ) -> int:  # fmt: skip
-    """Reproduces, all cells or `only` some, and says what was written. Quick results are kept apart from others."""
+    """Reproduces, all cells or `only` some, and says what was written. Quick results are kept apart from others, and
+    got two at a time where there are the cores: mostly they compile, for which one core does."""
     preset(preset_name)
     whole_number("seeds", 1 if num_seeds is None else num_seeds, at_least=1, at_most=_MAX_SEEDS)
+    at_once = min(2, os.cpu_count() or 1) if preset_name == "quick" else 1
+    at_once = at_once if jobs is None else whole_number("jobs", jobs, at_least=1, at_most=_MAX_JOBS)
     folder = Path(out or ("runs/paper-quick" if preset_name == "quick" else FOLDER))
     path = Path(page) if page else Path(PAGE) if not out and preset_name != "quick" else folder / "paper.md"
     run_folder.check_writable(folder)
     console = output()
-    watcher = _Watcher(console)
+    watcher = _Watcher(console, alone=at_once == 1)
     with watcher:
         files = paper.reproduce(
-            name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher, only=only
-        )
+            name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher, only=only,
+            jobs=at_once,
+        )  # fmt: skip
     shown = preset_name if preset_name == "quick" else "default"
     paper.write_page(path, folder, shown)
     for file in [*files, path]:
@@ -40,10 +46,11 @@ def reproduce(
 
 
 class _Watcher(paper.Watcher):
-    """A line for each seed that is done; on a terminal, while it trains, the display of a run."""
+    """A line for each seed that begins or is done; on a terminal, while one trains `alone`, the display of a run."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, alone: bool):
         self._console = console
+        self._alone = alone
         self._display: LiveDisplay | None = None
 
     def __enter__(self) -> "_Watcher":
@@ -54,7 +61,7 @@ class _Watcher(paper.Watcher):
 
     def begin(self, what: str) -> None:
         self._console.print(Text(what, "bold" if self._console.is_terminal else ""), soft_wrap=True)
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._alone:
             self._display = LiveDisplay(self._console).__enter__()
 
     def on_progress(self, progress: Progress) -> None:

@@ -28,7 +28,7 @@ def write_page(path: Path, folder: Path, preset: str) -> None:
 
 def page(folder: Path, preset: str, link: str) -> str:
     """The page as Markdown; `link` is the way from it to the folder of the results."""
-    parts = [HEAD.format(preset=preset)]
+    parts = [HEAD.format(preset=preset), _in_company(folder, preset)]
     for name in ("table1", "table2"):
         parts += [
             f"## {EXPERIMENTS[name].title}",
@@ -48,6 +48,14 @@ def page(folder: Path, preset: str, link: str) -> str:
     if preset != "paper":
         parts += ["## The paper's procedure to the letter", *letter.section(folder, link)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _in_company(folder: Path, preset: str) -> str:
+    """A warning about the seconds, where seeds were trained side by side."""
+    tables = {cell.table for experiment in EXPERIMENTS.values() for cell in experiment.cells}
+    rows = [row for table in sorted(tables) for row in Results(folder, table).rows if row["preset"] == preset]
+    jobs = max((run.get("jobs", 1) for row in rows for run in row.get("runs", ())), default=1)
+    return TEXTS["jobs"].format(jobs=jobs) if jobs > 1 else ""
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

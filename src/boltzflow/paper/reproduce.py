@@ -2,10 +2,16 @@
 
 import dataclasses
 import hashlib
+import multiprocessing
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from ..arguments import did_you_mean
 from ..errors import InputError, TrainingError
@@ -28,14 +34,17 @@ class Watcher:
 
 def reproduce(
     name: str, *, folder: Path, preset: str = "default", num_seeds: int = 0, watcher: Watcher | None = None,
-    changes: Mapping[str, Any] | None = None, only: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None, only: Sequence[str] = (), jobs: int = 1,
 ) -> list[Path]:  # fmt: skip
     """The table or figure `name` of `EXPERIMENTS`, or "all" of them, into `folder`; the files that were written.
 
     `num_seeds` 0 takes as many seeds as the paper did (1 for a figure, and for everything in the preset "quick").
-    `changes` are settings on top of those of every cell; `only` are the names of the cells to train, if not all. What
-    `folder` holds already is not done again, and a training that was interrupted goes on where it stood. A seed whose
-    training diverges is told and left out. Raises `InputError` for a name that there is not.
+    `changes` are settings on top of those of every cell; `only` are the names of the cells to train, if not all. With
+    more than one of `jobs`, as many seeds are trained at a time, each in a process of its own: sooner done, but the
+    seconds of each are then no longer those of a training alone, which its row says.
+
+    What `folder` holds already is not done again, and a training that was interrupted goes on where it stood. A seed
+    whose training diverges is told and left out. Raises `InputError` for a name that there is not.
     """
     if name == "all":
         work = list(EXPERIMENTS.items())
@@ -45,10 +54,22 @@ def reproduce(
         raise InputError(f"there is nothing named {name!r} to reproduce; there are {', '.join(EXPERIMENTS)}, all")
     work = _with_cells(name, work, only) if only else work
     watcher = watcher or Watcher()
-    written: list[Path] = []
+    wanted: dict[Cell, int] = {}
+    for _, experiment in work:
+        for cell in experiment.cells:
+            seeds = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
+            wanted[cell] = max(seeds, wanted.get(cell, 0))
+    written = [Results(folder, cell.table).path for cell in wanted]
+    tasks = _tasks(wanted, folder, preset, changes or {})
+    for task, outcome in _side_by_side(tasks, jobs, watcher) if jobs > 1 else _in_turn(tasks, watcher):
+        written += _keep(task, outcome, folder, preset, watcher)
+    for cell in wanted:
+        results = Results(folder, cell.table)
+        if results.find(Cell(cell.table, cell.target, "exact"), preset) is None:
+            results.put(exact_row(cell.target, preset))
     for name, experiment in work:
-        wanted = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
-        written += _one(name, experiment, folder, preset, wanted, watcher, changes or {})
+        if experiment.draw:
+            written += _drawn(name, folder, preset)
     return list(dict.fromkeys([*written, *_redrawn(folder, preset), *letter.picture(folder)]))
 
 
@@ -69,18 +90,6 @@ def _with_cells(
     return chosen
 
 
-def _one(
-    name: str, experiment: Experiment, folder: Path, preset: str, num_seeds: int, watcher: Watcher,
-    changes: Mapping[str, Any],
-) -> list[Path]:  # fmt: skip
-    written = []
-    for cell in experiment.cells:
-        written += _fill(cell, folder, preset, num_seeds, watcher, changes)
-    if experiment.draw:
-        written += _drawn(name, folder, preset)
-    return written
-
-
 def _drawn(name: str, folder: Path, preset: str) -> list[Path]:
     experiment = EXPERIMENTS[name]
     assert experiment.draw
@@ -97,37 +106,109 @@ def _redrawn(folder: Path, preset: str) -> list[Path]:
     return written
 
 
-def _fill(
-    cell: Cell, folder: Path, preset: str, num_seeds: int, watcher: Watcher, changes: Mapping[str, Any]
-) -> list[Path]:
-    """Trains and measures the seeds of a cell that are missing."""
-    results, config = Results(folder, cell.table), cells.config_of(cell, preset, changes)
-    done = {run["seed"]: run for run in results.seeds(cell, preset, config)}
-    written = [results.path]
-    for seed in range(num_seeds):
-        pictured = seed == 0 and bool(cell.figure)
-        if seed in done and not (pictured and not is_current(folder, preset, cell.figure, [cell])):
-            continue
-        what, keep = f"{cell.target} {cell.method} seed {seed}", _standing(folder, cell, config, seed)
-        watcher.begin(what)
-        try:
-            run = cells.train(cell, config, seed, watcher.on_progress, keep)
-        except TrainingError as error:
-            _forget(keep)
-            watcher.end(f"{what}: {error}")
-            continue
-        done[seed] = cells.measure(run)
-        # Read anew: in the hours that a training may take another process may have added rows of its own.
-        results = Results(folder, cell.table)
-        results.add(cell, preset, config, [done[number] for number in sorted(done)])
-        if pictured:
-            written += pictures(folder, preset, {cell.figure: path_panels(run)}, [cell])
-        _forget(keep)
-        watcher.end(f"{what}: {_in_short(done[seed])}")
-    exact = Cell(cell.table, cell.target, "exact")
-    if results.find(exact, preset) is None:
-        results.put(exact_row(cell.target, preset))
-    return written
+# --- trainings --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A seed to train: `keep` is where the training keeps where it stands, `pictured` whether its path is drawn."""
+
+    cell: Cell
+    config: Config
+    seed: int
+    keep: Path
+    pictured: bool
+
+    @property
+    def what(self) -> str:
+        """It in words."""
+        return f"{self.cell.target} {self.cell.method} seed {self.seed}"
+
+
+_INHERITED = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64")
+"""Settings of JAX that a process takes over from the one that started it."""
+
+Outcome = tuple[dict[str, Any], dict[str, bytes]] | TrainingError
+"""Of a task: what is kept of the seed and pictures by name, or why there is nothing."""
+
+
+def _tasks(wanted: Mapping[Cell, int], folder: Path, preset: str, changes: Mapping[str, Any]) -> list[_Task]:
+    """The seeds that are missing, each once: two experiments may share a cell, and one of them draw its path."""
+    tasks: dict[Path, _Task] = {}
+    for cell, num_seeds in wanted.items():
+        config = cells.config_of(cell, preset, changes)
+        done = {run["seed"] for run in Results(folder, cell.table).seeds(cell, preset, config)}
+        for seed in range(num_seeds):
+            pictured = seed == 0 and bool(cell.figure)
+            if seed not in done or (pictured and not is_current(folder, preset, cell.figure, [cell])):
+                keep = _standing(folder, cell, config, seed)
+                if pictured or keep not in tasks:
+                    tasks[keep] = _Task(cell, config, seed, keep, pictured)
+    return list(tasks.values())
+
+
+def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1) -> Outcome:
+    """Trains, measures and draws."""
+    try:
+        run = cells.train(task.cell, task.config, task.seed, on_progress, task.keep)
+    except TrainingError as error:
+        return error
+    result = cells.measure(run) | ({"jobs": jobs} if jobs > 1 else {})
+    return result, {task.cell.figure: path_panels(run)} if task.pictured else {}
+
+
+def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
+    for task in tasks:
+        watcher.begin(task.what)
+        yield task, _outcome(task, watcher.on_progress)
+
+
+def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
+    """As they end. The progress of each stays in its process."""
+    waiting, at_work = deque(tasks), dict[Future[Outcome], _Task]()
+    fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
+    settings = {name: jax.config.values[name] for name in _INHERITED}
+    with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=[settings]) as pool:
+        while waiting or at_work:
+            while waiting and len(at_work) < jobs:
+                task = waiting.popleft()
+                watcher.begin(task.what)
+                at_work[pool.submit(_outcome, task, _unwatched, jobs)] = task
+            for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                task = at_work.pop(future)
+                try:
+                    yield task, future.result()
+                except BrokenProcessPool:
+                    raise TrainingError(
+                        f"{task.what}: a process that trained was killed, perhaps for want of memory; ask for one job, "
+                        "and what was begun goes on where it stood"
+                    ) from None
+
+
+def _inherit(settings: Mapping[str, Any]) -> None:
+    """Sets JAX in a fresh process as it was set in the one that started it."""
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
+def _unwatched(progress: Progress) -> None: ...
+
+
+def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Watcher) -> list[Path]:
+    """Writes the row and the pictures of a seed; the files."""
+    if isinstance(outcome, TrainingError):
+        _forget(task.keep)
+        watcher.end(f"{task.what}: {outcome}")
+        return []
+    result, drawn = outcome
+    # Read anew: in the hours that a training may take another process may have added rows of its own.
+    results = Results(folder, task.cell.table)
+    runs = {run["seed"]: run for run in results.seeds(task.cell, preset, task.config)} | {task.seed: result}
+    results.add(task.cell, preset, task.config, [runs[seed] for seed in sorted(runs)])
+    written = pictures(folder, preset, drawn, [task.cell])
+    _forget(task.keep)
+    watcher.end(f"{task.what}: {_in_short(result)}")
+    return [results.path, *written]
 
 
 def _standing(folder: Path, cell: Cell, config: Config, seed: int) -> Path:

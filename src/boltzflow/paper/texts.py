@@ -26,6 +26,9 @@ pilot found. A base that was fitted to the target, or points in all of its modes
 fewer steps than the paper's 10⁴: the reverse KL 1000, the linear and the diffusion path 2500."""
 
 TEXTS = {
+    "jobs": """\
+Some of these seeds were trained side by side, up to {jobs} at a time on one machine: their seconds are longer, and
+their steps in a second fewer, than those of a training alone.""",
     "table1": """\
 The collapse of the reverse KL, and that of the linear path on Eq. (18), are findings of the paper: a flow in one mode
 has fine reverse metrics, and the forward ones and the Hausdorff distance show what is missing, here as there. The
