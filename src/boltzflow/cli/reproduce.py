@@ -22,12 +22,17 @@ def reproduce(
     name: str, preset_name: str, num_seeds: int | None, only: Sequence[str], out: str | None, page: str | None,
     jobs: int | None,
 ) -> int:  # fmt: skip
-    """Reproduces, all cells or `only` some, and says what was written. Quick results are kept apart from others, and
-    got two at a time where there are the cores: mostly they compile, for which one core does."""
+    """Reproduces, all cells or `only` some, and says what was written. Quick results are kept apart from others.
+
+    They mostly wait for the compiler, which keeps one core busy: so they are got two at a time where there are the
+    cores, and the compiler is asked to optimize less, unless `XLA_FLAGS` says what it is to do.
+    """
     preset(preset_name)
     whole_number("seeds", 1 if num_seeds is None else num_seeds, at_least=1, at_most=_MAX_SEEDS)
     at_once = min(2, os.cpu_count() or 1) if preset_name == "quick" else 1
     at_once = at_once if jobs is None else whole_number("jobs", jobs, at_least=1, at_most=_MAX_JOBS)
+    if preset_name == "quick":
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     folder = Path(out or ("runs/paper-quick" if preset_name == "quick" else FOLDER))
     path = Path(page) if page else Path(PAGE) if not out and preset_name != "quick" else folder / "paper.md"
     run_folder.check_writable(folder)

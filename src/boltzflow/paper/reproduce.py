@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import multiprocessing
+import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -186,9 +188,17 @@ def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterat
 
 
 def _inherit(settings: Mapping[str, Any]) -> None:
-    """Sets JAX in a fresh process as it was set in the one that started it."""
+    """Sets JAX in a fresh process as it was set in the one that started it, and lets no process outlive that one."""
     for name, value in settings.items():
         jax.config.update(name, value)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
 
 
 def _unwatched(progress: Progress) -> None: ...
