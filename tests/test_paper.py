@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from boltzflow.paper import cells, letter, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
 from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark
+from boltzflow.paper.reproduce import _targets_apart, _tasks
 from boltzflow.paper.results import Results, reached, step_seconds
 from boltzflow.paper.words import as_printed, published
 
@@ -243,13 +245,6 @@ def test_paper_preset_stands_beside_published_and_default(tmp_path):
 # --- for real ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_cell_and_its_figure_for_real(tmp_path):
-    files = paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY)
-    assert sorted(path.name for path in files) == ["fig2.png", "table1.json"]
-    row = Results(tmp_path, "table1").find(Cell("table1", "eq2", "reverse_kl_loss"), "quick")
-    assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
-
-
 @pytest.mark.slow
 def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     """With the same numbers to the last bit, and nothing left of it in the folder once it is measured."""
@@ -280,6 +275,13 @@ def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     assert [[look[0], *look[2:]] for look in resumed["curve"]] == [[look[0], *look[2:]] for look in whole["curve"]]
 
 
+def test_targets_are_apart_where_seeds_train_side_by_side():
+    wanted = {Cell("t", target, "continuity"): 2 for target in ("m1_5", "m6_0")} | {Cell("t", "n4", "continuity"): 1}
+    tasks = _tasks(wanted, Path("nowhere"), "quick", {})
+    names = [(task.cell.target, task.seed) for task in _targets_apart(tasks)]
+    assert names == [("m1_5", 0), ("m6_0", 0), ("n4", 0), ("m1_5", 1), ("m6_0", 1)]
+
+
 def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
     """Each in a process of its own, and its row says that it was not alone."""
     told = []
@@ -301,7 +303,8 @@ def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
     for method in ("reverse_kl_loss", "continuity_linear"):
         cell = Cell("table1", "eq2", method)
         two, one = (Results(tmp_path / name, "table1").find(cell, "quick") for name in ("two", "one"))
-        assert two["metrics"] == one["metrics"]
+        assert set(one["metrics"]) == set(cells.METRICS) and one["config"]["loss"] == config_of(cell, "quick").loss
+        assert two["metrics"] == one["metrics"] and two["config"] == one["config"]
         assert two["runs"][0]["jobs"] == 2 and "jobs" not in one["runs"][0]
 
 
