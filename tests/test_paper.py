@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from boltzflow.paper import cells, letter, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
 from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark
-from boltzflow.paper.reproduce import _targets_apart, _tasks
+from boltzflow.paper.reproduce import _tasks
 from boltzflow.paper.results import Results, reached, step_seconds
 from boltzflow.paper.words import as_printed, published
 
@@ -275,11 +274,12 @@ def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     assert [[look[0], *look[2:]] for look in resumed["curve"]] == [[look[0], *look[2:]] for look in whole["curve"]]
 
 
-def test_targets_are_apart_where_seeds_train_side_by_side():
-    wanted = {Cell("t", target, "continuity"): 2 for target in ("m1_5", "m6_0")} | {Cell("t", "n4", "continuity"): 1}
-    tasks = _tasks(wanted, Path("nowhere"), "quick", {})
-    names = [(task.cell.target, task.seed) for task in _targets_apart(tasks)]
-    assert names == [("m1_5", 0), ("m6_0", 0), ("n4", 0), ("m1_5", 1), ("m6_0", 1)]
+def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path):
+    plain, pictured = Cell("t", "eq18", "continuity_linear"), Cell("t", "eq18", "continuity_linear", "fig4")
+    for wanted in ({plain: 1, pictured: 3}, {pictured: 3, plain: 1}):
+        tasks = _tasks(wanted, tmp_path, "quick", {})
+        assert [(task.seed, task.pictured) for task in tasks] == [(0, True), (1, False), (2, False)]
+        assert tasks[0].cell.figure == "fig4"
 
 
 def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -167,7 +167,7 @@ def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, 
 
 def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
     """As they end. The progress of each stays in its process."""
-    waiting, at_work = deque(_targets_apart(tasks)), dict[Future[Outcome], _Task]()
+    waiting, at_work = deque(tasks), dict[Future[Outcome], _Task]()
     fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
     settings = {name: jax.config.values[name] for name in _INHERITED}
     with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=[settings]) as pool:
@@ -185,17 +185,6 @@ def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterat
                         f"{task.what}: a process that trained was killed, perhaps for want of memory; ask for one job, "
                         "and what was begun goes on where it stood"
                     ) from None
-
-
-def _targets_apart(tasks: Sequence[_Task]) -> list[_Task]:
-    """The first of each target, then the second of each, and so on: what one has compiled the next of the same target
-    finds in the cache, but not while both compile it."""
-    rounds = Counter[str]()
-    order = []
-    for task in tasks:
-        rounds[task.cell.target] += 1
-        order.append(rounds[task.cell.target])
-    return [task for _, task in sorted(zip(order, tasks, strict=True), key=lambda pair: pair[0])]
 
 
 def _inherit(settings: Mapping[str, Any]) -> None:
