@@ -170,7 +170,7 @@ def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterat
     waiting, at_work = deque(tasks), dict[Future[Outcome], _Task]()
     fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
     settings = {name: jax.config.values[name] for name in _INHERITED}
-    with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=[settings]) as pool:
+    with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=(settings,)) as pool:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
                 task = waiting.popleft()
