@@ -11,8 +11,21 @@ from benchmarks.clock import Clock, covered
 from benchmarks.log_z_error import ALONE, TOLD
 from benchmarks.store import RESULTS, Store, newest, read, source_hash
 from benchmarks.targets import TASKS
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from boltzflow.peers.start import Answer
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_tests():
+    """Back after a program has turned to a cold one of its own: all tests that this process comes to later compile."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    yield
+    if {name: jax.config.values[name] for name in names} != before:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()
 
 
 def test_store_resumes_and_loses_nothing(tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import multiprocessing
+import threading
 
 import numpy as np
 import pytest
@@ -282,8 +284,8 @@ def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path)
         assert tasks[0].cell.figure == "fig4"
 
 
-def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
-    """Each in a process of its own, and its row says that it was not alone."""
+def test_one_cell_and_its_figure_for_real(tmp_path):
+    """Trained in a process of its own, of which its row tells."""
     told = []
 
     class Watcher(paper.Watcher):
@@ -293,19 +295,33 @@ def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
         def end(self, what):
             told.append("end")
 
-    settings = {"preset": "quick", "changes": TINY, "only": ["eq2/reverse_kl_loss", "eq2/continuity_linear"]}
-    files = paper.reproduce("table1", folder=tmp_path / "two", jobs=2, watcher=Watcher(), **settings)
-    assert told == ["begin", "begin", "end", "end"] and not (tmp_path / "two" / "training").exists()
-    assert sorted(path.name for path in files) == ["fig2.png", "fig3.png", "table1.json"]
-    assert "up to 2 at a time" in paper.page(tmp_path / "two", "quick", "figures")
-    paper.reproduce("table1", folder=tmp_path / "one", **settings)
-    assert "at a time" not in paper.page(tmp_path / "one", "quick", "figures")
-    for method in ("reverse_kl_loss", "continuity_linear"):
-        cell = Cell("table1", "eq2", method)
-        two, one = (Results(tmp_path / name, "table1").find(cell, "quick") for name in ("two", "one"))
-        assert set(one["metrics"]) == set(cells.METRICS) and one["config"]["loss"] == config_of(cell, "quick").loss
-        assert two["metrics"] == one["metrics"] and two["config"] == one["config"]
-        assert two["runs"][0]["jobs"] == 2 and "jobs" not in one["runs"][0]
+    files = paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, jobs=2, watcher=Watcher())
+    assert told == ["begin", "end"] and not (tmp_path / "training").exists()
+    assert sorted(path.name for path in files) == ["fig2.png", "table1.json"]
+    row = Results(tmp_path, "table1").find(Cell("table1", "eq2", "reverse_kl_loss"), "quick")
+    assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
+    assert row["runs"][0]["jobs"] == 2 and "up to 2 at a time" in paper.page(tmp_path, "quick", "figures")
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
+    settings = {"preset": "quick", "changes": TINY, "num_seeds": 2, "only": ["eq2/reverse_kl_loss"]}
+    for jobs in (1, 2):
+        paper.reproduce("table1", folder=tmp_path / str(jobs), jobs=jobs, **settings)
+    cell = Cell("table1", "eq2", "reverse_kl_loss")
+    one, two = (Results(tmp_path / str(jobs), "table1").find(cell, "quick")["runs"] for jobs in (1, 2))
+    assert [run["metrics"] for run in one] == [run["metrics"] for run in two]
+    assert [run["seed"] for run in two] == [0, 1] and not any("jobs" in run for run in one)
+
+
+@pytest.mark.slow
+def test_process_that_is_killed_is_said_in_a_line(tmp_path):
+    class Watcher(paper.Watcher):
+        def begin(self, what):
+            threading.Timer(2.0, lambda: [child.kill() for child in multiprocessing.active_children()]).start()
+
+    with pytest.raises(TrainingError, match="a process that trained was killed"):
+        paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, jobs=2, watcher=Watcher())
 
 
 @pytest.mark.slow
