@@ -39,7 +39,7 @@ altogether, which our optimizer at its larger rate may have to do with: the pape
 path like it in one dimension asks for a velocity that explodes (Fig. 6).
 
 On Eq. (2) the linear path does as well as the trainable one, from a standard Gaussian and without a pilot; in the
-paper it does a little worse. The seconds of the reverse KL are of a machine that had other work besides.""",
+paper it does a little worse.""",
     "table2": """\
 Beyond the paper: the exact −log Z, the gap to it, which is KL(q, p), and forward KL and forward ESS from exact samples
 of the transfer matrix. No sampler's reverse KL can be below −log Z; two published ones are (m = 1.5), by more than the
