@@ -14,7 +14,7 @@ from boltzflow.paper import cells, letter, one_dimension
 from boltzflow.paper.cells import Cell, config_of
 from boltzflow.paper.experiments import EXPERIMENTS
 from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark
-from boltzflow.paper.reproduce import _tasks
+from boltzflow.paper.reproduce import _side_by_side, _tasks
 from boltzflow.paper.results import Results, reached, step_seconds
 from boltzflow.paper.words import as_printed, published
 
@@ -285,22 +285,12 @@ def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path)
 
 
 def test_one_cell_and_its_figure_for_real(tmp_path):
-    """Trained in a process of its own, of which its row tells."""
-    told = []
-
-    class Watcher(paper.Watcher):
-        def begin(self, what):
-            told.append("begin")
-
-        def end(self, what):
-            told.append("end")
-
-    files = paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, jobs=2, watcher=Watcher())
-    assert told == ["begin", "end"] and not (tmp_path / "training").exists()
-    assert sorted(path.name for path in files) == ["fig2.png", "table1.json"]
-    row = Results(tmp_path, "table1").find(Cell("table1", "eq2", "reverse_kl_loss"), "quick")
-    assert set(row["metrics"]) == set(cells.METRICS) and row["config"]["loss"] == "reverse-kl"
-    assert row["runs"][0]["jobs"] == 2 and "up to 2 at a time" in paper.page(tmp_path, "quick", "figures")
+    """In a process of its own, of which what comes back tells."""
+    tasks = _tasks({EXPERIMENTS["fig2"].cells[0]: 1}, tmp_path, "quick", TINY)
+    [(task, outcome)] = _side_by_side(tasks, 2, paper.Watcher())
+    result, drawn = outcome
+    assert task.config.loss == "reverse-kl" and set(result["metrics"]) == set(cells.METRICS) and result["jobs"] == 2
+    assert list(drawn) == ["fig2"] and drawn["fig2"].startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -312,6 +302,9 @@ def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
     one, two = (Results(tmp_path / str(jobs), "table1").find(cell, "quick")["runs"] for jobs in (1, 2))
     assert [run["metrics"] for run in one] == [run["metrics"] for run in two]
     assert [run["seed"] for run in two] == [0, 1] and not any("jobs" in run for run in one)
+    assert [run["jobs"] for run in two] == [2, 2] and not (tmp_path / "2" / "training").exists()
+    said = "up to 2 at a time"
+    assert said in paper.page(tmp_path / "2", "quick", "") and said not in paper.page(tmp_path / "1", "quick", "")
 
 
 @pytest.mark.slow
@@ -321,7 +314,7 @@ def test_process_that_is_killed_is_said_in_a_line(tmp_path):
             threading.Timer(2.0, lambda: [child.kill() for child in multiprocessing.active_children()]).start()
 
     with pytest.raises(TrainingError, match="a process that trained was killed"):
-        paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, jobs=2, watcher=Watcher())
+        paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, num_seeds=2, jobs=2, watcher=Watcher())
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def reproduce(
     path = Path(page) if page else Path(PAGE) if not out and preset_name != "quick" else folder / "paper.md"
     run_folder.check_writable(folder)
     console = output()
-    watcher = _Watcher(console, alone=at_once == 1)
+    watcher = _Watcher(console)
     with watcher:
         files = paper.reproduce(
             name, folder=folder, preset=preset_name, num_seeds=num_seeds or 0, watcher=watcher, only=only,
@@ -51,11 +51,10 @@ def reproduce(
 
 
 class _Watcher(paper.Watcher):
-    """A line for each seed that begins or is done; on a terminal, while one trains `alone`, the display of a run."""
+    """A line for each seed that begins or is done; on a terminal, where progress is told, the display of a run."""
 
-    def __init__(self, console: Console, alone: bool):
+    def __init__(self, console: Console):
         self._console = console
-        self._alone = alone
         self._display: LiveDisplay | None = None
 
     def __enter__(self) -> "_Watcher":
@@ -66,10 +65,10 @@ class _Watcher(paper.Watcher):
 
     def begin(self, what: str) -> None:
         self._console.print(Text(what, "bold" if self._console.is_terminal else ""), soft_wrap=True)
-        if self._console.is_terminal and self._alone:
-            self._display = LiveDisplay(self._console).__enter__()
 
     def on_progress(self, progress: Progress) -> None:
+        if self._console.is_terminal and not self._display:
+            self._display = LiveDisplay(self._console).__enter__()
         if self._display:
             self._display.show(progress)
 

@@ -63,6 +63,7 @@ def reproduce(
             wanted[cell] = max(seeds, wanted.get(cell, 0))
     written = [Results(folder, cell.table).path for cell in wanted]
     tasks = _tasks(wanted, folder, preset, changes or {})
+    jobs = min(jobs, len(tasks))
     for task, outcome in _side_by_side(tasks, jobs, watcher) if jobs > 1 else _in_turn(tasks, watcher):
         written += _keep(task, outcome, folder, preset, watcher)
     for cell in wanted:
