@@ -7,7 +7,7 @@ import numpy as np
 
 from . import draw
 from .cells import METRICS, Cell, config_of
-from .experiments import EXPERIMENTS, pictures
+from .experiments import EXPERIMENTS, picture_name, pictures
 from .results import Results, Row, reached, step_seconds
 from .texts import TEXTS
 from .words import LABELS, METHODS, as_printed, markdown, number, plain_name, plus_minus, published
@@ -26,6 +26,11 @@ def section(folder: Path, link: str) -> list[str]:
     parts = [TEXTS["letter"], markdown(header, [line for each in found for line in _lines(*each)])]
     if (folder / f"{FIGURE}.png").exists():
         parts.append(f"![Reverse ESS by the paper's procedure and by our default]({link}/{FIGURE}.png)")
+    for cell, *_ in found:
+        path_picture = picture_name(cell.figure, "paper")
+        if cell.figure and (folder / path_picture).exists():
+            what = f"{plain_name(cell.target)}, {METHODS[cell.method]}, by the paper's procedure"
+            parts += [f"{what}:", f"![{what}]({link}/{path_picture})"]
     return [*parts, _not_run([cell for cell, *_ in found])]
 
 
