@@ -40,10 +40,11 @@ def updated(page: str, folder: Path = RESULTS) -> str:
 
 def render(name: str, folder: Path = RESULTS) -> str:
     """One table and a line on where it was measured."""
-    file, draw = TABLES[name]
-    results = read(folder / f"{file}.json")
-    rows = newest(results.get("rows", []))
-    return f"{draw(rows)}\n\n{provenance(results['machines'], rows)}" if rows else NOTHING
+    files, draw = TABLES[name]
+    results = [read(folder / f"{file}.json") for file in files]
+    rows = [row for each in results for row in newest(each.get("rows", []))]
+    machines = {label: facts for each in results for label, facts in each.get("machines", {}).items()}
+    return f"{draw(rows)}\n\n{provenance(machines, rows)}" if rows else NOTHING
 
 
 def provenance(machines: dict[str, Row], rows: list[Row]) -> str:
@@ -63,10 +64,12 @@ def provenance(machines: dict[str, Row], rows: list[Row]) -> str:
 
 def age(name: str, folder: Path) -> str:
     """How many rows of a table are of an earlier version: for the terminal alone, as a page would change with it."""
-    file = TABLES[name][0]
-    rows, current = newest(read(folder / f"{file}.json").get("rows", [])), {flow_source(file), rival_source(file)}
-    num_old = sum(row["source"] not in current for row in rows)
-    return f"\n{num_old} of {len(rows)} rows were measured on an earlier version of the package.\n" if num_old else ""
+    num_old = num_rows = 0
+    for file in TABLES[name][0]:
+        rows, current = newest(read(folder / f"{file}.json").get("rows", [])), {flow_source(file), rival_source(file)}
+        num_old += sum(row["source"] not in current for row in rows)
+        num_rows += len(rows)
+    return f"\n{num_old} of {num_rows} rows were measured on an earlier version of the package.\n" if num_old else ""
 
 
 def draw_step_time(rows: list[Row]) -> str:
@@ -106,16 +109,16 @@ def _one(row: Row, at_16: Row | None, cell: Callable[[Row, Row | None], str]) ->
     return f"failed: {row['failure']}" if row.get("failure") else cell(row, at_16)
 
 
-TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
-    "time_to_ess": ("time_to_ess", draw_ess),
-    "paper": ("time_to_ess", draw_paper),
-    "log_z_error": ("log_z_error", draw_log_z),
-    "step_time": ("step_time", draw_step_time),
-    "sampling": ("sampling", draw_sampling),
-    "coverage": ("coverage", draw_coverage),
-    "confusion": ("trust", draw_confusion),
-    "trust": ("trust", draw_trust),
-    "overheads": ("overheads", draw_overheads),
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], str]]] = {
+    "time_to_ess": (("time_to_ess",), draw_ess),
+    "paper": (("time_to_ess", "paper_way"), draw_paper),
+    "log_z_error": (("log_z_error",), draw_log_z),
+    "step_time": (("step_time",), draw_step_time),
+    "sampling": (("sampling",), draw_sampling),
+    "coverage": (("coverage",), draw_coverage),
+    "confusion": (("trust",), draw_confusion),
+    "trust": (("trust",), draw_trust),
+    "overheads": (("overheads",), draw_overheads),
 }
 
 

@@ -208,17 +208,24 @@ def test_a_seed_met_what_was_asked_in_the_end_and_in_time():
 
 def test_table_of_the_paper_shows_failures_and_what_its_ratio_rests_on():
     name = "double-well N=16 m=1.5"
-    paper = {"step_seconds": 8.0, "published_steps": 10_000, "steps": 3, "seconds": 24.0, "reverse_ess": 0.01}
+    paper = {"step_seconds": 9.0, "published_steps": 10_000, "steps": 3, "seconds": 27.0, "reverse_ess": 0.01}
     rows = [
         ess_row(0, name),
         ess_row(0, name, "paper", **paper),
         ess_row(1, name, "paper", failure="TrainingError: no"),
     ]
     text = ess_tables.draw_paper(rows)
-    assert "| paper | 3, at least as long | ≈ 24 s | 0.01 | not reached | - |" in text
-    assert "unless the paper's procedure reaches 0.95 within its first 375 steps" in text
+    assert "| default | all of its run | 4 s | 0.9980 | 3 s | - |" in text  # the paper's way to 0.95 is not known
+    assert "| paper | 3, at least as long | ≈ 27 s | 0.01 | not reached | - |" in text
     assert "1 of the default, 1 of the paper's" in text and "Failed: paper, seed 1: TrainingError: no." in text
     assert ess_tables.draw_paper(rows[2:]).startswith("Failed: paper")
+    way = {"key": {"target": name, "method": "way", "seed": 0}, "looks": [[500, 0.2], [1000, 0.94], [1500, 0.96]]}
+    text = ess_tables.draw_paper([*rows, way])
+    assert "| 3 s | 3,000 to 4,500 |" in text and "followed for 1,500 steps" in text
+    assert "| paper | 1,500 of 10,000 | ≈ 3.75 h | 0.960 | ≈ 3.75 h | - |" in text
+    assert "| paper | 1,000 of 10,000 | ≈ 2.5 h | 0.940 | not reached | - |" in text
+    way["looks"].pop()
+    assert "| 3 s | above 3,000 |" in ess_tables.draw_paper([*rows, way])
 
 
 def test_table_of_sites_keeps_rows_of_different_numbers_of_samples():
