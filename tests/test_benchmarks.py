@@ -6,13 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from benchmarks import common, ess_tables, log_z_error, log_z_tables, summary, tables
+from benchmarks import common, ess_tables, log_z_error, log_z_tables, paper_way, summary, tables
 from benchmarks.clock import Clock, covered
 from benchmarks.log_z_error import ALONE, TOLD
 from benchmarks.store import RESULTS, Store, newest, read, source_hash
 from benchmarks.targets import TASKS
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from boltzflow import storage
 from boltzflow.peers.start import Answer
 
 
@@ -226,6 +227,17 @@ def test_table_of_the_paper_shows_failures_and_what_its_ratio_rests_on():
     assert "| paper | 1,000 of 10,000 | ≈ 2.5 h | 0.940 | not reached | - |" in text
     way["looks"].pop()
     assert "| 3 s | above 3,000 |" in ess_tables.draw_paper([*rows, way])
+
+
+def test_the_papers_way_is_read_from_what_its_training_keeps(tmp_path):
+    """Where the newest snapshot has looks enough nothing is trained."""
+    rows = [{"step": f"{step}.0", "loss": "1.0"} | ({"reverse_ess": ess} if ess else {}) for step, ess in
+            [(10, ""), (500, "0.25"), (1000, "0.5")]]  # fmt: skip
+    for turn, (step, kept) in enumerate([(1010, rows), (990, rows[:2])]):
+        storage.write(tmp_path / f"state-{turn}.npz", {}, {"step": step, "histories": {"0": kept}})
+    found = paper_way.way(TASKS["double-well N=16 m=1.5"], until=1000, standing=tmp_path)
+    assert found == {"looks": [[500, 0.25], [1000, 0.5]], "published_steps": 10_000}
+    assert paper_way.looks_of(tmp_path / "elsewhere") == []
 
 
 def test_table_of_sites_keeps_rows_of_different_numbers_of_samples():
