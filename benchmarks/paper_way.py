@@ -7,6 +7,7 @@ interrupted goes on where it stood.
 
 import contextlib
 import functools
+import shutil
 from pathlib import Path
 
 import boltzflow
@@ -19,17 +20,20 @@ from boltzflow import presets, storage
 
 NAME = "paper_way"
 STANDING = Path("runs") / "paper-way"
+"""Keeps where training stands, in a folder for each source."""
 
 
 def main() -> None:
     options = common.arguments(
         __doc__ or "", [],
         until={"type": int, "default": 3000, "help": "the step to give up at"},
-        standing={"type": Path, "default": STANDING, "help": "the folder that keeps where training stands"},
     )  # fmt: skip
     store, task = Store(NAME, folder=options.results, fresh=options.fresh), TASKS[PAPER_TASK]
     source = flow_source(NAME)
-    measure = functools.partial(way, task, options.until, options.standing)
+    standing = STANDING / source  # what another source has trained is not this one's way
+    if options.fresh:
+        shutil.rmtree(standing, ignore_errors=True)
+    measure = functools.partial(way, task, options.until, standing)
     common.measured(store, source, measure, target=task.name, method="way", seed=0, until=options.until)
 
 
