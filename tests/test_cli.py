@@ -222,6 +222,24 @@ def test_samples_are_written_whole_and_not_over_others(asked, capsys, tmp_path, 
     assert main(["resume", "a"]) == 0
 
 
+def test_samples_share_no_random_numbers_with_the_training_of_the_same_seed(asked, monkeypatch):
+    class Listening(FakeRun):
+        def sample(self, key, num_samples):
+            keys.append(key)
+            return super().sample(key, num_samples)
+
+    keys = []
+    monkeypatch.setattr(stored, "load", lambda folder: Listening({}))
+    main(["run", "mixture-2", "--out", "a"])
+    for seed in ("0", "1"):
+        main(["sample", "a", "--num-samples", "7", "--out", f"{seed}.npz", "--seed", seed])
+    drawn, trained = (
+        {tuple(jax.random.key_data(key).tolist()) for root in roots for key in (root, *jax.random.split(root, 8))}
+        for roots in (keys, [jax.random.key(0), jax.random.key(1)])
+    )
+    assert len(drawn) == 18 and not drawn & trained
+
+
 def test_help_and_version(asked, capsys):
     assert main(["run", "--help"]) == 0
     out = capsys.readouterr().out

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from boltzflow import estimators, run_folder, stored
 from boltzflow.arguments import whole_number
+from boltzflow.batches import purpose_key
 from boltzflow.check_target import check_target
 from boltzflow.cli.finish import DONE, conclude, measure, output, standing
 from boltzflow.correction import CORRECTIONS, Corrected
@@ -29,6 +30,7 @@ from boltzflow.run_folder import RunRecord
 from boltzflow.targets import SHIPPED
 from boltzflow.version import VERSION
 
+_SAMPLE = 10  # the purpose of the seed of `sample`; those below are the report's
 _MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
 
 # --- what is done with a run ------------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def sample(
         raise InputError(f"there is no folder {path.parent}")
     run_folder.check_writable(path.parent)
     finished = stored.load(Path(directory))
-    key = jax.random.key(seed)
+    key = purpose_key(seed, _SAMPLE)  # else the samples of a run's own seed share random numbers with its training
     arrays, said = (_corrected if correct else _weighted)(finished, key, num_samples, correct)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
