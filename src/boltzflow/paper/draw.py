@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from ..plotting import EXACT, RAW, REWEIGHTED, draw
@@ -100,9 +101,14 @@ def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
                     axes[1, column].plot(rows[:, column], rows[:, 2], **style)
         for ax, unit in zip(axes[1], ("step", "seconds"), strict=True):
             ax.set(xlabel=unit, yscale="log", xscale="log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_minor_formatter(NullFormatter())
         axes[0, 0].set(ylabel="reverse ESS", ylim=(0, 1.04))
         axes[1, 0].set_ylabel("continuity loss")
-        axes[0, 0].legend(title="solid: continuity; dashed: reverse KL", fontsize=8, title_fontsize=8)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        title = "solid: continuity; dashed: reverse KL"
+        axes[0, 0].figure.legend(handles, names, loc="outside upper center", ncols=5, fontsize=8, title=title)
 
     return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
 
