@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -190,6 +191,8 @@ def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterat
 
 def _inherit(settings: Mapping[str, Any]) -> None:
     """Sets JAX in a fresh process as it was set in the one that started it, and lets no process outlive that one."""
+    # JAX writes its cache in place: a process that reads what another is writing compiles it itself, and warns.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     for name, value in settings.items():
         jax.config.update(name, value)
     threading.Thread(target=_end_with_parent, daemon=True).start()
