@@ -30,7 +30,7 @@ from boltzflow.run_folder import RunRecord
 from boltzflow.targets import SHIPPED
 from boltzflow.version import VERSION
 
-_SAMPLE = 10  # the purpose of the seed of `sample`; those below are the report's
+_SAMPLE = 10  # the purpose of the seed of `sample`; those below are a run's own
 _MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
 
 # --- what is done with a run ------------------------------------------------------------------------------------------

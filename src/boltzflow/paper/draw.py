@@ -77,8 +77,7 @@ def wells(
             ax.set_title(f"m = {mass:g}")
         for ax in axes[-1]:
             ax.set_xlabel("φ")
-        handles = axes[0, 0].get_legend_handles_labels()
-        axes[0, 0].figure.legend(*handles, loc="outside upper center", ncols=3)
+        _legend_above(axes, ncols=3)
 
     return draw((len(methods), len(masses)), (2.6 * len(masses), 2.3 * len(methods) + 0.6), paint, sharex=True)
 
@@ -106,9 +105,7 @@ def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
             ax.xaxis.set_minor_formatter(NullFormatter())
         axes[0, 0].set(ylabel="reverse ESS", ylim=(0, 1.04))
         axes[1, 0].set_ylabel("continuity loss")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        title = "solid: continuity; dashed: reverse KL"
-        axes[0, 0].figure.legend(handles, names, loc="outside upper center", ncols=5, fontsize=8, title=title)
+        _legend_above(axes, ncols=5, fontsize=8, title="solid: continuity; dashed: reverse KL")
 
     return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
 
@@ -131,8 +128,12 @@ def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
         for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
             ax.set(xlabel=unit, xscale="log", yscale="log")
         axes[0, 0].set_ylabel("1 − reverse ESS")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        title = "solid: the paper's procedure; dashed: our default"
-        axes[0, 0].figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, title=title)
+        _legend_above(axes, ncols=3, fontsize=8, title="solid: the paper's procedure; dashed: our default")
 
     return draw((1, 2), (9.6, 3.6 + 0.18 * (len(curves) // 3)), paint, sharey="row")
+
+
+def _legend_above(axes: NDArray[Any], **style: Any) -> None:
+    """One legend for all panels, that of the first, above them."""
+    ax = axes[0, 0]
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **style)
