@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick trust coverage overheads paper-way examples kill-test install clean
+.PHONY: run test test-all bench bench-quick trust coverage overheads paper-way forward-ess examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -61,6 +61,11 @@ overheads: $(BENCHED)
 paper-way: $(INSTALLED)
 	$(BIN)/python -m benchmarks.paper_way
 	$(BIN)/python -m benchmarks.tables --print paper
+
+# How the forward ESS depends on how many exact samples it is taken over: half an hour.
+forward-ess: $(INSTALLED)
+	$(BIN)/python -m benchmarks.forward_ess
+	$(BIN)/python -m benchmarks.tables --print forward_ess
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)

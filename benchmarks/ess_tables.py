@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from statistics import median
 
+import numpy as np
+
+from benchmarks.forward_ess import SET_SIZE
 from benchmarks.markdown import NOTHING, count, seconds, table
 from benchmarks.store import Row, across_machines
 from benchmarks.targets import TASKS, Task, targets_of
@@ -78,6 +81,42 @@ def _middle_and_worst(values: list[float], worst: Callable, form: str) -> str:
     if not values:
         return "-"
     return f"{form.format(median(values))} ({form.format(worst(values))})"
+
+
+def draw_forward(rows: list[Row]) -> str:
+    """The forward ESS over so many exact samples: of single sets, of the mean of as many as there are seeds, of all."""
+    lines = []
+    for target in targets_of(rows):
+        group = [row for row in rows if row["key"]["target"] == target and not row.get("failure")]
+        if not group:
+            lines.append([target, *"-----"])
+            continue
+        sets = np.array([row["sets"] for row in group])
+        means = sets.mean(axis=0)
+        low, high = np.quantile(means, [0.1, 0.9])
+        lines.append([
+            target,
+            _middle_and_worst([row["reported"] for row in group], min, "{:.4f}"),
+            _middle_and_worst(np.median(sets, axis=1).tolist(), min, "{:.4f}"),
+            f"{np.median(means):.4f} ({low:.4f} to {high:.4f})",
+            _middle_and_worst([row["all"] for row in group], min, "{:.4f}"),
+            f"{max(row['largest_ratio'] for row in group):,.0f}",
+        ])  # fmt: skip
+    key, num_seeds = rows[0]["key"], len({row["key"]["seed"] for row in rows})
+    header = [
+        "target", "the report's 20,000", f"a set of {SET_SIZE}", f"mean of {num_seeds} seeds, a set each",
+        f"{SET_SIZE * key['sets']:,}", "largest q/p",
+    ]  # fmt: skip
+    note = (
+        f"Forward ESS, median over {num_seeds} seeds and the worst in parentheses. Of a set: the median over "
+        f"{key['sets']} sets for each flow. The mean of one set of each flow is what a table of the paper shows: the "
+        f"median and the middle 80 % of {key['sets']} such tables. Largest q/p: in all sets of all flows."
+    )
+    failed = [
+        f"Failed: {row['key']['target']}, seed {row['key']['seed']}: {row['failure']}."
+        for row in rows if row.get("failure")
+    ]  # fmt: skip
+    return "\n\n".join([table(header, lines), note, *failed])
 
 
 def draw_paper(rows: list[Row]) -> str:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.ess_tables import draw_ess, draw_paper
+from benchmarks.ess_tables import draw_ess, draw_forward, draw_paper
 from benchmarks.log_z_tables import draw_log_z
 from benchmarks.markdown import NOTHING, seconds, table
 from benchmarks.store import RESULTS, ROOT, Row, across_machines, flow_source, newest, read, rival_source
@@ -112,6 +112,7 @@ def _one(row: Row, at_16: Row | None, cell: Callable[[Row, Row | None], str]) ->
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], str]]] = {
     "time_to_ess": (("time_to_ess",), draw_ess),
     "paper": (("time_to_ess", "paper_way"), draw_paper),
+    "forward_ess": (("forward_ess",), draw_forward),
     "log_z_error": (("log_z_error",), draw_log_z),
     "step_time": (("step_time",), draw_step_time),
     "sampling": (("sampling",), draw_sampling),

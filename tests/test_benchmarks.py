@@ -2,11 +2,12 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from benchmarks import common, ess_tables, log_z_error, log_z_tables, paper_way, summary, tables
+from benchmarks import common, ess_tables, forward_ess, log_z_error, log_z_tables, paper_way, summary, tables
 from benchmarks.clock import Clock, covered
 from benchmarks.log_z_error import ALONE, TOLD
 from benchmarks.store import RESULTS, Store, newest, read, source_hash
@@ -238,6 +239,36 @@ def test_the_papers_way_is_read_from_what_its_training_keeps(tmp_path):
     found = paper_way.way(TASKS["double-well N=16 m=1.5"], until=1000, standing=tmp_path)
     assert found == {"looks": [[500, 0.25], [1000, 0.5]], "published_steps": 10_000}
     assert paper_way.looks_of(tmp_path / "elsewhere") == []
+
+
+def test_forward_ess_is_taken_over_sets_and_over_all(monkeypatch):
+    """Of a flow that is the target, but for a constant: q/p is that constant everywhere, and every share is 1."""
+    task = TASKS["mixture-2"]
+    target = task.make()
+    flow = SimpleNamespace(log_prob=lambda x: target.log_prob(x) + np.log(3.0))
+    estimates = {name: SimpleNamespace(value=0.5) for name in ("reverse_ess", "forward_ess")}
+    report = SimpleNamespace(estimates=estimates, verdict=SimpleNamespace(trustworthy=True))
+    run = SimpleNamespace(flow=flow, report=lambda: report)
+    monkeypatch.setattr(forward_ess.boltzflow, "fit", lambda *_, seed: run)
+    row = forward_ess.ask(task, 0, num_sets=2)
+    assert row["sets"] == [1.0, 1.0] and row["all"] == pytest.approx(1) and row["reported"] == 0.5
+    assert row["largest_ratio"] == pytest.approx(3, rel=1e-4)
+
+
+def test_table_of_forward_ess_shows_sets_tables_and_failures():
+    def row(seed, **values):
+        return {"key": {"target": "mixture-2", "seed": seed, "sets": 4}, **values}
+
+    good = [
+        row(0, reported=0.99, sets=[0.999, 0.999, 0.997, 0.9], all=0.98, largest_ratio=2000.0),
+        row(1, reported=0.97, sets=[0.999, 0.997, 0.997, 0.9], all=0.96, largest_ratio=3.0),
+    ]
+    text = ess_tables.draw_forward([*good, row(2, failure="TrainingError: no")])
+    # means of the sets of a number: 0.999, 0.998, 0.997, 0.9
+    cells = "0.9800 (0.9700) | 0.9975 (0.9970) | 0.9975 (0.9291 to 0.9987) | 0.9700 (0.9600) | 2,000"
+    assert f"| mixture-2 | {cells} |" in text
+    assert "a set of 4096 | mean of 3 seeds, a set each | 16,384 |" in text
+    assert text.endswith("Failed: mixture-2, seed 2: TrainingError: no.")
 
 
 def test_table_of_sites_keeps_rows_of_different_numbers_of_samples():
