@@ -84,7 +84,7 @@ class Run:
         return with_sufficient_steps(flow, self.target, purpose_key(self.seed, 4))
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
-        """`num_samples` independent samples with their weights."""
+        """`num_samples` independent samples with their weights; `report().verdict` says whether to trust these."""
         x, log_prob = sample_batch(self.flow, key, num_samples)
         energy = map_points(self.target.energy, x)
         return Samples(x, -energy - log_prob, log_prob, energy)
@@ -93,7 +93,8 @@ class Run:
         """`num_samples` equally weighted samples, exact as their number grows where the flow comes at all.
 
         `method`: "importance" resamples four times as many by their weights, "metropolis" takes them as proposals of
-        Markov chains, "annealed" adds Langevin moves along the learned path, which mend a mediocre flow. Raises
+        Markov chains, "annealed" adds Langevin moves along the learned path, which mend a mediocre flow. None of them
+        comes to a mode that the flow never visits: whether there may be one is what `report().verdict` says. Raises
         `InputError` for another method, and for "annealed" after training with the reverse KL, which learns no path.
         """
         num_samples = whole_number("num_samples", num_samples, at_least=1)
