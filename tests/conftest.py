@@ -12,7 +12,7 @@ _CACHE = "BOLTZFLOW_TEST_CACHE"  # workers of pytest-xdist inherit it
 
 
 def pytest_configure(config):
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
     if _CACHE not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="boltzflow-tests-")
         os.environ[_CACHE] = folder.name
