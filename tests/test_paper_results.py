@@ -91,19 +91,25 @@ def test_what_fails_in_the_paper_fails_here():
 
 
 def test_forward_ess_over_as_many_samples_as_the_paper_takes_is_as_the_page_says():
-    """Tables of one set of 4096 exact samples for each seed: how many are equal to what was published, by the marks'
-    rule, and how many print so."""
+    """Tables of one set of 4096 exact samples for each seed: how many have a mean equal to what was published, or one
+    that prints so, and how many have all seeds equal."""
     rows = json.loads((ROOT / "results" / "benchmarks" / "forward_ess.json").read_text("utf-8"))["rows"]
     said = []
     for target in ("eq18", "eq2"):
         theirs = published()["table1"][target]["continuity_trainable"]["forward_ess"]
-        means = np.mean([row["sets"] for row in rows if row["key"]["target"] == TARGETS[target][0]], axis=0)
-        equal, prints = means >= theirs[0] - tolerance(theirs, 3), np.round(means, 3) >= theirs[0]
-        said += [round(float(np.median(means)), 4), len(means), int(equal.sum()), int(prints.sum())]
-    assert said == [0.9991, 64, 39, 19, 0.9991, 64, 47, 40]
+        sets = np.array([row["sets"] for row in rows if row["key"]["target"] == TARGETS[target][0]])
+        means, enough = sets.mean(axis=0), theirs[0] - tolerance(theirs, 3)
+        counts = [means >= enough, np.round(means, 3) >= theirs[0], sets.min(axis=0) >= enough]
+        said.append([round(float(np.median(means)), 4), len(means), *(int(one.sum()) for one in counts)])
+        said[-1].append(round(float(means.min()), 3))
+    assert said == [[0.9991, 64, 39, 19, 18, 0.961], [0.9991, 64, 47, 40, 28, 0.899]]
     text = " ".join(PAGE.read_text("utf-8").split())
-    assert "mean of 0.9991 on Eq. (18) and on Eq. (2), the median of 64 such tables" in text
-    assert "in 39 of the 64 on Eq. (18), and prints as 1.000 in 19; on Eq. (2) it is equal in 47, and prints as" in text
+    for words in (
+        "the mean over the seeds is 0.9991 on Eq. (18) and 0.9991 on Eq. (2), in the median of 64 such tables",
+        "in 39 of the 64 on Eq. (18), and prints as 1.000 in 19; on Eq. (2) it is so in 47, and prints as 0.999 or "
+        "1.000 in 40. All five seeds are within 0.001 in 18 and in 28; the worst tables have means of 0.961 and 0.899.",
+    ):
+        assert words in text
 
 
 def test_pictures_are_those_of_the_rows():
