@@ -17,11 +17,11 @@ import numpy as np
 import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
-from boltzflow import estimators
-from boltzflow.bases import Gaussian
-from boltzflow.compilation_cache import use_compilation_cache
-from boltzflow.evaluation import solver_errors
-from boltzflow.expectations import expectation
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.report.evaluation import solver_errors
+from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics.expectations import expectation
 
 NAME = "coverage"
 

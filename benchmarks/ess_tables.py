@@ -12,7 +12,7 @@ from benchmarks.store import Row, across_machines
 from benchmarks.targets import TASKS, Task, targets_of
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
 from boltzflow import Config
-from boltzflow.training import points_in_step
+from boltzflow.training.loop import points_in_step
 
 
 def draw_ess(rows: list[Row]) -> str:

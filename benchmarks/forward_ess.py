@@ -15,9 +15,9 @@ import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
-from boltzflow import estimators
-from boltzflow.batches import map_points, sample_batch
-from boltzflow.compilation_cache import use_compilation_cache
+from boltzflow.numerics.batching import map_points, sample_batch
+from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.statistics import estimates as estimators
 
 NAME = "forward_ess"
 TARGETS = ("mixture-4", "mixture-2", "double-well N=16 m=4.5", "double-well N=16 m=6")

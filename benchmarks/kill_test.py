@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
-from boltzflow import storage
 from boltzflow.errors import InputError
+from boltzflow.storage import files as storage
 
 NAME = "kill_test"
 SETTINGS = ["mixture-2", "--num-steps", "1500", "--width", "16", "--num-networks", "2", "--num-eval-samples", "20000"]

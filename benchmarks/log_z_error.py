@@ -21,9 +21,9 @@ from benchmarks import common, summary
 from benchmarks.clock import Clock, cold_cache
 from benchmarks.store import Row, Store, flow_source, rival_source
 from benchmarks.targets import TASKS, Task
-from boltzflow import estimators
-from boltzflow.peers import smc, tempering
-from boltzflow.peers.start import Answer
+from boltzflow.statistics import estimates as estimators
+from boltzflow.studies.baselines import smc, tempering
+from boltzflow.studies.baselines.start import Answer
 
 NAME = "log_z_error"
 TOLD = "boltzflow, told the error"

@@ -21,9 +21,9 @@ import numpy as np
 import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
-from boltzflow.evaluation import evaluate
 from boltzflow.interop.callback import Callback, Function
-from boltzflow.snapshots import Snapshots
+from boltzflow.report.evaluation import evaluate
+from boltzflow.training.snapshots import Snapshots
 
 NAME = "overheads"
 BATCH, REPEATS, PROCESSES = 256, 100, 9

@@ -16,7 +16,8 @@ from benchmarks.common import Enough
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
-from boltzflow import presets, storage
+from boltzflow import config as presets
+from boltzflow.storage import files as storage
 
 NAME = "paper_way"
 STANDING = Path("runs") / "paper-way"

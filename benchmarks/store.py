@@ -19,10 +19,10 @@ import jax
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
-APART = ("cli", "paper", "peers", "templates")
-"""Folders of the package that no number of a flow depends on: those that ask, compare and print."""
+APART = ("cli", "interop", "studies", "testing")
+"""Rooms of the package that no number of a flow depends on: those that ask, compare, check and print."""
 FLOW = ("src/boltzflow",)
-RIVALS = ("src/boltzflow/peers", "src/boltzflow/targets", "src/boltzflow/gaussian_mixture.py")
+RIVALS = ("src/boltzflow/studies/baselines", "src/boltzflow/densities")
 
 Row = dict[str, Any]
 
@@ -89,18 +89,34 @@ def rival_source(name: str) -> str:
 
 
 def source_hash(*places: str) -> str:
-    """A hash of the Python code in these folders and files: of what it does; comments and docstrings do not count."""
-    digest = hashlib.sha256()
+    """A hash of what the Python code in these folders and files does, whatever file each definition stands in.
+
+    It is made of the top-level statements of all files, sorted. Comments, docstrings, imports and the paths of files do
+    not count, so that moving a definition to another file keeps the rows that were measured with it.
+    """
     files = [ROOT / place for place in places if (ROOT / place).is_file()]
     paths = [(ROOT / place, path) for place in places for path in (ROOT / place).rglob("*.py")]
-    for path in sorted([*files, *(path for folder, path in paths if path.relative_to(folder).parts[0] not in APART)]):
-        tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:12]
+    files += [path for folder, path in paths if path.relative_to(folder).parts[0] not in APART]
+    trees = [_without_words(ast.parse(path.read_text("utf-8"))) for path in files]
+    statements = sorted(ast.dump(statement) for tree in trees for statement in tree.body)
+    return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:12]
+
+
+def _without_words(tree: ast.Module) -> ast.Module:
+    """The tree without docstrings and imports, and without what holds nothing else."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_words(part)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_words(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+        return True
+    if isinstance(node, ast.If):
+        return not node.orelse and all(map(_is_words, node.body))
+    return _is_text(node) or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import boltzflow
 from benchmarks.store import Row
-from boltzflow.targets import SHIPPED
+from boltzflow.densities.catalog import SHIPPED
 
 
 @dataclass(frozen=True)

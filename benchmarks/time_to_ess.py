@@ -16,7 +16,7 @@ from benchmarks import common
 from benchmarks.clock import cold_cache
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
-from boltzflow import presets
+from boltzflow import config as presets
 
 NAME = "time_to_ess"
 PAPER_TASK = "double-well N=16 m=1.5"

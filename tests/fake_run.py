@@ -8,10 +8,10 @@ import pytest
 import boltzflow
 from bad_input import write_files
 from boltzflow.cli import main
-from boltzflow.estimators import exact
-from boltzflow.report import Report, Verdict
+from boltzflow.report.report import Report, Verdict
 from boltzflow.run import Samples
-from boltzflow.training import Progress
+from boltzflow.statistics.estimates import exact
+from boltzflow.training.loop import Progress
 
 
 @dataclasses.dataclass

@@ -14,11 +14,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from boltzflow.bases import Gaussian
-from boltzflow.continuity import Transport
-from boltzflow.densities import AbstractFixed
-from boltzflow.interpolations import Linear
-from boltzflow.vector_fields import AbstractVectorField
+from boltzflow.densities.base import AbstractFixed
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.continuity import Transport
+from boltzflow.model.linear import Linear
 
 
 class GaussianPair(AbstractFixed):

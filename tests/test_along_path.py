@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.bases import Gaussian
-from boltzflow.continuity import LogZRate, Transport
-from boltzflow.correction.along_path import anneal_along_path
-from boltzflow.densities import AbstractDensity
-from boltzflow.interpolations import Linear
-from boltzflow.vector_fields import TimeMixture
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.continuity import LogZRate, Transport
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.linear import Linear
+from boltzflow.sampling.flow_smc import anneal_along_path
 from gaussian_pair import make_pair, make_transport
 
 DIM = 4

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.correction import Corrected
 from boltzflow.errors import InputError
-from boltzflow.estimators import exact
 from boltzflow.interop.arviz import mixing, to_datatree
-from boltzflow.report import Report, Verdict
+from boltzflow.report.report import Report, Verdict
 from boltzflow.run import Samples
+from boltzflow.sampling.corrections import Corrected
+from boltzflow.statistics.estimates import exact
 
 
 def chains(num, shift=0.0):

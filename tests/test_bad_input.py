@@ -8,7 +8,7 @@ import bad_input
 from bad_input import ARGUMENTS, ENERGIES, IN_FILES, TOML
 from boltzflow.cli import main
 from boltzflow.errors import InputError
-from boltzflow.training import Progress
+from boltzflow.training.loop import Progress
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.bases import Gaussian, GeneralizedGaussian
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.errors import InputError
-from boltzflow.linalg import Circulant
+from boltzflow.numerics.linalg import Circulant
 
 SIGMAS = 5.0
 POWERS = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 20.0]

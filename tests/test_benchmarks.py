@@ -14,8 +14,8 @@ from benchmarks.store import RESULTS, Store, newest, read, source_hash
 from benchmarks.targets import TASKS
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from boltzflow import storage
-from boltzflow.peers.start import Answer
+from boltzflow.storage import files as storage
+from boltzflow.studies.baselines.start import Answer
 
 
 @pytest.fixture(autouse=True)

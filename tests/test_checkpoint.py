@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import checkpoint, presets, storage
-from boltzflow.assembly import NO_PARTS, build_transport, make_transport
-from boltzflow.bases import Gaussian, Mixture
-from boltzflow.interpolations import Clock
-from boltzflow.linalg import Circulant
-from boltzflow.pilot import Pilot
-from boltzflow.testing import randomize
-from boltzflow.training import Trained
+from boltzflow import config as presets
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.model.clock import Clock
+from boltzflow.numerics.linalg import Circulant
+from boltzflow.sampling.pilot import Pilot
+from boltzflow.storage import files as storage
+from boltzflow.testing.model import randomize
+from boltzflow.training import checkpoint
+from boltzflow.training.build import NO_PARTS, build_transport, make_transport
+from boltzflow.training.loop import Trained
 
 DIM = 12
 CONFIG = dataclasses.replace(presets.default(), width=8, num_networks=2)

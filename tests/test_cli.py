@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import boltzflow
-from boltzflow import run_folder, stored
+from boltzflow import stored
 from boltzflow.cli import main
 from boltzflow.errors import TrainingError
 from boltzflow.interop.callback import Callback
-from boltzflow.training import Progress
+from boltzflow.storage import run_folder
+from boltzflow.training.loop import Progress
 from fake_run import FakeRun
 
 BANANA = str(Path(__file__).parent.parent / "examples" / "banana.py")

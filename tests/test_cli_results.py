@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boltzflow import paper, stored
+from boltzflow import stored
 from boltzflow.cli import main
-from boltzflow.correction import Corrected
-from boltzflow.estimators import Estimate
-from boltzflow.paper import cells
-from boltzflow.training import Progress
+from boltzflow.sampling.corrections import Corrected
+from boltzflow.statistics.estimates import Estimate
+from boltzflow.studies import paper
+from boltzflow.studies.paper import cells
+from boltzflow.training.loop import Progress
 from fake_run import FakeRun
 
 

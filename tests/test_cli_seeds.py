@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from boltzflow import run_folder
 from boltzflow.cli import main
 from boltzflow.errors import SeedsError, TrainingError
-from boltzflow.estimators import Estimate, exact
-from boltzflow.report import Report, Verdict
-from boltzflow.seeds_report import chi_squared_sigma, compare_seeds
-from boltzflow.training import Progress
+from boltzflow.report.report import Report, Verdict
+from boltzflow.report.seeds import chi_squared_sigma, compare_seeds
+from boltzflow.statistics.estimates import Estimate, exact
+from boltzflow.storage import run_folder
+from boltzflow.training.loop import Progress
 
 
 def report_of(seed, value=1.0, stderr=0.1, warnings=()):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from boltzflow import compilation
+from boltzflow.numerics import compiling as compilation
 
 
 @pytest.mark.parametrize(("most", "times"), [("4", 2), ("1000000000", 1), ("", 1)])

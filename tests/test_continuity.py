@@ -9,16 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from boltzflow.bases import GeneralizedGaussian
-from boltzflow.continuity import LogZRate, Transport, continuity_residual, trainable
-from boltzflow.densities import AbstractDensity, AbstractFixed
-from boltzflow.integrate import solve
-from boltzflow.interpolations import Linear, Trainable
-from boltzflow.losses import continuity_loss, stratified_times, trajectory
-from boltzflow.networks import Whitening
-from boltzflow.targets import DoubleWell, mixture_2
-from boltzflow.testing import randomize
-from boltzflow.vector_fields import TimeMixture
+from boltzflow.densities.base import AbstractDensity, AbstractFixed
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.mixtures import mixture_2
+from boltzflow.model.continuity import LogZRate, Transport, continuity_residual, trainable
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.integrate import solve
+from boltzflow.model.interpolations import Trainable
+from boltzflow.model.linear import Linear
+from boltzflow.model.losses import continuity_loss, stratified_times, trajectory
+from boltzflow.model.networks import Whitening
+from boltzflow.testing.model import randomize
 from gaussian_pair import make_pair, make_transport
 
 residuals = eqx.filter_jit(jax.vmap(continuity_residual, (None, 0, 0)))

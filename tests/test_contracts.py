@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.bases import Gaussian, GeneralizedGaussian, Mixture
-from boltzflow.densities import AbstractDensity, AbstractDistribution
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.gaussian_mixture import GaussianMixture
+from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.many_well import many_well
+from boltzflow.densities.mixtures import mixture_2
+from boltzflow.densities.subspace_mixture import Mixture
 from boltzflow.errors import InputError
-from boltzflow.targets import DoubleWell, Energy, GaussianMixture, many_well, mixture_2
-from boltzflow.testing import check_density, check_distribution
+from boltzflow.testing.densities import check_density, check_distribution
 
 KEY = jax.random.key(20)
 

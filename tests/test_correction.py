@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import presets
-from boltzflow.bases import Gaussian
-from boltzflow.correction import CORRECTIONS, correct
-from boltzflow.correction.metropolis import independence_metropolis
+from boltzflow import config as presets
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
-from boltzflow.flow import Flow
+from boltzflow.model.flow import Flow
+from boltzflow.sampling.corrections import CORRECTIONS, correct
+from boltzflow.sampling.metropolis import independence_metropolis
 from gaussian_pair import make_pair, make_transport
 
 PAIR = make_pair(3, seed=2)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.bases import Gaussian, Mixture
-from boltzflow.batches import map_points
-from boltzflow.descent import descend, far_apart
-from boltzflow.mode_probe import lost_wells
-from boltzflow.pilot import fly_pilot
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.numerics.batching import map_points
+from boltzflow.sampling.coverage import lost_wells
+from boltzflow.sampling.minima import descend, far_apart
+from boltzflow.sampling.pilot import fly_pilot
 
 NEAR, FAR = -6 * np.ones(5), 6 * np.ones(5)
 

@@ -5,16 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities import is_sign_symmetric, lattice_of
+from boltzflow.densities.base import is_sign_symmetric, lattice_of
+from boltzflow.densities.catalog import SHIPPED, make_target
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
-from boltzflow.targets import (
-    SHIPPED,
-    DoubleWell,
-    Energy,
-    check_energy,
-    make_target,
-    many_well,
-)
 
 POINTS = 1.5 * jax.random.normal(jax.random.key(7), (16, 3))
 

@@ -9,10 +9,10 @@ import zlib
 import numpy as np
 import pytest
 
-from boltzflow import estimators
 from boltzflow.errors import InputError
-from boltzflow.estimators import Estimate
-from boltzflow.expectations import StreamedExpectation, expectation
+from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.expectations import StreamedExpectation, expectation
 
 MEAN, SCALE = 0.5, 0.8
 LOG_Z = np.log(SCALE * np.sqrt(2 * np.pi))

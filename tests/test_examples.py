@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.estimators import disagreement, exact
-from boltzflow.load_target import load_target
+from boltzflow.densities.from_file import load_target
+from boltzflow.statistics.estimates import disagreement, exact
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -89,7 +89,7 @@ def test_eight_schools_against_nuts():
     import eight_schools
     from numpyro.infer import MCMC, NUTS
 
-    from boltzflow.peers import smc
+    from boltzflow.studies.baselines import smc
 
     posterior = target_of("eight_schools.py:model")
     run = bf.fit(posterior)

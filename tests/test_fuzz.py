@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow import run_folder, storage
 from boltzflow.cli import main
-from boltzflow.cli.arguments import parse
+from boltzflow.cli.parser import parse
+from boltzflow.config import FIELD_TYPES, Config, validate_config, with_changes
+from boltzflow.densities.energy import Energy, check_energy
 from boltzflow.errors import InputError
-from boltzflow.estimators import log_z_importance, pareto_k, reverse_ess
-from boltzflow.presets import FIELD_TYPES, Config, validate_config, with_changes
-from boltzflow.report import Report
-from boltzflow.targets import Energy, check_energy
+from boltzflow.report.report import Report
+from boltzflow.statistics.estimates import log_z_importance, pareto_k, reverse_ess
+from boltzflow.storage import files as storage
+from boltzflow.storage import run_folder
 
 pytest.importorskip("hypothesis")
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import linalg
-from boltzflow.bases import Gaussian
-from boltzflow.correction.annealed import Bridge
-from boltzflow.correction.moves import HamiltonianMoves, preconditioner
-from boltzflow.densities import lattice_of
-from boltzflow.gaussian_fit import _waves, active_directions, fit_gaussian
-from boltzflow.linalg import Circulant
+from boltzflow.densities.base import lattice_of
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.numerics import linalg
+from boltzflow.numerics.linalg import Circulant
+from boltzflow.sampling.gaussian_fit import _waves, active_directions, fit_gaussian
+from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.smc import Bridge
 
 LATTICES = [(5,), (6,), (4, 3)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from diffrax import Dopri8, Euler, Heun, ODETerm, Tsit5
 
-from boltzflow.integrate import SOLVERS, solve
+from boltzflow.model.integrate import SOLVERS, solve
 from gaussian_pair import ExactField, make_pair
 
 # Few enough steps that the error is above the rounding errors, many enough that its leading term dominates.

@@ -13,11 +13,11 @@ import numpyro.distributions as dist
 import pytest
 
 import boltzflow as bf
-from boltzflow import presets
+from boltzflow import config as presets
+from boltzflow.densities.energy import check_energy
+from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model
-from boltzflow.load_target import load_target
-from boltzflow.targets import check_energy
 
 PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])
 LOG_Z = float(np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(PRECISION)[1])

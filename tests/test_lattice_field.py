@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.bases import Gaussian
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
-from boltzflow.interpolations import Trainable
-from boltzflow.lattice_bands import Bands
-from boltzflow.lattice_networks import LatticePotential
-from boltzflow.linalg import Circulant
-from boltzflow.networks import Whitening
-from boltzflow.targets import DoubleWell
-from boltzflow.testing import check_interpolation, check_vector_field, randomize
-from boltzflow.vector_fields import Lattice
+from boltzflow.model.interpolations import Trainable
+from boltzflow.model.lattice.bands import Bands
+from boltzflow.model.lattice.networks import LatticePotential
+from boltzflow.model.lattice_field import Lattice
+from boltzflow.model.networks import Whitening
+from boltzflow.numerics.linalg import Circulant
+from boltzflow.testing.model import check_interpolation, check_vector_field, randomize
 
 SIZES = {"num_networks": 2, "width": 5}
 

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow import training_step
-from boltzflow.bases import Gaussian
-from boltzflow.continuity import LogZRate, Transport, continuity_residual, trainable
-from boltzflow.flow import Flow
-from boltzflow.interpolations import Trainable
-from boltzflow.losses import PENALTIES, continuity_loss, reverse_kl_loss, stratified_times, trajectory
-from boltzflow.targets import Energy
-from boltzflow.testing import randomize
-from boltzflow.vector_fields import TimeMixture
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.continuity import LogZRate, Transport, continuity_residual, trainable
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.flow import Flow
+from boltzflow.model.interpolations import Trainable
+from boltzflow.model.losses import PENALTIES, continuity_loss, stratified_times, trajectory
+from boltzflow.model.reverse_kl import reverse_kl_loss
+from boltzflow.testing.model import randomize
+from boltzflow.training import step as training_step
 from gaussian_pair import ExactField, make_pair, make_transport
 
 SIZES = {"num_networks": 2, "width": 7}

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boltzflow.densities.energy import check_energy
+from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.openmm import boltzmann
-from boltzflow.load_target import load_target
-from boltzflow.targets import check_energy
 
 openmm = pytest.importorskip("openmm")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

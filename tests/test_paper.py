@@ -8,15 +8,15 @@ import threading
 import numpy as np
 import pytest
 
-from boltzflow import paper
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.paper import cells, letter, one_dimension
-from boltzflow.paper.cells import Cell, config_of
-from boltzflow.paper.experiments import EXPERIMENTS
-from boltzflow.paper.page import BETTER, EQUAL, WORSE, mark
-from boltzflow.paper.reproduce import _side_by_side, _tasks
-from boltzflow.paper.results import Results, reached, step_seconds
-from boltzflow.paper.words import as_printed, published
+from boltzflow.studies import paper
+from boltzflow.studies.paper import cells, letter, one_dimension
+from boltzflow.studies.paper.cells import Cell, config_of
+from boltzflow.studies.paper.experiments import EXPERIMENTS
+from boltzflow.studies.paper.page import BETTER, EQUAL, WORSE, mark
+from boltzflow.studies.paper.reproduce import _side_by_side, _tasks
+from boltzflow.studies.paper.results import Results, reached, step_seconds
+from boltzflow.studies.paper.words import as_printed, published
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
 CELL = Cell("table2", "m1_5", "continuity")

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boltzflow import paper
-from boltzflow.paper import letter
-from boltzflow.paper.cells import MASSES, TARGETS, Cell
-from boltzflow.paper.experiments import EXPERIMENTS, is_current
-from boltzflow.paper.page import tolerance
-from boltzflow.paper.results import Results
-from boltzflow.paper.words import published
+from boltzflow.studies import paper
+from boltzflow.studies.paper import letter
+from boltzflow.studies.paper.cells import MASSES, TARGETS, Cell
+from boltzflow.studies.paper.experiments import EXPERIMENTS, is_current
+from boltzflow.studies.paper.page import tolerance
+from boltzflow.studies.paper.results import Results
+from boltzflow.studies.paper.words import published
 
 ROOT = Path(__file__).parent.parent
 FOLDER, PAGE = ROOT / "results" / "paper", ROOT / "docs" / "paper.md"

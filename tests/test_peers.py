@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from boltzflow.cli import main
-from boltzflow.peers import nuts, smc, tempering
-from boltzflow.peers.compare import Entry, at_equal_cost, truth_of
-from boltzflow.peers.start import Answer
-from boltzflow.targets import GaussianMixture, mixture_2
+from boltzflow.densities.gaussian_mixture import GaussianMixture
+from boltzflow.densities.mixtures import mixture_2
+from boltzflow.studies.baselines import nuts, smc, tempering
+from boltzflow.studies.baselines.compare import Entry, at_equal_cost, truth_of
+from boltzflow.studies.baselines.start import Answer
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor

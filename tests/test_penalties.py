@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.losses import PENALTIES
-from boltzflow.testing import check_penalty
+from boltzflow.model.losses import PENALTIES
+from boltzflow.testing.model import check_penalty
 
 
 @pytest.mark.parametrize("name", PENALTIES)

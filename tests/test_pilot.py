@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.bases import Gaussian
-from boltzflow.compilation import Stopwatch
-from boltzflow.correction.annealed import _next_beta, anneal
-from boltzflow.interpolations import Clock, fit_clock
-from boltzflow.linalg import Circulant, dense
-from boltzflow.pilot import _unfinished, fly_pilot
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.clock import Clock, fit_clock
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.linalg import Circulant, dense
+from boltzflow.sampling.pilot import _unfinished, fly_pilot
+from boltzflow.sampling.smc import _next_beta, anneal
 
 # Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
 SIGMA = 5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from boltzflow import plotting
+from boltzflow.report import plots as plotting
 
 
 def assert_png(data):

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from boltzflow.progress import LiveDisplay, PlainDisplay, ess_in_words, make_display
-from boltzflow.training import Progress
+from boltzflow.cli.progress import LiveDisplay, PlainDisplay, ess_in_words, make_display
+from boltzflow.training.loop import Progress
 
 
 def lines_of(progresses):

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import estimators, presets
-from boltzflow.bases import Gaussian, Mixture
-from boltzflow.batches import map_points
-from boltzflow.compilation import Stopwatch
-from boltzflow.estimators import samples_for
-from boltzflow.pilot import fly_pilot
-from boltzflow.proposal import Proposal, _maximize, fit_proposal
-from boltzflow.training import without_a_flow
-from boltzflow.vector_fields import Still
+from boltzflow import config as presets
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.model.still import Still
+from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.sampling.mixture_fit import Proposal, _maximize, fit_proposal
+from boltzflow.sampling.pilot import fly_pilot
+from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics.estimates import samples_for
+from boltzflow.training.loop import without_a_flow
 
 TINY = dataclasses.replace(presets.default(), width=16, num_networks=2, num_eval_samples=8192)
 

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from boltzflow.errors import InputError
-from boltzflow.estimators import Estimate, exact
-from boltzflow.report import Report, Verdict, render_console, write_html
-from boltzflow.templates.words import format_duration, format_error, format_value
+from boltzflow.report.formatting import format_duration, format_error, format_value
+from boltzflow.report.report import Report, Verdict, render_console, write_html
+from boltzflow.statistics.estimates import Estimate, exact
 
 COST = {
     "train_seconds": 31.2,

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import presets, snapshots, storage
+from boltzflow import config as presets
 from boltzflow.cli import main
-from boltzflow.interpolations import Linear
+from boltzflow.model.linear import Linear
+from boltzflow.storage import files as storage
+from boltzflow.training import snapshots
 
 TINY = dataclasses.replace(presets.default(), num_steps=60, width=8, num_networks=2, num_eval_samples=2048)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from boltzflow import run_folder
+from boltzflow.config import FIELD_TYPES, PRESETS, Config, preset, validate_config, with_changes
 from boltzflow.errors import InputError
-from boltzflow.presets import FIELD_TYPES, PRESETS, Config, preset, validate_config, with_changes
-from boltzflow.run_folder import RunRecord
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import RunRecord
 
 RECORD = RunRecord(
     "double-well", {"num_sites": 16, "mass": 1.5}, 7, Config(base_std=1e-30, learning_rate=1e16),

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import presets
-from boltzflow.bases import Gaussian
-from boltzflow.cohort import Member, _stack, _stack_points, divide, with_full_block
-from boltzflow.compilation import Stopwatch
-from boltzflow.interpolations import Clock, Linear
-from boltzflow.linalg import Circulant
-from boltzflow.training_step import _pilot_points
-from boltzflow.vector_fields import AbstractVectorField
+from boltzflow import config as presets
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.clock import Clock
+from boltzflow.model.linear import Linear
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.linalg import Circulant
+from boltzflow.training.cohort import Member, _stack, _stack_points, divide, with_full_block
+from boltzflow.training.step import _pilot_points
 
 FEW = dataclasses.replace(
     presets.default(), num_steps=20, width=16, num_networks=2, batch_size=64, num_eval_samples=1000, warmup_fraction=0.5

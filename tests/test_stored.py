@@ -2,9 +2,11 @@
 
 import pytest
 
-from boltzflow import Config, InputError, checkpoint, run, run_folder, stored
-from boltzflow.load_target import load_target
-from boltzflow.run_folder import RunRecord
+from boltzflow import Config, InputError, run, stored
+from boltzflow.densities.from_file import load_target
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import RunRecord
+from boltzflow.training import checkpoint
 from boltzflow.version import VERSION
 
 ENERGY = "def energy(x):\n    return (x**2).sum()\n"

@@ -14,20 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities import AbstractDistribution, HasModes
+from boltzflow.densities.base import AbstractDistribution, HasModes
+from boltzflow.densities.catalog import SHIPPED, make_target
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.gaussian_mixture import GaussianMixture
+from boltzflow.densities.gmm_40 import gmm_40
+from boltzflow.densities.many_well import many_well
+from boltzflow.densities.mixtures import mixture_2, mixture_4
 from boltzflow.errors import InputError
-from boltzflow.targets import (
-    SHIPPED,
-    DoubleWell,
-    Energy,
-    GaussianMixture,
-    check_energy,
-    gmm_40,
-    make_target,
-    many_well,
-    mixture_2,
-    mixture_4,
-)
 
 SIGMAS = 5.0
 EXACT = json.loads((pathlib.Path(__file__).parent / "data" / "exact.json").read_text())

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import presets
-from boltzflow.assembly import build_transport
-from boltzflow.bases import Gaussian
-from boltzflow.batches import sample_batch
-from boltzflow.cohort import Cohort, Member, with_full_block
-from boltzflow.compilation import Stopwatch
-from boltzflow.continuity import LogZRate, Transport
-from boltzflow.evaluation import evaluate
-from boltzflow.interpolations import Linear
-from boltzflow.pilot import fly_pilot
-from boltzflow.report import Verdict
+from boltzflow import config as presets
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.continuity import LogZRate, Transport
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.linear import Linear
+from boltzflow.numerics.batching import sample_batch
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.report.evaluation import evaluate
+from boltzflow.report.report import Verdict
 from boltzflow.run import Run
-from boltzflow.training import Trained, steps_for
-from boltzflow.vector_fields import AbstractVectorField, TimeMixture
+from boltzflow.sampling.pilot import fly_pilot
+from boltzflow.training.build import build_transport
+from boltzflow.training.cohort import Cohort, Member, with_full_block
+from boltzflow.training.loop import Trained, steps_for
 
 TINY = dataclasses.replace(presets.default(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
 

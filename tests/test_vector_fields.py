@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.continuity import trainable
 from boltzflow.errors import InputError
-from boltzflow.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
-from boltzflow.testing import check_vector_field, randomize
-from boltzflow.vector_fields import AbstractVectorField, Still, TimeMixture
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.continuity import trainable
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
+from boltzflow.model.still import Still
+from boltzflow.testing.model import check_vector_field, randomize
 from gaussian_pair import ExactField, make_pair
 
 LOWER = np.array([[2.0, 0.0, 0.0], [-0.5, 0.1, 0.0], [0.3, 1.0, 5.0]])

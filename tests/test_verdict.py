@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from boltzflow.estimators import Estimate
-from boltzflow.mode_probe import Region, missing_regions, uncovered_share
-from boltzflow.reliability import distrust_tail
-from boltzflow.verdict import Findings, judge
+from boltzflow.report.verdict import Findings, judge
+from boltzflow.sampling.coverage import Region, missing_regions, uncovered_share
+from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.weights import distrust_tail
 
 
 def estimate(value, stderr=0.001, ok=True, reason=""):

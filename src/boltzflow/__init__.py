@@ -4,17 +4,22 @@ run = boltzflow.fit(boltzflow.Energy(energy, dim=8))
 print(run.log_z())
 """
 
-from boltzflow.assembly import Parts
-from boltzflow.densities import AbstractDensity, AbstractDistribution
+from boltzflow.config import Config
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.gaussian_mixture import GaussianMixture
+from boltzflow.densities.gmm_40 import gmm_40
+from boltzflow.densities.many_well import many_well
+from boltzflow.densities.mixtures import mixture_2, mixture_4
 from boltzflow.errors import InputError, SeedsError, TrainingError
-from boltzflow.estimators import Estimate
-from boltzflow.flow import Flow
-from boltzflow.presets import Config
-from boltzflow.report import Report
+from boltzflow.model.flow import Flow
+from boltzflow.report.report import Report
 from boltzflow.run import Run, Samples, fit, fit_seeds
+from boltzflow.statistics.estimates import Estimate
 from boltzflow.stored import load
-from boltzflow.targets import DoubleWell, Energy, GaussianMixture, gmm_40, many_well, mixture_2, mixture_4
-from boltzflow.training import Progress
+from boltzflow.training.build import Parts
+from boltzflow.training.loop import Progress
 from boltzflow.version import VERSION as __version__
 
 __all__ = [

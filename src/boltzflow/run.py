@@ -11,26 +11,27 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from . import checkpoint, estimators
-from .arguments import whole_number
-from .assembly import NO_PARTS, Parts, make_flow
-from .batches import map_points, purpose_key, sample_batch
-from .correction import Corrected, correct
-from .densities import AbstractDensity
-from .errors import InputError, SeedsError, TrainingError
-from .estimators import Estimate
-from .evaluation import evaluate
-from .figures import figures
-from .flow import Flow
-from .observables import expect
-from .pilot import Pilot
-from .presets import PRESETS, Config, validate_config
-from .presets import preset as make_preset
-from .report import Report
-from .resolution import Resolutions, two_resolutions, with_sufficient_steps
-from .snapshots import Snapshots
-from .targets import DoubleWell
-from .training import Progress, Trained, train
+from boltzflow.config import PRESETS, Config, validate_config
+from boltzflow.config import preset as make_preset
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.errors import InputError, SeedsError, TrainingError
+from boltzflow.model.flow import Flow
+from boltzflow.numerics.batching import map_points, purpose_key, sample_batch
+from boltzflow.numerics.validation import whole_number
+from boltzflow.report.draws import Resolutions, two_resolutions, with_sufficient_steps
+from boltzflow.report.evaluation import evaluate
+from boltzflow.report.figures import figures
+from boltzflow.report.report import Report
+from boltzflow.sampling.corrections import Corrected, correct
+from boltzflow.sampling.pilot import Pilot
+from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.observables import expect
+from boltzflow.training import checkpoint
+from boltzflow.training.build import NO_PARTS, Parts, make_flow
+from boltzflow.training.loop import Progress, Trained, train
+from boltzflow.training.snapshots import Snapshots
 
 _STREAM_BATCH = 2**15
 _MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second

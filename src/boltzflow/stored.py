@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from boltzflow import checkpoint, run
-from boltzflow.assembly import NO_PARTS, Parts
-from boltzflow.densities import AbstractDensity
+from boltzflow import run
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.catalog import SHIPPED, make_target
+from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError
-from boltzflow.load_target import reload_target
 from boltzflow.run import Run
-from boltzflow.run_folder import CHECKPOINT, CONFIG, read_record
-from boltzflow.targets import SHIPPED, make_target
+from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record
+from boltzflow.training import checkpoint
+from boltzflow.training.build import NO_PARTS, Parts
 
 
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import jax
 
-from boltzflow.cli.arguments import parse
 from boltzflow.cli.finish import of_program
-from boltzflow.compilation_cache import use_compilation_cache
+from boltzflow.cli.parser import parse
 from boltzflow.errors import InputError, TrainingError
+from boltzflow.numerics.compilation_cache import use_compilation_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,19 +15,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from boltzflow import estimators, run_folder, stored
-from boltzflow.arguments import whole_number
-from boltzflow.batches import purpose_key
-from boltzflow.check_target import check_target
+from boltzflow import stored
+from boltzflow.cli.check import check_target
 from boltzflow.cli.finish import DONE, conclude, measure, output, standing
-from boltzflow.correction import CORRECTIONS, Corrected
+from boltzflow.cli.progress import make_display
+from boltzflow.densities.catalog import SHIPPED
+from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
-from boltzflow.load_target import load_target
-from boltzflow.progress import make_display
+from boltzflow.numerics.batching import purpose_key
+from boltzflow.numerics.validation import whole_number
 from boltzflow.run import Run
-from boltzflow.run_folder import RunRecord
-from boltzflow.targets import SHIPPED
+from boltzflow.sampling.corrections import CORRECTIONS, Corrected
+from boltzflow.statistics import estimates as estimators
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import RunRecord
 from boltzflow.version import VERSION
 
 _SAMPLE = 10  # the purpose of the seed of `sample`; those below are a run's own

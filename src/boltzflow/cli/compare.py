@@ -10,11 +10,11 @@ from rich.text import Text
 
 from boltzflow import run as runs
 from boltzflow.cli.finish import DONE, output
+from boltzflow.cli.progress import make_display
+from boltzflow.config import preset
+from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
-from boltzflow.load_target import load_target
-from boltzflow.peers.compare import Entry, Truth, at_equal_cost, of_flow, peers, truth_of
-from boltzflow.presets import preset
-from boltzflow.progress import make_display
+from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, of_flow, peers, truth_of
 
 _WORDS = {"reverse_ess": "reverse ESS", "r_hat": "R-hat", "acceptance": "acceptance", "temperatures": "temperatures",
           "barrier": "barrier", "beta": "β reached", "trusted": "trusted"}  # fmt: skip

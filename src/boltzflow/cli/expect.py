@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from boltzflow import stored
-from boltzflow.arguments import whole_number
 from boltzflow.cli.finish import DISTRUSTED, DONE, output, standing
+from boltzflow.densities.from_file import load_function
 from boltzflow.errors import InputError
-from boltzflow.estimators import Estimate
-from boltzflow.load_target import load_function
-from boltzflow.templates.words import format_error, format_value
+from boltzflow.numerics.validation import whole_number
+from boltzflow.report.formatting import format_error, format_value
+from boltzflow.statistics.estimates import Estimate
 
 
 def expect(directory: str, observable: str, num_samples: int = 0) -> int:

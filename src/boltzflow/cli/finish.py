@@ -7,14 +7,14 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from boltzflow import run_folder
+from boltzflow.cli.progress import Display
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.progress import Display
-from boltzflow.report import Report, render_console, write_html
+from boltzflow.report.report import Report, render_console, write_html
+from boltzflow.report.seeds import seeds_warnings
 from boltzflow.run import Run
-from boltzflow.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord, is_seed_folder
-from boltzflow.seeds_report import seeds_warnings
-from boltzflow.training import Progress
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord, is_seed_folder
+from boltzflow.training.loop import Progress
 
 DONE, DISTRUSTED = 0, 3
 _PLAIN_WIDTH = 120  # of what is not a terminal

@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from boltzflow import paper, run_folder
-from boltzflow.arguments import whole_number
 from boltzflow.cli.finish import DONE, output
-from boltzflow.presets import preset
-from boltzflow.progress import LiveDisplay
-from boltzflow.training import Progress
+from boltzflow.cli.progress import LiveDisplay
+from boltzflow.config import preset
+from boltzflow.numerics.validation import whole_number
+from boltzflow.storage import run_folder
+from boltzflow.studies import paper
+from boltzflow.training.loop import Progress
 
 _MAX_SEEDS, _MAX_JOBS = 1000, 64
 FOLDER, PAGE = "results/paper", "docs/paper.md"

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from rich.text import Text
 
-from boltzflow import checkpoint, run_folder
 from boltzflow.cli.commands import report
 from boltzflow.cli.finish import output, standing
-from boltzflow.cli.run import train_and_report
 from boltzflow.cli.seeds import conclude_seeds, train_and_report_seeds
-from boltzflow.load_target import LoadedTarget, reload_target
-from boltzflow.report import Report
-from boltzflow.run_folder import CHECKPOINT, REPORT_JSON, RunRecord, seed_folders
+from boltzflow.cli.train import train_and_report
+from boltzflow.densities.from_file import LoadedTarget, reload_target
+from boltzflow.report.report import Report
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import CHECKPOINT, REPORT_JSON, RunRecord, seed_folders
+from boltzflow.training import checkpoint
 
 
 def resume(directory: str) -> int:

@@ -9,17 +9,18 @@ from rich.console import Console
 from rich.text import Text
 
 from boltzflow import run as runs
-from boltzflow import run_folder, snapshots
-from boltzflow.arguments import whole_number
 from boltzflow.cli.finish import DISTRUSTED, DONE, measure, output, stopped
+from boltzflow.cli.progress import Display, make_display
+from boltzflow.densities.from_file import LoadedTarget
 from boltzflow.errors import SeedsError
-from boltzflow.load_target import LoadedTarget
-from boltzflow.progress import Display, make_display
-from boltzflow.report import Report
+from boltzflow.numerics.validation import whole_number
+from boltzflow.report.report import Report
+from boltzflow.report.seeds import compare_seeds, render_seeds
 from boltzflow.run import Run
-from boltzflow.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
-from boltzflow.seeds_report import compare_seeds, render_seeds
-from boltzflow.training import Progress
+from boltzflow.storage import run_folder
+from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
+from boltzflow.training import snapshots
+from boltzflow.training.loop import Progress
 from boltzflow.version import VERSION
 
 _MAX_SEEDS = 100  # each holds its pilot's points in memory

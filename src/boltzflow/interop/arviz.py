@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from ..correction import Corrected
-from ..errors import InputError
-from ..version import VERSION
+from boltzflow.errors import InputError
+from boltzflow.sampling.corrections import Corrected
+from boltzflow.version import VERSION
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from boltzflow.run import Run
 
 
 def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct: str = "metropolis") -> Any:

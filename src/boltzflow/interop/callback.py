@@ -17,9 +17,9 @@ import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array, Float
 
-from ..arguments import one_point, positive_number, whole_number
-from ..densities import AbstractDensity
-from ..errors import InputError
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.errors import InputError
+from boltzflow.numerics.validation import one_point, positive_number, whole_number
 
 _NUM_CHECKED = 8
 _MAX_SLOPE_ERROR = 1e-3

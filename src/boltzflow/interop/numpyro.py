@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from ..arguments import one_point
-from ..batches import map_points
-from ..densities import AbstractDensity
-from ..errors import InputError
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.errors import InputError
+from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.validation import one_point
 
 
 class Posterior(AbstractDensity):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import positive_number
-from ..errors import InputError
-from .callback import Callback
+from boltzflow.errors import InputError
+from boltzflow.interop.callback import Callback
+from boltzflow.numerics.validation import positive_number
 
 _BOLTZMANN = 0.00831446261815324  # kJ/(mol K), exact
 

@@ -6,8 +6,8 @@
 What a check cannot see is said with it.
 """
 
-from .densities import check_density, check_distribution
-from .transport import check_interpolation, check_penalty, check_vector_field, randomize
+from boltzflow.testing.densities import check_density, check_distribution
+from boltzflow.testing.model import check_interpolation, check_penalty, check_vector_field, randomize
 
 __all__ = [
     "check_density",

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from boltzflow.densities import AbstractDensity, AbstractDistribution, AbstractFixed
-from boltzflow.finite_differences import slopes
-from boltzflow.symmetries import broken_symmetry
-
-from .expectations import check_double_precision, check_scalar_function, expect, expect_close, expect_mean
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
+from boltzflow.densities.checks import broken_symmetry
+from boltzflow.numerics.gradient_check import slopes
+from boltzflow.testing.asserts import check_double_precision, check_scalar_function, expect, expect_close, expect_mean
 
 _NUM_POINTS = 8
 _MAX_DIM_NORMALIZED = 4  # above it, importance sampling from one wide bump says nothing on the normalization

@@ -1,0 +1,74 @@
+"""What can be known of a target before time is spent on training: its contract, its tails, its price."""
+
+import time
+
+import jax
+import numpy as np
+
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.energy import check_energy
+from boltzflow.errors import InputError
+from boltzflow.testing.densities import check_density, check_distribution
+
+_NUM_POINTS = 64
+_NUM_TIMED = 1024
+_RADII = (10.0, 100.0)  # in units of x: a far point, and one much farther
+
+
+def check_target(target: AbstractDensity) -> list[str]:
+    """What was found, in sentences; those that call for something to be done begin with "advice:".
+
+    Raises `InputError` where the target cannot be used: its energy does not trace, is not one real finite number at
+    points drawn from N(0, 1), or its gradient is not the derivative of its values; or, of one whose normalization and
+    samples are known, these do not belong together.
+    """
+    key = jax.random.key(0)
+    points = jax.random.normal(key, (_NUM_POINTS, target.dim))
+    check_energy(target, points)
+    try:
+        if isinstance(target, AbstractDistribution):
+            check_distribution(target, key)
+        else:
+            check_density(target, key)
+    except AssertionError as error:
+        raise InputError(str(error)) from error
+    energy = np.asarray(jax.vmap(target.energy)(points))
+    found = [
+        f"dimension {target.dim}; the energy traces, is one real number, and is finite at {_NUM_POINTS} points from "
+        f"N(0, 1), from {energy.min():.4g} to {energy.max():.4g}",
+        "its gradient is finite and agrees with central differences; it is the same compiled, batched and in double "
+        "precision",
+    ]
+    if isinstance(target, AbstractDistribution):
+        found.append(f"its samples, log_prob and log Z ({float(target.log_z):.6g}) belong together")
+    return [*found, _price(target, key), *_tails(target, points)]
+
+
+def _price(target: AbstractDensity, key: jax.Array) -> str:
+    """How long one value with its gradient takes in a batch, without compilation."""
+    points = jax.random.normal(key, (_NUM_TIMED, target.dim))
+    evaluate = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))
+    jax.block_until_ready(evaluate(points))
+    start = time.perf_counter()
+    jax.block_until_ready(evaluate(points))
+    microseconds = 1e6 * (time.perf_counter() - start) / _NUM_TIMED
+    return f"one energy with its gradient takes about {microseconds:.2g} µs in a batch of {_NUM_TIMED}"
+
+
+def _tails(target: AbstractDensity, points: jax.Array) -> list[str]:
+    """Advice where the energy grows too slowly outward, or is not finite far out."""
+    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+    near, far = (np.asarray(jax.vmap(target.energy)(radius * directions)) for radius in _RADII)
+    if not (np.isfinite(near).all() and np.isfinite(far).all()):
+        return [
+            f"advice: the energy is not finite everywhere at |x| = {_RADII[0]:g} and {_RADII[1]:g}; where samples can "
+            "come there, make it large instead"
+        ]
+    needed = target.dim * np.log(_RADII[1] / _RADII[0])  # what the volume gains, exp(-energy) must lose
+    flat = int(np.sum(far - near <= needed))
+    if flat:
+        return [
+            f"advice: in {flat} of {len(points)} directions the energy grows too little from |x| = {_RADII[0]:g} to "
+            f"{_RADII[1]:g} for exp(-energy) to have a finite integral, if it goes on so; confine it"
+        ]
+    return [f"the energy grows outward from |x| = {_RADII[0]:g} to {_RADII[1]:g} in all of {len(points)} directions"]

@@ -1,0 +1,202 @@
+"""Everything that determines a run besides its target and seed, and the three settings of it that we stand behind."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from boltzflow.errors import InputError
+from boltzflow.numerics.validation import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How to train and sample; the defaults are the preset "default", our best.
+
+    They are made for the continuity loss. The reverse KL trains well with others, which `--loss reverse-kl` brings on
+    the command line, and in Python `boltzflow.presets.with_changes(Config(), {"loss": "reverse-kl"})`.
+    """
+
+    preset: str = "default"
+    """Which preset this configuration started from."""
+    loss: Literal["continuity", "reverse-kl"] = "continuity"
+    """What is minimized: the continuity loss (16), or the reverse KL divergence (1) as the paper's baseline."""
+    penalty: Literal["abs", "square", "abs+square", "log1p"] = "abs+square"
+    """The function L of the residual: |r|, r², |r| + r² (the paper's) or log(1 + |r|)."""
+    interpolation: Literal["trainable", "linear", "trigonometric", "diffusion"] = "trainable"
+    """The path of energies: Eq. (20), Eq. (17), its trigonometric form, or Eq. (19) for Gaussian mixtures."""
+    base: Literal["pilot", "gaussian", "generalized-gaussian"] = "pilot"
+    """The base: a Gaussian fitted to the pilot's points, a centered isotropic Gaussian, or exp(-|x/scale|^power)."""
+    base_std: float = 1.0
+    """Standard deviation of the base "gaussian", in units of x."""
+    base_scale: float = 1.0
+    """The scale of the base "generalized-gaussian", in units of x."""
+    base_power: float = 4.0
+    """The power p of the base "generalized-gaussian"."""
+    clock: bool = True
+    """Walk the path at the even pace that the pilot found, instead of linearly in t."""
+    field: Literal["time-mixture", "lattice"] = "time-mixture"
+    """The networks of field and path: MLPs of the whitened point, or, for a target on a periodic lattice, networks that
+    act alike at every site."""
+    num_networks: int = 4
+    """How many MLPs the time kernels mix, in the field and in the path."""
+    width: int = 64
+    """Units in each hidden layer; at each site of a lattice a quarter of them."""
+    depth: int = 2
+    """Hidden layers in each MLP; the divergence is exact with any, and costs no more than the value with one or two."""
+    optimizer: Literal["muon", "adam"] = "muon"
+    """Muon on the matrices (Adam on the biases), or Adam on everything."""
+    learning_rate: float = 0.02
+    """The initial learning rate, annealed to 0 by a cosine."""
+    clip_norm: float = 0.0
+    """Clip the gradient at this norm; 0 does not clip."""
+    num_steps: int = 0
+    """Optimizer steps; 0 takes as many as the pilot's temperatures say that the target needs."""
+    batch_size: int = 256
+    """Trajectories of the flow in each step."""
+    num_intervals: int = 16
+    """Time steps of a training trajectory; the residual is taken at each of them."""
+    jitter: bool = True
+    """Shift the training times by a random fraction of a step, so that a coarse grid sees every time."""
+    points_per_step: int = 1024
+    """At how many points each step takes the residual, drawn from trajectories and pilot; 0 takes every point."""
+    pilot_fraction: float = 0.25
+    """The share of these points that comes from the pilot."""
+    warmup_fraction: float = 0.25
+    """The first share of the steps, in which all points come from the pilot."""
+    train_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = "heun"
+    """The Runge–Kutta method of the training trajectories."""
+    sample_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = "rk4"
+    """The Runge–Kutta method of the final sampler."""
+    sample_steps: int = 0
+    """Steps of the final sampler; 0 takes the fewest that its solver's error, measured, allows."""
+    num_eval_samples: int = 100_000
+    """Samples behind the report's estimates."""
+    log_z_error: float = 0.0
+    """The standard error of log Z that is wanted, in nats: as many samples are drawn as give it (2²⁰ at most of a
+    flow), and with the base "pilot" and `num_steps` 0 nothing is trained where weighted samples (2²⁴ at most) of a
+    mixture fitted to the pilot's points are enough. 0 trains, and draws `num_eval_samples`."""
+
+
+def quick() -> Config:
+    """A first answer in well under a minute."""
+    return Config(preset="quick", num_steps=400, num_eval_samples=20_000)
+
+
+def default() -> Config:
+    """Our best."""
+    return Config()
+
+
+def paper(target_name: str = "", dim: int = 2) -> Config:
+    """The paper's procedure to the letter (§4 "Implementation and training details") for the shipped target named.
+
+    50 RK4 steps, batch 256, |r| + r², Adam at 3e-3 annealed to 0 by a cosine, evaluation on 4096 samples. Gaussian
+    targets: 2 x 64 networks and a standard Gaussian, or one of standard deviation 2 for `mixture-2`. Chain: 3 x 128
+    networks, base exp(-x⁴), 10⁴ steps, 10⁵ at N = 32 and 2.5·10⁵ at N = 64. Targets that the paper does not have are
+    treated as `mixture-4`.
+    """
+    config = Config(
+        preset="paper", base="gaussian", clock=False, optimizer="adam", learning_rate=3e-3, num_steps=10_000,
+        num_intervals=50, jitter=False, points_per_step=0, pilot_fraction=0.0, warmup_fraction=0.0, train_solver="rk4",
+        sample_solver="rk4", sample_steps=50, num_eval_samples=4096,
+    )  # fmt: skip
+    if target_name == "mixture-2":
+        return dataclasses.replace(config, base_std=2.0)
+    if target_name == "double-well":
+        num_steps = {32: 100_000, 64: 250_000}.get(dim, 10_000)
+        return dataclasses.replace(config, base="generalized-gaussian", width=128, depth=3, num_steps=num_steps)
+    return config
+
+
+PRESETS = ("quick", "default", "paper")
+
+
+def preset(name: str, target_name: str = "", dim: int = 2) -> Config:
+    """The preset of that name, for the shipped target named. Raises `InputError` for a name not in `PRESETS`."""
+    if name not in PRESETS:
+        raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}")
+    return {"quick": quick, "default": default, "paper": lambda: paper(target_name, dim)}[name]()
+
+
+# --- what may stand in a configuration --------------------------------------------------------------------------------
+
+FIELD_TYPES: dict[str, Any] = typing.get_type_hints(Config)
+
+_AT_LEAST = {
+    "num_networks": 1, "width": 1, "depth": 1, "num_steps": 0, "batch_size": 1, "num_intervals": 1,
+    "points_per_step": 0, "sample_steps": 0, "num_eval_samples": 16, "clip_norm": 0, "log_z_error": 0,
+}  # fmt: skip
+_POSITIVE = ("base_std", "base_scale", "base_power", "learning_rate")
+_FRACTIONS = ("pilot_fraction", "warmup_fraction")
+_BASE_OF = {"base_std": "gaussian", "base_scale": "generalized-gaussian", "base_power": "generalized-gaussian"}
+
+
+_REVERSE_KL: dict[str, Any] = {
+    "optimizer": "muon", "learning_rate": 0.01, "clip_norm": 1.0, "train_solver": "rk4", "num_intervals": 8,
+    "num_steps": 1000,
+}  # fmt: skip
+"""What the reverse KL trains with unless told otherwise. Its gradient goes through the solver, whose error it exploits
+where it can: so the solver's order is high, its steps are many, and the parameters' are small."""
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with the fields in `changes`, validated; a parameter of a base implies that base, and the loss
+    "reverse-kl" what it needs to train well.
+
+    Raises `InputError` where there is no such field, a value is of another type or out of range, or `changes` sets the
+    parameter of one base together with another base, where it would silently do nothing.
+    """
+    for name in changes:
+        if name not in FIELD_TYPES:
+            raise InputError(f"there is no setting {name!r}{did_you_mean(name, FIELD_TYPES)}")
+    if changes.get("loss") == "reverse-kl" and config.preset != "paper":
+        config = dataclasses.replace(config, **_REVERSE_KL)
+    implied = {name: base for name, base in _BASE_OF.items() if name in changes}
+    if "base" not in changes and implied:
+        if len(set(implied.values())) > 1:
+            raise InputError(f"{' and '.join(implied)} belong to different bases; give one of them, or the base")
+        changes = {**changes, "base": next(iter(implied.values()))}
+    for name, base in implied.items():
+        if changes["base"] != base and len(implied) < len(_BASE_OF):  # the record of a run names them all
+            raise InputError(f"{name} is of the base {base}, and does nothing with the base {changes['base']!r}")
+    return validate_config(dataclasses.replace(config, **changes))
+
+
+def validate_config(config: Config) -> Config:
+    """`config` as it is, whole numbers in float fields made floats; `InputError` for the first field that is wrong."""
+    values = {name: _checked(name, kind, getattr(config, name)) for name, kind in FIELD_TYPES.items()}
+    preset(values["preset"])
+    if config.interpolation == "diffusion" and config.base != "gaussian":
+        raise InputError(
+            f'interpolation "diffusion" starts from a centered Gaussian: it needs base "gaussian", got {config.base!r}'
+        )
+    return Config(**values)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    choices = typing.get_args(kind)
+    if choices and value not in choices:
+        near = did_you_mean(value, choices)
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{near}")
+    if kind is bool and not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+    if kind in (int, float):
+        return _checked_number(name, kind, value)
+    return value
+
+
+def _checked_number(name: str, kind: type, value: Any) -> int | float:
+    what = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        raise InputError(f"{name} must be {what}, got {value!r}")
+    if not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value!r}")
+    if name in _POSITIVE and not value > 0:
+        raise InputError(f"{name} must be above 0, got {value!r}")
+    if name in _AT_LEAST and value < _AT_LEAST[name]:
+        raise InputError(f"{name} must be {what} of at least {_AT_LEAST[name]}, got {value!r}")
+    if name in _FRACTIONS and not 0 <= value <= 1:
+        raise InputError(f"{name} must be from 0 to 1, got {value!r}")
+    return kind(value)

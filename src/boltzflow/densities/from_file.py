@@ -1,0 +1,215 @@
+"""From what a person names, `double-well` or `path/to/file.py:name`, to a density or one sentence that says why not."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.catalog import SHIPPED, make_target
+from boltzflow.densities.energy import Energy
+from boltzflow.errors import InputError
+from boltzflow.interop.numpyro import Posterior, is_model
+from boltzflow.numerics.validation import did_you_mean, whole_number
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedTarget:
+    """A target and what is needed to load it again.
+
+    `name` as it was given, `options` complete with their defaults; of a target in a file also the absolute `path` and
+    the `sha256` of the file, both empty for a shipped one.
+    """
+
+    target: AbstractDensity
+    name: str
+    options: dict[str, int | float]
+    path: str = ""
+    sha256: str = ""
+
+    @property
+    def short_name(self) -> str:
+        """A name that can stand in a path: `double-well`, or `banana-energy` for `examples/banana.py:energy`."""
+        path, _, attribute = self.name.rpartition(":")
+        return f"{Path(path).stem}-{attribute}" if path else self.name
+
+
+def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
+    """The target that `name` stands for, with its `options` as keywords (for one in a file, `dim` alone).
+
+    Raises `InputError` where there is no such target, file or name, the file cannot be imported, it has no such option,
+    or an option's value is refused.
+    """
+    if name in SHIPPED:
+        target = make_target(name, **options)
+        defaults = {option.name: option.default for option in SHIPPED[name].options}
+        return LoadedTarget(target, name, {**defaults, **options})
+    path, separator, attribute = name.rpartition(":")
+    if separator and (path.endswith(".py") or Path(path).exists()):
+        return _load_from_file(name, Path(path), attribute, options)
+    if name.endswith(".py"):
+        raise InputError(f"say which name in the file is the target, as in {name}:energy{_names_in(Path(name))}")
+    raise InputError(
+        f"there is no target {name!r}{did_you_mean(name, SHIPPED)}; the shipped ones are {', '.join(SHIPPED)}, and one "
+        "of your own is path/to/file.py:name"
+    )
+
+
+def reload_target(
+    name: str, options: Mapping[str, Any], path: str = "", sha256: str = "", where: str = "The run"
+) -> AbstractDensity:
+    """The target of a run that was recorded with these; a file is imported only if it is the same as then.
+
+    Raises `InputError`, beginning with `where`, where the file is gone or another one now.
+    """
+    if not path:
+        return load_target(name, options).target
+    attribute = name.rpartition(":")[2]
+    if not Path(path).is_file():
+        raise InputError(
+            f"{where} is of {name}, but {path} is gone: put it back, or load the run in Python with target="
+        )
+    if file_sha256(Path(path)) != sha256:
+        raise InputError(
+            f"{where} is of {name}, but {path} has changed since: restore it, train again, or load the run in Python "
+            "with boltzflow.load(dir, target) if the energy is still the same"
+        )
+    return load_target(f"{path}:{attribute}", options).target
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that `path/to/file.py:name` stands for. Raises `InputError` where there is none."""
+    path, separator, attribute = name.rpartition(":")
+    if not separator or not attribute:
+        raise InputError(f"name a function in a file, as in observables.py:energy, got {name!r}")
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}")
+    module = _import(Path(path))
+    if not callable(found := getattr(module, attribute, None)):
+        raise InputError(f"{path} has no function {attribute!r}{_suggestion(attribute, module)}")
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str, Any]) -> LoadedTarget:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
+    unknown = sorted(set(options) - {"dim"})
+    if unknown:
+        raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
+    dim = options.get("dim")
+    if dim is not None:
+        dim = whole_number("dim", dim, at_least=1)
+    sha256 = file_sha256(path)
+    module = _import(path)
+    if not attribute or not hasattr(module, attribute):
+        raise InputError(f"{path} has no name {attribute!r}{_suggestion(attribute, module)}")
+    target = _as_density(name, getattr(module, attribute), dim)
+    return LoadedTarget(target, name, {"dim": target.dim}, str(path.resolve()), sha256)
+
+
+def _import(path: Path) -> ModuleType:
+    """The module in a file; what it raises becomes one sentence with the line of the file."""
+    module_name = f"boltzflow_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses in the file look themselves up there
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))  # its neighbors; last, so that none of them hides a package
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
+        del sys.modules[module_name]
+        raise InputError(f"{path}{_line(error, path)} cannot be imported: {_what(error)}") from error
+    return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """`, line 3,` for the last line of the file that the error came through."""
+    if isinstance(error, SyntaxError) and error.lineno and error.filename and Path(error.filename).name == path.name:
+        return f", line {error.lineno},"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f", line {lines[-1]}," if lines else ""
+
+
+def _what(error: BaseException) -> str:
+    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _suggestion(attribute: str, module: ModuleType) -> str:
+    """The nearest name in the module, or the few that it has."""
+    own = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (isinstance(value, AbstractDensity) or getattr(value, "__module__", None) == module.__name__)
+    ]
+    if near := did_you_mean(attribute, own):
+        return near
+    return f"; it has {', '.join(own[:8])}" if own else "; it defines no function or density"
+
+
+def _names_in(path: Path) -> str:
+    """The functions and densities of a file that was named without one of them."""
+    return _suggestion("", _import(path)) if path.is_file() else f", and there is no file {path}"
+
+
+def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
+    """A density as it is, the posterior of a NumPyro model that needs no arguments, what another function without
+    arguments returns, or any other function as an energy."""
+    if isinstance(found, type) and not issubclass(found, AbstractDensity):
+        raise InputError(f"{name} is a class that is not an AbstractDensity; name a function x -> energy or a density")
+    if callable(found) and not isinstance(found, AbstractDensity):
+        required, optional = _parameters(found)
+        if required > 1:
+            raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
+        if isinstance(found, type) and required:
+            raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
+        if required == 0 and not isinstance(found, type) and "numpyro" in sys.modules and is_model(found):
+            found = Posterior(found)
+        elif required + optional > 0 and not isinstance(found, type):
+            return _energy(name, found, dim)
+        else:
+            found = _made(name, found)
+    if not isinstance(found, AbstractDensity):
+        raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
+    if dim is not None and dim != found.dim:
+        raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
+    return found
+
+
+def _energy(name: str, function: Callable[[Any], Any], dim: int | None) -> Energy:
+    if dim is None:
+        raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
+    return Energy(function, dim)
+
+
+def _made(name: str, factory: Callable[[], Any]) -> Any:
+    try:
+        return factory()
+    except Exception as error:  # whatever a user's function raises
+        raise InputError(f"{name}() failed: {_what(error)}") from error
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[int, int]:
+    """How many positional arguments a function needs, and how many it may take beyond them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return 1, 0
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return len(needed), len(parameters) - len(needed)

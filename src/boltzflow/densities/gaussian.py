@@ -1,0 +1,83 @@
+"""A Gaussian base with any mean and covariance: the one that can be whitened to its target."""
+
+import math
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractDistribution
+from boltzflow.errors import InputError
+from boltzflow.numerics import linalg
+from boltzflow.numerics.validation import one_point, real_array
+
+
+class Gaussian(AbstractDistribution):
+    """The Gaussian density with mean μ and covariance Σ = L Lᵀ.
+
+    energy(x) = ½ ‖L⁻¹ (x - μ)‖²,    log Z = ½ dim log 2π + log |L|
+
+    Arguments: `mean` of shape `(dim,)`, in the units of x; `covariance` in their square, of shape `()` (one variance),
+    `(dim,)` (variances) or `(dim, dim)`; or instead of it `scale_tril`, the L, of shape `()`, `(dim,)` (standard
+    deviations) or `(dim, dim)` (lower triangular), or a `linalg.Circulant`, which is the same at every site of a
+    periodic lattice. The first two forms cost dim, a matrix dim², a `Circulant` dim log dim. Raises `InputError` where
+    a shape is another one or Σ is not symmetric and positive definite.
+    """
+
+    dim: int = eqx.field(static=True)
+    mean: Float[np.ndarray, " dim"]
+    scale: linalg.Scale
+    inverse_scale: linalg.Scale
+    log_z: Float[np.ndarray, ""]
+
+    def __init__(self, mean: Any, covariance: Any = None, *, scale_tril: Any = None):
+        self.mean = real_array("mean", mean)
+        if self.mean.ndim != 1 or self.mean.size == 0:
+            raise InputError(f"mean must have shape (dim,), got {self.mean.shape}")
+        self.dim = self.mean.size
+        if (covariance is None) == (scale_tril is None):
+            raise InputError("give exactly one of covariance and scale_tril")
+        if scale_tril is None:
+            self.scale = linalg.scale_from_covariance("covariance", covariance, self.dim)
+        else:
+            self.scale = linalg.check_scale("scale_tril", scale_tril, self.dim)
+        self.inverse_scale = linalg.inverse(self.scale)
+        # An array and not a static number: another covariance is then not another compilation.
+        self.log_z = np.asarray(0.5 * self.dim * math.log(2 * math.pi) + linalg.log_det(self.scale))
+
+    @classmethod
+    def from_scale_tril(cls, mean: Any, scale_tril: Any) -> Self:
+        """The Gaussian with mean `(dim,)` and L = `scale_tril`, which spares a Cholesky factorization."""
+        return cls(mean, scale_tril=scale_tril)
+
+    @property
+    def scale_tril(self) -> Float[Array, "dim dim"]:
+        """L as a matrix, also where it is diagonal; `unwhiten` and `whiten` are cheaper than products with it."""
+        return jnp.asarray(linalg.dense(self.scale))
+
+    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """z = L⁻¹ (x - μ), standard normal where x has this density; shapes `(dim,)`."""
+        x = one_point(x, self.dim)
+        return linalg.apply(self.inverse_scale, x - jnp.asarray(self.mean, x.dtype))
+
+    def unwhiten(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """x = μ + L z, the inverse of `whiten`; shapes `(dim,)`."""
+        z = one_point(z, self.dim)
+        return jnp.asarray(self.mean, z.dtype) + linalg.apply(self.scale, z)
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """½ ‖L⁻¹ (x - μ)‖² at one point of shape `(dim,)`."""
+        return 0.5 * jnp.sum(self.whiten(x) ** 2)
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """-energy(x) - log Z at one point of shape `(dim,)`."""
+        energy = self.energy(x)
+        return -energy - jnp.asarray(self.log_z, energy.dtype)
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        """One exact sample `(dim,)`, μ + L z with z standard normal, and its log-density."""
+        z = jax.random.normal(key, (self.dim,))
+        return self.unwhiten(z), -0.5 * jnp.sum(z**2) - jnp.asarray(self.log_z, z.dtype)

@@ -1,0 +1,111 @@
+"""Mixtures of Gaussians: targets, and what a base can be made of."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractDistribution
+from boltzflow.errors import InputError
+from boltzflow.numerics import linalg
+from boltzflow.numerics.validation import frozen, one_point, real_array
+
+
+class GaussianMixture(AbstractDistribution):
+    """A normalized mixture of K Gaussians in any dimension, Σ_k = L_k L_kᵀ.
+
+    energy(x) = -log Σ_k w_k N(x; μ_k, Σ_k),    log Z = 0
+
+    Arguments: `weights` of shape `(K,)`, positive with sum 1; `means` of shape `(K, dim)`, in the units of x;
+    `covariances` in their square, of shape `()` (one variance), `(K,)` (one for each component), `(K, dim)` (diagonals)
+    or `(K, dim, dim)`, by default 1; or instead `scales`, the L_k, `(K, dim)` or lower triangles. Attributes
+    are `weights`, `means`, `covariances` as `(K, dim, dim)` where they were given so and as `(K, dim)` otherwise, and
+    `scales` (L_k) and `inverse_scales` in the form of `covariances`. Raises `InputError` where a shape is another one,
+    the weights are not positive or do not sum to 1, or a covariance is not symmetric and positive definite.
+    """
+
+    dim: int = eqx.field(static=True)
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K dim"]
+    covariances: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
+    scales: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
+    inverse_scales: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
+    log_amplitudes: Float[np.ndarray, " K"]
+    log_z: float = eqx.field(static=True)
+
+    def __init__(self, weights: Any, means: Any, covariances: Any = None, *, scales: Any = None):
+        self.weights = _read_weights(weights)
+        self.means = real_array("means", means)
+        num = self.weights.size
+        if self.means.ndim != 2 or self.means.shape[0] != num or self.means.shape[1] == 0:
+            raise InputError(f"means must have shape ({num}, dim), one row for each weight, got {self.means.shape}")
+        self.dim = self.means.shape[1]
+        if scales is None:
+            given = 1.0 if covariances is None else covariances
+            each = _split_covariances(real_array("covariances", given), num, self.dim)
+            scales = [linalg.scale_from_covariance(f"covariances[{k}]", each[k], self.dim) for k in range(num)]
+        elif covariances is not None or len(scales) != num:
+            raise InputError(f"give covariances or the scales of {num} components, not both")
+        self.scales = frozen([linalg.check_scale(f"scales[{k}]", scale, self.dim) for k, scale in enumerate(scales)])
+        self.inverse_scales = frozen([linalg.inverse(scale) for scale in self.scales])
+        self.covariances = frozen([scale**2 if scale.ndim == 1 else scale @ scale.T for scale in self.scales])
+        log_dets = np.array([linalg.log_det(scale) for scale in self.scales])
+        self.log_amplitudes = frozen(np.log(self.weights) - log_dets - 0.5 * self.dim * math.log(2 * math.pi))
+        self.log_z = 0.0
+
+    @property
+    def modes(self) -> Float[Array, "K dim"]:
+        """The means of the components, which the paper takes as the modes in the Hausdorff distance (23)."""
+        return jnp.asarray(self.means)
+
+    def component_log_probs(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
+        """log w_k + log N(x; μ_k, Σ_k) for each k, at one point of shape `(dim,)`."""
+        x = one_point(x, self.dim)
+        z = jax.vmap(linalg.apply)(jnp.asarray(self.inverse_scales, x.dtype), x - jnp.asarray(self.means, x.dtype))
+        return jnp.asarray(self.log_amplitudes, x.dtype) - 0.5 * jnp.sum(z**2, axis=1)
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """-log of the normalized density at one point of shape `(dim,)`, finite also where every mode is far."""
+        return -self.log_prob(x)
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """log Σ_k w_k N(x; μ_k, Σ_k) at one point of shape `(dim,)`."""
+        return jax.nn.logsumexp(self.component_log_probs(x))
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        """One exact sample `(dim,)`, a component by weight and then its Gaussian, and its log-density."""
+        which_key, where_key = jax.random.split(key)
+        z = jax.random.normal(where_key, (self.dim,))
+        k = jax.random.categorical(which_key, jnp.log(jnp.asarray(self.weights, z.dtype)))
+        # All of them and then the one: a product with a matrix picked for each sample is far slower in batches.
+        each = jnp.asarray(self.means, z.dtype) + jax.vmap(linalg.apply, (0, None))(
+            jnp.asarray(self.scales, z.dtype), z
+        )
+        x = each[k]
+        return x, self.log_prob(x)
+
+
+def _read_weights(weights: Any) -> np.ndarray:
+    array = real_array("weights", weights)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(f"weights must have shape (K,), got {array.shape}")
+    if not np.all(array > 0) or abs(array.sum() - 1) > 1e-5:
+        raise InputError(
+            f"weights must be positive and sum to 1, got a smallest of {array.min():.6g} and a sum of {array.sum():.6g}"
+        )
+    # Exact to float64, also where they were given in float32; what sums to one to the last bits stays as it is.
+    return array if abs(array.sum() - 1) < 1e-14 else frozen(array / array.sum())
+
+
+def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:
+    """The covariances with a leading axis of length `num`."""
+    if array.shape == ():
+        return np.broadcast_to(array, (num,))
+    if array.shape not in ((num,), (num, dim), (num, dim, dim)):
+        expected = f"(), ({num},), ({num}, {dim}) or ({num}, {dim}, {dim})"
+        raise InputError(f"covariances must have shape {expected}, got {array.shape}")
+    return array

@@ -1,0 +1,107 @@
+"""Many wells: independent pairs, each with two wells of unequal mass (Noé et al. 2019, Midgley et al. 2023)."""
+
+import itertools
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.grids import choose
+from boltzflow.numerics.validation import one_point, whole_number
+
+MAX_PAIRS_LISTED = 10  # 2^10 modes; beyond that a list of all of them serves nobody
+# exp(-quartic) falls below 1e-30 of its maximum at ±3.7, and its narrower well has standard deviation 0.2, so that the
+# trapezoid rule at this spacing is exact to double precision.
+_SPACING = 0.1
+_EDGE = 3.7
+
+
+def _quartic(x: Any) -> Any:
+    return x**4 - 6 * x**2 - x / 2
+
+
+class AbstractManyWell(AbstractDistribution):
+    """The many-well density on R^(2 num_pairs), independent over the pairs (x_1, x_2), (x_3, x_4), ...
+
+    energy(x) = Σ_pairs a⁴ - 6 a² - a/2 + b²/2 for each pair (a, b)
+
+    The positive well of each a carries 0.8443 of the mass; there are 2^num_pairs modes; log Z is exact, by quadrature.
+    """
+
+    num_pairs: eqx.AbstractVar[int]
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Σ over the pairs of a⁴ - 6 a² - a/2 + b²/2, at one point of shape `(2 num_pairs,)`."""
+        pairs = one_point(x, self.dim).reshape(self.num_pairs, 2)
+        return jnp.sum(_quartic(pairs[:, 0]) + 0.5 * pairs[:, 1] ** 2)
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """-energy(x) - log Z at one point of shape `(2 num_pairs,)`."""
+        return -self.energy(x) - self.log_z
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        """One exact sample `(2 num_pairs,)`, each a by a randomly shifted grid, and its log-density."""
+        grid_key, normal_key = jax.random.split(key)
+        offset, pick = jax.random.uniform(grid_key, (2, self.num_pairs))
+        points = jnp.arange(-_EDGE, _EDGE, _SPACING) + _SPACING * (offset[:, None])
+        index = jax.vmap(choose)(-_quartic(points), pick)
+        first = jnp.take_along_axis(points, index[:, None], axis=1)
+        x = jnp.concatenate([first, jax.random.normal(normal_key, (self.num_pairs, 1))], axis=1).reshape(-1)
+        return x, self.log_prob(x)
+
+
+class ManyWell(AbstractManyWell):
+    """The many-well density of `AbstractManyWell` for any number of pairs; its modes are not listed.
+
+    Argument: `num_pairs`, at least 1. Raises `InputError` where it is not a whole number of at least 1.
+    """
+
+    dim: int = eqx.field(static=True)
+    num_pairs: int = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
+
+    def __init__(self, num_pairs: int = 16):
+        self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
+        self.dim = 2 * self.num_pairs
+        self.log_z = self.num_pairs * _log_z_per_pair()
+
+
+class FewWell(AbstractManyWell):
+    """The many-well density of `AbstractManyWell` for so few pairs that all 2^num_pairs modes are listed.
+
+    Argument: `num_pairs`, from 1 to 10. Raises `InputError` where it is something else.
+    """
+
+    dim: int = eqx.field(static=True)
+    num_pairs: int = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
+
+    def __init__(self, num_pairs: int):
+        self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1, at_most=MAX_PAIRS_LISTED)
+        self.dim = 2 * self.num_pairs
+        self.log_z = self.num_pairs * _log_z_per_pair()
+
+    @property
+    def modes(self) -> Float[Array, "num_modes dim"]:
+        """All 2^num_pairs modes: every a at one of its two minima, every b at 0."""
+        lower, _, upper = np.sort(np.roots([4.0, 0.0, -12.0, -0.5]).real)
+        wells = np.array(list(itertools.product([lower, upper], repeat=self.num_pairs)))
+        return jnp.asarray(np.stack([wells, np.zeros_like(wells)], axis=-1).reshape(len(wells), self.dim))
+
+
+def many_well(num_pairs: int = 16) -> AbstractManyWell:
+    """The many-well density of `num_pairs` pairs, with its modes listed where they are at most 2^10."""
+    num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
+    return FewWell(num_pairs) if num_pairs <= MAX_PAIRS_LISTED else ManyWell(num_pairs)
+
+
+def _log_z_per_pair() -> float:
+    grid = np.arange(-_EDGE, _EDGE, _SPACING / 2)
+    values = -_quartic(grid)
+    log_z_quartic = values.max() + math.log(_SPACING / 2 * np.exp(values - values.max()).sum())
+    return float(log_z_quartic) + 0.5 * math.log(2 * math.pi)

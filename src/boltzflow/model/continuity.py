@@ -1,0 +1,56 @@
+"""The one equation: ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t = 0, and the triplet (f, V, C) that is to satisfy it.
+
+Lemma 1 of the paper: whatever triplet satisfies it has C_t = d/dt log Z_t. Along the flow of any V,
+d/dt log(exp(-f_t) / q_t) = C_t - r_t with r the residual: what is trained and what weighs the samples are one quantity.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractFixed
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.abstract_interpolation import AbstractInterpolation
+from boltzflow.model.networks import MLP
+
+
+class LogZRate(eqx.Module):
+    """C_t: a function of time alone, a single MLP (paper, §4); zero before training."""
+
+    mlp: MLP
+
+    def __init__(self, *, width: int, depth: int, key: PRNGKeyArray):
+        self.mlp = MLP(0, 1, width=width, depth=depth, key=key)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return self.mlp(t, jnp.zeros((0,), jnp.result_type(t, float)))[0]
+
+
+class Transport(eqx.Module):
+    """What is trained: the field V, the path f and the rate C."""
+
+    field: AbstractVectorField
+    interpolation: AbstractInterpolation
+    log_z_rate: LogZRate
+
+
+def continuity_residual(transport: Transport, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+    """r = ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t at one point (Eq. 14), in units of kT per unit of t."""
+    df_dt, grad_f = transport.interpolation.derivatives(t, x)
+    velocity, divergence = transport.field.velocity_and_divergence(t, x)
+    return df_dt + grad_f @ velocity - divergence + transport.log_z_rate(t)
+
+
+def trainable(tree):
+    """A tree of booleans: True at the arrays that training may change, False at data, by type and not by dtype.
+
+    Everything inside an `AbstractFixed` (densities, whitening) is data, whatever its dtype.
+    """
+
+    def mask(node):
+        if isinstance(node, AbstractFixed):
+            return jax.tree.map(lambda _: False, node)
+        return isinstance(node, jax.Array) and jnp.issubdtype(node.dtype, jnp.inexact)
+
+    return jax.tree.map(mask, tree, is_leaf=lambda node: isinstance(node, AbstractFixed))

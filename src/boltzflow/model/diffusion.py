@@ -1,0 +1,107 @@
+"""The diffusion interpolation of a Gaussian mixture, Eq. (19), on a clock that is smooth at t = 0."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed, GaussianMixtureLike
+from boltzflow.errors import InputError
+from boltzflow.model.abstract_interpolation import AbstractInterpolation
+from boltzflow.numerics.validation import frozen, one_point
+
+
+class Diffusion(AbstractInterpolation):
+    """f_t = -log p_t + const, with p_t the law of t x + √(1 - t²) z for x ~ p_1 and z ~ N(0, σ² I) (Eq. 19).
+
+    Component i of the target is at time t the Gaussian of mean t μ_i and covariance t² Σ_i + (1 - t²) σ² I. The paper
+    writes √t for this t: then ∂_t f diverges as 1/√t at t → 0 wherever a mode is off center, and no time grid is fine
+    enough. On the clock of this class f is smooth on all of [0, 1].
+
+    The constant is linear in t, so that both ends have exactly the energies of base and target:
+    log Z_t = (1 - t) log Z_0 + t log Z_1, hence C_t = log Z_1 - log Z_0 (`log_z_rate`).
+
+    Arguments: `base` a distribution with the energy |x|²/2σ²; `target` a Gaussian mixture, that is, anything with the
+    attributes of `GaussianMixtureLike`. Raises `InputError` where they are something else or differ in dimension.
+    """
+
+    base: AbstractDistribution
+    target: AbstractDensity
+    components: "_Components"
+
+    def __init__(self, base: AbstractDistribution, target: AbstractDensity):
+        if not isinstance(target, GaussianMixtureLike):
+            raise InputError(
+                f"the diffusion interpolation is known in closed form for Gaussian mixtures only, and "
+                f"{type(target).__name__} is none; use the trainable interpolation instead"
+            )
+        if base.dim != target.dim:
+            raise InputError(f"the base has dimension {base.dim} and the target {target.dim}: they must be equal")
+        self.base, self.target = base, target
+        self.components = _Components(target, _isotropic_variance(base))
+
+    @property
+    def log_z_rate(self) -> float:
+        """C_t = d/dt log Z_t, the same at every t."""
+        return float(self.components.log_z[1] - self.components.log_z[0])
+
+    def energy(self, t, x):
+        x = one_point(x, self.base.dim)
+        t = jnp.asarray(t, x.dtype)
+        start, end = jnp.asarray(self.components.log_z, x.dtype)
+        f = -self.components.log_prob(t, x) - (1 - t) * start - t * end
+        # At the ends the value is the end point's to the last bit, the derivatives stay those of the formula.
+        exact = jnp.where(t == 0, self.base.energy(x), self.target.energy(x))
+        at_end = jax.lax.stop_gradient(exact) + (f - jax.lax.stop_gradient(f))
+        return jnp.where((t == 0) | (t == 1), at_end, f)
+
+
+class _Components(AbstractFixed):
+    """The components of the mixture in the eigenvectors of their covariances, in which diffusion acts on each number.
+
+    `rotations` is None where the covariances are diagonal; `means` are in the coordinates of the eigenvectors.
+    """
+
+    log_weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K dim"]
+    variances: Float[np.ndarray, "K dim"]
+    rotations: Float[np.ndarray, "K dim dim"] | None
+    base_variance: Float[np.ndarray, ""]
+    log_z: Float[np.ndarray, " 2"]
+
+    def __init__(self, target: GaussianMixtureLike, base_variance: float):
+        means, covariances = np.asarray(target.means, np.float64), np.asarray(target.covariances, np.float64)
+        dim = means.shape[1]
+        self.log_weights, self.base_variance = frozen(np.log(target.weights)), frozen(base_variance)
+        if covariances.ndim == 3:
+            variances, rotations = np.linalg.eigh(covariances)
+            self.variances, self.rotations = frozen(variances), frozen(rotations)
+            self.means = frozen(np.einsum("kij,ki->kj", rotations, means))
+        else:
+            self.variances, self.rotations, self.means = frozen(covariances), None, frozen(means)
+        self.log_z = frozen([0.5 * dim * np.log(2 * np.pi * base_variance), float(target.log_z)])
+
+    def log_prob(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """log p_t(x), normalized."""
+        if self.rotations is not None:
+            x = jnp.einsum("kij,i->kj", jnp.asarray(self.rotations, x.dtype), x, precision="highest")
+        difference = x - t * jnp.asarray(self.means, x.dtype)
+        spread = (1 - t) * (1 + t) * jnp.asarray(self.base_variance, x.dtype)
+        variance = t**2 * jnp.asarray(self.variances, x.dtype) + spread
+        terms = difference**2 / variance + jnp.log(2 * jnp.pi * variance)
+        return jax.nn.logsumexp(jnp.asarray(self.log_weights, x.dtype) - 0.5 * jnp.sum(terms, axis=1))
+
+
+def _isotropic_variance(base: AbstractDistribution) -> float:
+    """The σ² of a base N(0, σ² I), which its log Z tells; raises `InputError` where its energy is not |x|²/2σ²."""
+    with np.errstate(over="ignore"):
+        variance = float(np.exp(2 * float(base.log_z) / base.dim) / (2 * np.pi))
+    points = np.sqrt(variance) * np.random.default_rng(0).normal(size=(4, base.dim))
+    got = np.asarray([base.energy(jnp.asarray(point)) for point in points], np.float64)
+    wanted = 0.5 * np.sum(points**2, axis=1) / variance
+    if not np.allclose(got, wanted, rtol=1e-5):
+        raise InputError(
+            f"the diffusion interpolation starts from a centered isotropic Gaussian, energy |x|²/2σ², and "
+            f"{type(base).__name__} is none; use Gaussian(np.zeros({base.dim}), variance)"
+        )
+    return variance

@@ -1,0 +1,67 @@
+"""The flow: samples of the base carried along a velocity field, with their exact log-density (Eq. 4)."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractDistribution
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.integrate import SOLVERS, solve
+
+
+class Flow(AbstractDistribution):
+    """The distribution of x(1) where x(0) ~ base and dx/dt = V_t(x).
+
+    log q(x(1)) = log p_0(x(0)) - ∫ ∇·V_t(x(t)) dt (Eq. 4), integrated together with x by a fixed-step Runge–Kutta
+    method. `solver` is a name in `boltzflow.integrate.SOLVERS`. As a density a flow is data, and its arrays are never
+    trained; a loss that trains one builds it from the field inside itself, as `losses.reverse_kl` is used.
+    """
+
+    base: AbstractDistribution
+    field: AbstractVectorField
+    solver: str = eqx.field(static=True)
+    num_steps: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
+
+    def __init__(
+        self, base: AbstractDistribution, field: AbstractVectorField, *, solver: str = "rk4", num_steps: int = 16
+    ):
+        """Raises `ValueError` for an unknown solver, no step, or a base and a field of different dimension."""
+        if solver not in SOLVERS:
+            raise ValueError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+        if base.dim != field.dim:
+            raise ValueError(f"The base has dimension {base.dim} and the field {field.dim}: they must be equal.")
+        self.base, self.field, self.solver, self.num_steps = base, field, solver, num_steps
+        self.dim, self.log_z = base.dim, 0.0
+
+    def energy(self, x):
+        return -self.log_prob(x)
+
+    def log_prob(self, x):
+        """log q at a given point, by integrating back from t = 1 to t = 0."""
+        times = jnp.linspace(1, 0, self.num_steps + 1, dtype=x.dtype)
+        x0, outflow = solve(self._rates, (x, jnp.zeros((), x.dtype)), times, solver=self.solver)
+        return self.base.log_prob(x0) - outflow
+
+    def sample_and_log_prob(self, key: PRNGKeyArray):
+        x0, log_prob = self.base.sample_and_log_prob(key)
+        times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
+        return solve(self._rates, (x0, log_prob), times, solver=self.solver)
+
+    def sample_path(self, key: PRNGKeyArray) -> Float[Array, "num_steps+1 dim"]:
+        """One trajectory, at the `num_steps + 1` equally spaced times from 0 to 1."""
+        x0, _ = self.base.sample_and_log_prob(key)
+        times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
+        return solve(self.field.velocity, x0, times, solver=self.solver, save_steps=True)
+
+    def _rates(self, t, state):
+        velocity, divergence = self.field.velocity_and_divergence(t, state[0])
+        return velocity, -divergence
+
+
+def with_resolution(flow: Flow, num_steps: int) -> Flow:
+    """The same flow integrated in `num_steps` steps: to see what the solver's error is."""
+    return Flow(flow.base, flow.field, solver=flow.solver, num_steps=num_steps)

@@ -1,0 +1,1 @@
+"""Networks with the symmetry of a periodic lattice."""

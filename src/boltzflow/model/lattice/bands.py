@@ -1,0 +1,188 @@
+"""The Fourier analysis of a periodic lattice: what networks that are the same at every site see of a point."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from boltzflow.densities.base import AbstractFixed
+from boltzflow.errors import InputError
+from boltzflow.model.networks import Whitening
+from boltzflow.numerics.linalg import Circulant
+from boltzflow.numerics.validation import frozen
+
+_MAX_BANDS = 32
+
+
+class Bands(AbstractFixed):
+    """The Fourier analysis of a lattice, x ↦ z ↦ p: whitened modes, and bands of them at the sites of the networks.
+
+    z(k) = Σ_x e^{-ikx} [L⁻¹(x - mean)](x) / √N; p_c(y) = √g_c Σ_{k in c} e^{iky} z(k) / √n_c for the n_c wave
+    vectors of band c, of variance g_c where x is N(mean, L Lᵀ). The g_c are 1 for the widest band and fall like the
+    widths of the bands in x: half way from p = z, where a network would see white noise, to p = x, where it would see
+    little of what is short. In one dimension a band is a pair ±k; in more it is a shell, at most 32 of them.
+
+    Along an axis of more than `max_sites` sites there are `max_sites` sites y. Wave vectors that these cannot tell
+    apart are not in any band: what is not Gaussian on a fine lattice is smooth. Shifts by whole distances of the y are
+    then an exact symmetry, where they are shifts of the lattice; others up to what aliasing adds.
+    """
+
+    mean: Float[np.ndarray, ""]
+    scale: Float[np.ndarray, "*half"]
+    multiplicity: Float[np.ndarray, "*half"]
+    filters: Float[np.ndarray, "bands *coarse_half"]
+    variances: Float[np.ndarray, " bands"]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    coarse_shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, lattice_shape: tuple[int, ...], whitening: Whitening | None = None, max_sites: int = 32):
+        """`whitening` defaults to the identity. Raises `InputError` where it is not the same at every site."""
+        self.shape = tuple(int(n) for n in lattice_shape)
+        self.coarse_shape = tuple(min(n, max_sites) for n in self.shape)
+        self.mean, scale = _same_at_every_site(self.shape, whitening)
+        self.scale, self.multiplicity = frozen(_half(scale)), frozen(_multiplicity(self.shape))
+        masks = _shells(self.shape, self.coarse_shape)
+        counted = masks * _multiplicity(self.coarse_shape)
+        axes = tuple(range(1, masks.ndim))
+        sizes, power = counted.sum(axes), (counted * _crop(self.scale**2, self.coarse_shape)).sum(axes)
+        self.variances = frozen(np.sqrt(power / power.max()))
+        self.filters = frozen(masks * np.sqrt(self.variances / sizes).reshape(-1, *[1] * len(axes)))
+
+    @property
+    def num_bands(self) -> int:
+        """How many numbers a site's network sees."""
+        return self.filters.shape[0]
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites the networks act at."""
+        return math.prod(self.coarse_shape)
+
+    def whiten(self, x: Float[Array, " dim"]) -> Complex[Array, "*half"]:
+        """z of the half of the wave vectors that `rfftn` gives."""
+        centered = (x - jnp.asarray(self.mean, x.dtype)).reshape(self.shape)
+        return jnp.fft.rfftn(centered, norm="ortho") / jnp.asarray(self.scale, x.dtype)
+
+    def push(self, v: Complex[Array, "*half"]) -> Float[Array, " dim"]:
+        """A velocity of z as a velocity of x."""
+        return jnp.fft.irfftn(jnp.asarray(self.scale, v.real.dtype) * v, self.shape, norm="ortho").reshape(-1)
+
+    def split(self, z: Complex[Array, "*half"]) -> Float[Array, "sites bands"]:
+        """P z."""
+        z = _crop(z, self.coarse_shape)
+        if self._one_mode_each:
+            amplitudes, cos, sin = self._waves(z.real.dtype)
+            z = z[: self.num_bands] * jnp.asarray(_multiplicity(self.coarse_shape)[: self.num_bands], amplitudes.dtype)
+            return cos * (amplitudes * z.real) - sin * (amplitudes * z.imag)
+        filtered = jnp.asarray(self.filters, z.real.dtype) * z
+        bands = jnp.fft.irfftn(filtered, self.coarse_shape, axes=tuple(range(1, filtered.ndim)), norm="forward")
+        return bands.reshape(self.num_bands, -1).T
+
+    def join(self, m: Float[Array, "sites bands"]) -> Complex[Array, "*half"]:
+        """Pᵀ m, over the number of sites."""
+        if self._one_mode_each:
+            amplitudes, cos, sin = self._waves(m.dtype)
+            v = jax.lax.complex(amplitudes * jnp.mean(cos * m, axis=0), -amplitudes * jnp.mean(sin * m, axis=0))
+            return jnp.pad(v, (0, self.shape[0] // 2 + 1 - self.num_bands))
+        m = m.T.reshape(-1, *self.coarse_shape)
+        spectra = jnp.fft.rfftn(m, axes=tuple(range(1, m.ndim)), norm="forward")
+        return _embed(jnp.sum(jnp.asarray(self.filters, m.dtype) * spectra, axis=0), self.shape, self.coarse_shape)
+
+    def total(self, values: Float[Array, "*half"]) -> Float[Array, ""]:
+        """The sum over all wave vectors of something given for the half of them."""
+        return jnp.sum(jnp.asarray(self.multiplicity, values.dtype) * values)
+
+    @property
+    def _one_mode_each(self) -> bool:
+        """Whether the bands are the pairs ±k of a ring: the waves themselves are then cheaper than many transforms."""
+        return len(self.shape) == 1 and self.num_bands == _num_kept(self.shape[0], self.coarse_shape[0])
+
+    def _waves(self, dtype: Any) -> tuple[Array, ...]:
+        """On a ring: the filters `(bands,)`, cos ky and sin ky `(sites, bands)`."""
+        k = np.arange(self.num_bands)
+        phases = 2 * np.pi / self.num_sites * (np.arange(self.num_sites)[:, None] * k % self.num_sites)
+        return tuple(jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases)))
+
+
+# --- wave vectors ----------------------------------------------------------------------------------------------------
+
+
+def _same_at_every_site(shape: tuple[int, ...], whitening: Whitening | None) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of a site and the eigenvalues of L, `shape`."""
+    if not shape or min(shape) < 1:
+        raise InputError(f"lattice_shape must be the number of sites along each axis, got {shape}")
+    if whitening is None:
+        return frozen(0.0), np.ones(shape)
+    mean, scale = whitening.mean, whitening.decode
+    same = mean.shape == (math.prod(shape),) and np.allclose(mean, mean[0])
+    if same and isinstance(scale, Circulant) and scale.eigenvalues.shape == shape:
+        return frozen(mean.mean()), scale.eigenvalues
+    if same and isinstance(scale, np.ndarray) and scale.ndim == 1 and np.allclose(scale, scale[0]):
+        return frozen(mean.mean()), np.full(shape, scale[0])
+    raise InputError(
+        f"on a lattice of shape {shape} the whitening must be the same at every site: a mean of one value, and as "
+        f"scale a number or a Circulant of that shape"
+    )
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """Those of the wave vectors that `rfftn` gives."""
+    return values[..., : values.shape[-1] // 2 + 1]
+
+
+def _wave_numbers(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The |k_i| of each wave vector of the half, one array `half` for each axis."""
+    axes = [np.abs(np.fft.fftfreq(n) * n) for n in shape[:-1]] + [np.arange(shape[-1] // 2 + 1.0)]
+    return list(np.meshgrid(*axes, indexing="ij"))
+
+
+def _multiplicity(shape: tuple[int, ...]) -> np.ndarray:
+    """How many wave vectors of the lattice each one of the half stands for: itself, and -k where that is not there."""
+    last = _wave_numbers(shape)[-1]
+    return np.where((last == 0) | (2 * last == shape[-1]), 1.0, 2.0)
+
+
+def _num_kept(num_sites: int, num_coarse: int) -> int:
+    """How many |k| a coarser axis has, without its own Nyquist frequency where that is not the one of the lattice."""
+    return num_coarse // 2 + 1 if num_coarse == num_sites else (num_coarse + 1) // 2
+
+
+def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> np.ndarray:
+    """Which wave vectors each band has, `(bands, *coarse_half)` of 0 and 1: those of one length, Nyquist's as unit."""
+    numbers = _wave_numbers(coarse)
+    kept = np.all([k < _num_kept(n, c) for k, n, c in zip(numbers, shape, coarse, strict=True)], axis=0)
+    squares = np.round(sum((k / n) ** 2 for k, n in zip(numbers, shape, strict=True)), 9)
+    lengths, shell = np.unique(squares[kept], return_inverse=True)
+    if len(lengths) > _MAX_BANDS:
+        radius = np.sqrt(squares[kept] / lengths[-1])
+        shell = np.unique(np.minimum((radius * _MAX_BANDS).astype(int), _MAX_BANDS - 1), return_inverse=True)[1]
+    masks = np.zeros((shell.max() + 1, *kept.shape))
+    masks[(shell, *np.nonzero(kept))] = 1
+    return masks
+
+
+def _crop(z, coarse: tuple[int, ...]):
+    """The wave vectors of a coarser lattice, of the half of those of a finer one."""
+    for axis, num in enumerate(coarse[:-1]):
+        n = z.shape[axis]
+        if n > num:
+            z = jnp.concatenate([_along(z, axis, 0, num - num // 2), _along(z, axis, n - num // 2, n)], axis)
+    return z[..., : coarse[-1] // 2 + 1]
+
+
+def _embed(v: Complex[Array, "*coarse_half"], shape: tuple[int, ...], coarse: tuple[int, ...]):
+    """The transpose of `_crop`."""
+    for axis, (n, num) in enumerate(zip(shape[:-1], coarse[:-1], strict=True)):
+        if n > num:
+            zeros = jnp.zeros((*v.shape[:axis], n - num, *v.shape[axis + 1 :]), v.dtype)
+            parts = [_along(v, axis, 0, num - num // 2), zeros, _along(v, axis, num - num // 2, num)]
+            v = jnp.concatenate(parts, axis)
+    return jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, shape[-1] // 2 - coarse[-1] // 2)])
+
+
+def _along(z, axis: int, start: int, stop: int):
+    return z[(slice(None),) * axis + (slice(start, stop),)]

@@ -1,0 +1,47 @@
+"""The continuity loss, Eq. (16): the residual along the flow's own trajectories, no gradient through them."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.model.continuity import Transport, continuity_residual
+from boltzflow.model.integrate import solve
+
+PENALTIES: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
+    "abs": jnp.abs,
+    "square": jnp.square,
+    "abs+square": lambda r: jnp.abs(r) + r**2,
+    "log1p": lambda r: jnp.log1p(jnp.abs(r)),
+}
+"""The four functions L of the paper's footnote 1; it uses "abs+square"."""
+
+
+def stratified_times(key: PRNGKeyArray, num_intervals: int) -> Float[Array, " num_intervals"]:
+    """t_i = (i + u) / num_intervals with one u ~ U(0, 1): a coarse grid that sees every time over many draws."""
+    return (jnp.arange(num_intervals) + jax.random.uniform(key)) / num_intervals
+
+
+def trajectory(
+    transport: Transport, x0: Float[Array, "batch dim"], times: Float[Array, " num_times"], solver: str
+) -> Float[Array, "num_times batch dim"]:
+    """Where the flow carries the points `x0` of t = 0 at each of `times` (increasing, in [0, 1]); no gradient."""
+    grid = jnp.concatenate([jnp.zeros((1,), times.dtype), times])
+    # Stopped before the solve and not after it: what is differentiated around it then costs no more than a value.
+    arrays, rest = eqx.partition(transport.field, eqx.is_inexact_array)
+    field, x0, grid = eqx.combine(jax.lax.stop_gradient(arrays), rest), *jax.lax.stop_gradient((x0, grid))
+    return solve(jax.vmap(field.velocity, (None, 0)), x0, grid, solver=solver, save_steps=True)[1:]
+
+
+def continuity_loss(
+    transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str
+) -> Float[Array, ""]:
+    """The mean of L(|r_t(x)|) over pairs (t, x) (Eq. 16): those of trajectories, or of any law that covers them.
+
+    The residual is pointwise, so the law of the points changes the weighting but not the minimizer. One flat batch and
+    not a grid of times and points: the matrix products of the residual are then as large as they can be.
+    """
+    residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
+    return jnp.mean(PENALTIES[penalty](residual))

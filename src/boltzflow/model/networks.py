@@ -1,0 +1,180 @@
+"""The networks that fields, paths and rates are made of: a time-kernel mixture of multilayer perceptrons.
+
+Paper, §4 "Architectures": V_t and f_t are "a weighted average of 4 MLPs", weighted by "evenly spaced RBF time-kernels,
+one for each model", with swish between the linear layers; C_t is a single MLP. Every MLP also sees t as an input.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.densities.base import AbstractFixed
+from boltzflow.numerics import linalg
+from boltzflow.numerics.validation import frozen, real_array
+
+
+class Whitening(AbstractFixed):
+    """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean): what a network sees of x, and where it moves it.
+
+    Arguments: `mean` of shape `(dim,)`; `scale` the L of `linalg`: a scalar, a vector (diagonal), a lower-triangular
+    matrix or a `Circulant`, in the units of x; `directions` the R, `(dim, size)` with orthonormal columns, the
+    directions of L⁻¹(x - mean) that are kept, all of them as they are where it is None. What it holds is kept in double
+    precision: an L⁻¹ that is the inverse of L to single precision only would make every divergence wrong by as much.
+    Raises `InputError` where a shape is another one, a number is not finite, the diagonal is not positive or the
+    directions are not orthonormal.
+    """
+
+    mean: Float[np.ndarray, " dim"]
+    encode: Any
+    decode: Any
+    size: int = eqx.field(static=True)
+
+    def __init__(self, mean: Any, scale: Any, directions: Any = None):
+        self.mean = real_array("mean", mean)
+        self.size = self.mean.size
+        self.decode = linalg.check_scale("scale", scale, self.size)
+        self.encode = linalg.inverse(self.decode)
+        if directions is not None:
+            directions = linalg.check_directions(directions, self.size)
+            self.size = directions.shape[1]
+            self.decode = frozen(linalg.dense(self.decode) @ directions)
+            self.encode = frozen(directions.T @ linalg.dense(self.encode))
+
+    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " size"]:
+        """y = Rᵀ L⁻¹(x - mean)."""
+        return linalg.apply(self.encode, x - jnp.asarray(self.mean, x.dtype))
+
+    def push(self, v: Float[Array, " size"]) -> Float[Array, " dim"]:
+        """L R v: a velocity of y as a velocity of x. The divergence is the same in both coordinates."""
+        return linalg.apply(self.decode, v)
+
+
+class TimeKernels(AbstractFixed):
+    """Evenly spaced Gaussian kernels on [0, 1], normalized to sum to one: the weights of the mixture at time t."""
+
+    num_kernels: int = eqx.field(static=True)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " num_kernels"]:
+        if self.num_kernels == 1:
+            return jnp.ones((1,), jnp.result_type(t, float))
+        centers = jnp.linspace(0, 1, self.num_kernels, dtype=jnp.result_type(t, float))
+        return jax.nn.softmax(-0.5 * ((t - centers) * (self.num_kernels - 1)) ** 2)
+
+
+class MLP(eqx.Module):
+    """(t, x) ↦ W_{L+1} σ(W_L ... σ(W_1 (x, t) + b_1) ...) + b_{L+1} with σ(u) = u sigmoid(u), "swish".
+
+    Hidden weights start with variance 1 / fan-in; the last layer starts at zero, so that the output is zero at first.
+    `in_size = 0` makes a function of t alone.
+    """
+
+    weights: list[Float[Array, "fan_out fan_in"]]
+    biases: list[Float[Array, " fan_out"]]
+    in_size: int = eqx.field(static=True)
+
+    def __init__(self, in_size: int, out_size: int, *, width: int, depth: int, key: PRNGKeyArray):
+        """`depth` hidden layers of `width` units. Raises `ValueError` for a size that is not positive."""
+        if min(width, depth, out_size) < 1 or in_size < 0:
+            raise ValueError(f"width, depth and out_size must be at least 1, got {width}, {depth} and {out_size}.")
+        sizes = [in_size + 1] + [width] * depth
+        keys = jax.random.split(key, depth)
+        hidden = zip(keys, sizes[:-1], sizes[1:], strict=True)
+        self.weights = [jax.random.normal(k, (b, a)) / a**0.5 for k, a, b in hidden] + [jnp.zeros((out_size, width))]
+        self.biases = [jnp.zeros(w.shape[0]) for w in self.weights]
+        self.in_size = in_size
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        with _full_precision():
+            return self.weights[-1] @ self._hidden(t, x)[-1][0] + self.biases[-1]
+
+    def value_and_divergence(
+        self, t: Float[Array, ""], x: Float[Array, " in_size"]
+    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
+        """The value and, where the output lives in the space of x, the exact trace of its Jacobian in x.
+
+        With D_l the diagonal of activation slopes, tr(W3 D2 W2 D1 W1) = d2ᵀ (W2 ∘ (W1 W3)ᵀ) d1 for two hidden layers
+        and tr(W2 D1 W1) = Σ_j d1_j (W1 W2)_jj for one: the cost does not grow with the dimension. For three,
+        tr(W4 D3 W3 D2 W2 D1 W1) = Σ_b d2_b Σ_i (W4 D3 W3)_ib (W2 D1 W1)_bi; deeper networks push the in_size tangent
+        vectors forward.
+        """
+        with _full_precision():
+            return self._value_and_trace(self._hidden(t, x), x)
+
+    def _value_and_trace(self, layers, x):
+        # In the type of x before they are multiplied: weights in single precision do for points in double precision.
+        w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
+        w_out = jnp.asarray(self.weights[-1], x.dtype)
+        first_slope, last_slope = layers[0][1], layers[-1][1]
+        if len(layers) == 1:
+            trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope
+        elif len(layers) == 2:
+            trace = last_slope @ ((self.weights[1] * (w_in @ w_out).T) @ first_slope)
+        elif len(layers) == 3:
+            # The slopes of a point times a matrix that all points share: no tangent is ever stored for each point.
+            columns = first_slope @ _in_each_direction(self.weights[1].T, w_in)
+            rows = last_slope @ _in_each_direction(self.weights[2], w_out.T)
+            trace = jnp.sum((columns * rows).reshape(x.size, -1), axis=0) @ layers[1][1]
+        else:
+            tangents = first_slope[:, None] * w_in
+            for weight, (_, slope) in zip(self.weights[1:-1], layers[1:], strict=True):
+                tangents = slope[:, None] * (weight @ tangents)
+            trace = jnp.sum(w_out.T * tangents)
+        return w_out @ layers[-1][0] + self.biases[-1], trace
+
+    def _hidden(self, t, x):
+        """The activations and their slopes, layer by layer: [(a, a'), ...], each of shape (width,)."""
+        a = jnp.concatenate([x, jnp.asarray(t, x.dtype)[None]])
+        layers = []
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            pre = weight @ a + bias
+            s = jax.nn.sigmoid(pre)
+            a = pre * s
+            layers.append((a, s + a * (1 - s)))
+        return layers
+
+
+def _in_each_direction(weight, ends):
+    """diag(ends_i) weight for each column i of `ends`, side by side: `(fan_in, directions * fan_out)`."""
+    return (ends[:, :, None] * weight[:, None, :]).reshape(ends.shape[0], -1)
+
+
+def _full_precision():
+    """Matrix products in the precision of their arguments: TF32, a GPU's default, would drown a small residual."""
+    return jax.default_matmul_precision("highest")
+
+
+class TimeMixtureMLP(eqx.Module):
+    """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x).
+
+    The networks stand in a list, each with its own matrix products: batched over points they are then plain
+    (points x width) products, measured at half to a third of the time of one product with the networks stacked.
+    """
+
+    networks: list[MLP]
+    kernels: TimeKernels
+
+    def __init__(self, in_size: int, out_size: int, *, num_networks: int, width: int, depth: int, key: PRNGKeyArray):
+        """`num_networks` networks of `depth` hidden layers of `width`. Raises `ValueError` for a size below 1."""
+        if num_networks < 1:
+            raise ValueError(f"num_networks must be at least 1, got {num_networks}.")
+        keys = jax.random.split(key, num_networks)
+        self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
+        self.kernels = TimeKernels(num_networks)
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        weights = self.kernels(t)
+        return sum((w * mlp(t, x) for w, mlp in zip(weights, self.networks, strict=True)), start=jnp.zeros(()))
+
+    def value_and_divergence(
+        self, t: Float[Array, ""], x: Float[Array, " in_size"]
+    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
+        """The value and the exact trace of its Jacobian in x; see `MLP.value_and_divergence`."""
+        weights = self.kernels(t)
+        pairs = [mlp.value_and_divergence(t, x) for mlp in self.networks]
+        value = sum((w * v for w, (v, _) in zip(weights, pairs, strict=True)), start=jnp.zeros(()))
+        divergence = sum((w * d for w, (_, d) in zip(weights, pairs, strict=True)), start=jnp.zeros(()))
+        return value, divergence

@@ -1,0 +1,1 @@
+"""Arrays, compilation and argument checks; knows no density."""

@@ -1,6 +1,0 @@
-"""The paper, whole: every table and figure of Máté & Fleuret (TMLR 2023) beside the published and the exact numbers."""
-
-from .page import page, write_page
-from .reproduce import Watcher, names, reproduce
-
-__all__ = ["Watcher", "names", "page", "reproduce", "write_page"]

@@ -1,0 +1,205 @@
+"""Whether to trust a run: each check is a few lines, and each that fails is a plain sentence with advice in it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from boltzflow.sampling.coverage import MIN_SHARE, Region
+from boltzflow.statistics.estimates import Estimate, disagreement
+from boltzflow.statistics.weights import distrust_tail
+
+_MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
+_MAX_SIGMA = 4.0
+_MAX_EXACT_SIGMA = 5.0
+_MAX_PARTS_SIGMA = 6.0  # the largest of ten, whose errors are known to some digits only
+_MAX_SOLVER_ERROR = 0.02
+_TAIL_OF_INFINITE_VARIANCE = 0.5
+_MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, and are rejected
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the judge looks at: estimates by name, known values, and what the probe and the pilot found.
+
+    `uncovered_share`: of the points at which the probe asked, in `regions` or not;
+    `num_unweighed` minima to which the flow does not come were not weighed. `sampling_error`: of log Z by
+    weights, without the solver's. `parts_sigma`: how many of its errors log Z from any tenth of the samples is away
+    from that of the others, at most; `asked_error`: the error of log Z that was asked for, 0 where none was.
+    `untrained`: no flow was needed for it.
+    """
+
+    estimates: Mapping[str, Estimate]
+    known: Mapping[str, Estimate]
+    ess_count: float
+    regions: Sequence[Region]
+    uncovered_share: float
+    num_unweighed: int
+    sampling_error: float
+    pilot_complaints: Sequence[str]
+    skipped_share: float
+    sampled_exactly: bool
+    nonfinite_share: float
+    parts_sigma: float = 0.0
+    asked_error: float = 0.0
+    untrained: bool = False
+
+
+def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+    """(trustworthy, warnings, notes): trustworthy where there is no warning."""
+    checks = (_modes, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
+    warnings = tuple(sentence for check in checks for sentence in check(findings))
+    return not warnings, warnings, tuple(_notes(findings))
+
+
+def _modes(f: Findings):
+    for region in f.regions:
+        if region.share >= MIN_SHARE:
+            yield (
+                f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
+                "covered by the sampler: train longer, widen the base, or train with the continuity loss."
+            )
+    if f.uncovered_share >= MIN_SHARE and not any(region.share >= MIN_SHARE for region in f.regions):
+        yield (
+            f"About {f.uncovered_share:.1%} of the probability is not covered by the sampler, in several places, one "
+            f"near x = {_point(f.regions[0].center)}: train longer, widen the base, or train with the continuity loss."
+        )
+
+
+def _weights(f: Findings):
+    weights = f.estimates["log_z_importance"]
+    if not weights.ok and not _tail_is_thin(f):
+        what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
+        yield f"By weights alone {what} not to be relied on: {weights.reason}"
+    elif f.ess_count < _MIN_EFFECTIVE:
+        yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
+    elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
+        yield (
+            f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from that of the others: the "
+            "error bars are too small. Train longer, or use a wider base."
+        )
+
+
+def _tail_is_thin(f: Findings) -> bool:
+    """Whether nothing is wrong but k̂, of a tail that holds too little to matter, and log Z is known without it."""
+    weights, k = f.estimates["log_z_importance"], f.estimates["pareto_k"]
+    tail_alone = not weights.ok and weights.reason == distrust_tail(k.value, k.n, k.n)
+    return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
+
+
+def _log_z_routes(f: Findings):
+    log_z = f.estimates["log_z"]
+    routes = (
+        ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
+        ("log_z_annealed", "annealing along the path", "the sampler has lost part of the target"),
+        ("log_z_rate", "the rate C_t", "training has not converged, or the sampler has lost part of the target"),
+    )
+    for name, route, meaning in routes:
+        if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
+            continue
+        other = f.estimates[name]
+        if name == "log_z_annealed" and not other.ok:  # few of its particles came through: its error says nothing
+            continue
+        if not disagreement(log_z, other) <= _MAX_SIGMA:
+            yield (
+                f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
+                f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
+                f"{meaning}."
+            )
+
+
+def _bound(f: Findings):
+    """The reverse KL divergence is never negative; seen below zero, the solver or the log-density is wrong."""
+    reference = f.known.get("log_z", f.estimates["log_z_pilot"])
+    kl = f.estimates["reverse_kl"]
+    gap, error = kl.value + reference.value, math.hypot(kl.stderr, reference.stderr)
+    if math.isfinite(gap) and gap < -_MAX_SIGMA * error:
+        yield (
+            f"The reverse KL divergence comes out as {gap:.3g} ± {error:.2g}, below the zero it cannot go below: the "
+            "solver's error is too large (use more sampling steps)."
+        )
+
+
+def _exact(f: Findings):
+    if "log_z" in f.known:
+        pull = disagreement(f.estimates["log_z"], f.known["log_z"])
+        if not pull <= _MAX_EXACT_SIGMA:
+            yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
+
+
+def _forward(f: Findings):
+    """A mixture that needed no training lies between the modes too, on purpose: one exact sample there is all of its
+    forward ESS. What it does not come to, the probe finds among the exact samples."""
+    forward, reverse = f.estimates.get("forward_ess"), f.estimates["reverse_ess"]
+    if forward and not f.untrained and not forward.value > 0.5 * reverse.value:
+        yield (
+            f"The forward ESS ({forward.value:.3f}, from exact samples) is less than half the reverse ESS "
+            f"({reverse.value:.3f}): the sampler misses part of the target."
+        )
+
+
+def _solver(f: Findings):
+    """Beside the samples' own error: that of log Z has the solver's in it, and would excuse it."""
+    error = f.estimates["solver_error"]
+    if not error.value <= max(_MAX_SOLVER_ERROR, f.sampling_error):
+        yield (
+            f"Log-weights change by {error.value:.2g} on average when the solver takes twice as many steps: use more "
+            "sampling steps."
+        )
+
+
+def _pilot(f: Findings):
+    if f.pilot_complaints:
+        yield "The search for modes is itself in doubt: " + " ".join(f.pilot_complaints)
+    if f.skipped_share > 0.2:
+        yield f"{f.skipped_share:.0%} of the training steps were skipped for a loss or gradient that was not finite."
+
+
+def _notes(f: Findings):
+    if not f.sampled_exactly:
+        yield (
+            "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
+            "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+        )
+    for region in f.regions:
+        if region.points is not None and f.sampling_error < region.share < MIN_SHARE:
+            yield (
+                f"A region holding about {region.share:.1g} of the probability near x = {_point(region.center)} is not "
+                "covered by the sampler: the error of log Z includes that, the errors of expectations do not."
+            )
+    if f.num_unweighed:
+        yield (
+            f"The sampler does not come to {f.num_unweighed} more minima of the energy beyond barriers, besides the "
+            "lowest: how much probability there is around them has not been looked at."
+        )
+    log_z = f.estimates["log_z"]
+    if f.asked_error and not log_z.stderr <= 1.1 * f.asked_error:
+        yield (
+            f"log Z was asked for to {f.asked_error:.2g} and is known to {log_z.stderr:.2g}: train longer, or ask for "
+            "less."
+        )
+    k = f.estimates["pareto_k"].value
+    if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
+        yield (
+            f"The weights have a tail of infinite variance (Pareto k̂ = {k:.2f}, above 0.5): the error bars of log Z "
+            "and of expectations may be a few times too small. Train longer, or use a wider base."
+        )
+    elif _tail_is_thin(f):
+        yield (
+            f"The weights have a heavy tail (Pareto k̂ = {k:.2f}), which holds {f.estimates['tail_excess'].value:.2%} "
+            "of them: expectations by weights may be off by a few times that, beyond their error bars. log Z does not "
+            "rest on it, and `sample --correct annealed` gives samples without weights."
+        )
+    if 0 < f.skipped_share <= 0.2:
+        yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
+    if f.nonfinite_share > _MAX_NONFINITE_SHARE:
+        yield (
+            f"At {f.nonfinite_share:.1%} of the points that the pilot tried, the energy was not finite (NaN, or beyond "
+            "single precision); it did not move there."
+        )
+
+
+def _point(x: np.ndarray) -> str:
+    shown = ", ".join(f"{value:.3g}" for value in x[:4])
+    return f"({shown}{', ...' if len(x) > 4 else ''})"

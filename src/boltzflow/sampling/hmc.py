@@ -1,0 +1,89 @@
+"""Hamiltonian moves of many particles at once, preconditioned with the covariance of the particles themselves."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from boltzflow.numerics.linalg import multiply_circulant
+
+_TARGET_ACCEPTANCE = 0.7
+
+
+class Preconditioner(eqx.Module):
+    """A square root L of the particles' covariance: a lower triangle, or on a lattice a circulant's eigenvalues."""
+
+    scale: Float[Array, "dim dim"] | Float[Array, "*lattice"]
+    on_lattice: bool = eqx.field(static=True)
+
+    def push(self, z: Float[Array, "num dim"]) -> Float[Array, "num dim"]:
+        """L z for every row."""
+        return multiply_circulant(self.scale, z) if self.on_lattice else jnp.matmul(z, self.scale.T)
+
+    def pull(self, v: Float[Array, "num dim"]) -> Float[Array, "num dim"]:
+        """Lᵀ v for every row."""
+        return multiply_circulant(self.scale, v) if self.on_lattice else jnp.matmul(v, self.scale)
+
+
+def preconditioner(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Preconditioner:
+    """From the particles' covariance: on a lattice averaged over all shifts, which takes few particles and no matrix;
+    else shrunk a little to its diagonal, so that it always has a Cholesky factor."""
+    if lattice is not None:
+        axes = tuple(range(1, 1 + len(lattice)))
+        waves = jnp.fft.fftn((x - jnp.mean(x)).reshape(-1, *lattice), axes=axes)
+        return Preconditioner(jnp.sqrt(jnp.mean(jnp.abs(waves) ** 2, axis=0) / x.shape[1] + 1e-12), True)
+    covariance = jnp.atleast_2d(jnp.cov(x, rowvar=False))
+    diagonal = jnp.diag(jnp.diag(covariance) + 1e-12)
+    shrink = 0.02 if x.shape[0] > 8 * x.shape[1] else 0.1
+    return Preconditioner(jnp.linalg.cholesky((1 - shrink) * covariance + shrink * diagonal), False)
+
+
+class HamiltonianMoves(eqx.Module):
+    """Hamiltonian moves that leave exp(-energy) invariant; with one leapfrog step, adjusted Langevin moves (MALA)."""
+
+    energy: Callable[[Float[Array, " dim"]], Float[Array, ""]]
+    num_moves: Int[Array, ""] | int
+    num_leapfrog: int = eqx.field(static=True)
+    adapt: bool = eqx.field(static=True, default=True)
+
+    def __call__(self, key, x, scale: Preconditioner, size):
+        """x after the moves, their mean acceptance rate, the next step size, and how many proposals had an energy
+        that is not finite. `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
+        """
+
+        def move(i, carry):
+            x, f, force, size, rates, num_bad = carry
+            noise_key, size_key, accept_key = jax.random.split(jax.random.fold_in(key, i), 3)
+            momentum = jax.random.normal(noise_key, x.shape)
+            step = size * jax.random.uniform(size_key, (x.shape[0], 1), minval=0.6, maxval=1.4)
+            new_x, new_f, new_force, new_momentum = self._leapfrog(x, f, force, momentum, step, scale)
+            drop = f - new_f + 0.5 * jnp.sum(momentum**2 - new_momentum**2, axis=1)
+            bad = ~jnp.isfinite(new_f)
+            accept = (jnp.log(jax.random.uniform(accept_key, drop.shape)) < drop) & ~bad
+            x, force = (jnp.where(accept[:, None], new, old) for new, old in ((new_x, x), (new_force, force)))
+            rate = jnp.mean(jnp.minimum(1.0, jnp.exp(jnp.where(bad | jnp.isnan(drop), -jnp.inf, drop))))
+            if self.adapt:
+                size = jnp.clip(size * jnp.exp(0.7 * (rate - _TARGET_ACCEPTANCE)), 1e-4, 1.5)
+            return x, jnp.where(accept, new_f, f), force, size, rates + rate, num_bad + jnp.sum(bad)
+
+        f, force = self._force(x, scale)
+        start = (x, f, force, size, jnp.zeros(()), jnp.zeros((), int))
+        x, _, _, size, rates, num_bad = jax.lax.fori_loop(0, self.num_moves, move, start)
+        return x, rates / jnp.maximum(self.num_moves, 1), size, num_bad
+
+    def _leapfrog(self, x, f, force, momentum, step, scale: Preconditioner):
+        def leap(carry, _):
+            x, _, force, momentum = carry
+            momentum = momentum + 0.5 * step * force
+            x = x + scale.push(step * momentum)
+            f, force = self._force(x, scale)
+            return (x, f, force, momentum + 0.5 * step * force), None
+
+        return jax.lax.scan(leap, (x, f, force, momentum), None, length=self.num_leapfrog)[0]
+
+    def _force(self, x, scale: Preconditioner):
+        f, gradient = jax.vmap(jax.value_and_grad(self.energy))(x)
+        # NaN counts as +inf: such a point is never moved to.
+        return jnp.where(jnp.isnan(f), jnp.inf, f), -scale.pull(gradient)

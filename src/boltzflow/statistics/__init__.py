@@ -1,0 +1,1 @@
+"""Estimates with errors from arrays of samples and weights: NumPy in, `Estimate` out."""

@@ -1,0 +1,151 @@
+"""Expectations under the target by self-normalized importance weights, over any number of samples.
+
+The value has its O(1/n) bias removed, the error is that of leaving one sample out, and `ok` looks at the weights and at
+the observable times them. All of it comes from power sums of w O and w and from the largest of them, added up batch by
+batch, so that ten million samples need no ten million rows.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from boltzflow.errors import InputError
+from boltzflow.statistics import weights as reliability
+from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.weights import Floats
+
+_MAX_TAILED = 32  # observables whose tails are looked at: those that a first batch shows to hang most on few samples
+
+
+def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
+    """E_p[O] from all samples at once, x ~ q: Σ w O / Σ w.
+
+    `values`: O at each sample, shape `(n, ...)`; `log_weight`: shape `(n,)`. Raises `InputError` on shapes that differ
+    and on values that are not finite where the weight is not zero.
+    """
+    values, log_w = np.asarray(values, np.float64), reliability.as_log_weight(log_weight)
+    if values.ndim == 0 or len(values) != len(log_w):
+        raise InputError(
+            f"expected one value for each of the {len(log_w)} weights, got values of shape {values.shape}."
+        )
+    sums = StreamedExpectation()
+    sums.add(values, log_w)
+    return sums.estimate(values.shape[1:])
+
+
+class StreamedExpectation:
+    """Σ w O / Σ w of k observables at once, O of shape `(n, k)`, over batches of any size.
+
+    Memory is that of a batch and of tails of 3 √n weights; sums run in float64, relative to the largest weight yet and
+    to the first batch's mean, so that neither large log-weights nor large means cost digits.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.num_nan, self.num_infinite = 0, 0
+        self._reference = -np.inf
+        self._shift = np.zeros(0)
+        self._columns = np.zeros(0, int)
+        self._sums = np.zeros((4, 4, 0))  # [power of w - 1, power of O, column]
+        self._tail = np.zeros(0)
+        self._influences: list[Floats] = []
+
+    def add(self, values: ArrayLike, log_weight: ArrayLike) -> None:
+        """One batch. Raises `InputError` for values that are not finite where the weight is not zero."""
+        log_w = reliability.as_log_weight(log_weight)
+        if not len(log_w):
+            return
+        flat = np.asarray(values, np.float64).reshape(len(log_w), -1)
+        kept = log_w < np.inf  # NaN is not
+        self.num_nan += int(np.isnan(log_w).sum())
+        self.num_infinite += int(np.isposinf(log_w).sum())
+        log_w, flat = log_w[kept], np.where(np.isneginf(log_w)[:, None], 0.0, flat)[kept]
+        if bad := int((~np.isfinite(flat)).any(axis=1).sum()):
+            raise InputError(
+                f"{bad} of {len(flat)} values are NaN or infinite; return finite values from the observable."
+            )
+        if not len(log_w):
+            return
+        self.n += len(log_w)
+        self._rescale(float(log_w.max()), flat)
+        if not np.isfinite(self._reference):  # weights of zero, all of them so far
+            return
+        weight, centered = np.exp(log_w - self._reference), flat - self._shift
+        for power in range(3):
+            for order in range(power + 2):
+                self._sums[power, order] += (weight ** (power + 1)) @ centered**order
+        self._keep_tails(log_w, weight, centered)
+
+    def _rescale(self, largest: float, flat: Floats) -> None:
+        """Makes `largest` the weight that all sums are relative to, if it is the largest yet."""
+        if not np.isfinite(largest) or largest <= self._reference:
+            return
+        if np.isfinite(self._reference):
+            factor = np.exp(self._reference - largest)
+            for power in range(4):
+                self._sums[power] *= factor ** (power + 1)
+            self._influences = [tail * factor for tail in self._influences]
+        else:
+            self._shift = flat.mean(axis=0)
+            self._sums = np.zeros((4, 4, flat.shape[1]))
+            square = (flat - self._shift) ** 2
+            concentration = square.max(axis=0) / np.maximum(square.sum(axis=0), 1e-300)
+            self._columns = np.argsort(-concentration)[:_MAX_TAILED]
+            self._influences = [np.zeros(0) for _ in range(2 * len(self._columns))]
+        self._reference = largest
+
+    def _keep_tails(self, log_w: Floats, weight: Floats, centered: Floats) -> None:
+        length = reliability.tail_length(self.n) + 1
+        self._tail = _largest(np.concatenate([self._tail, log_w]), length)
+        mean = self._sums[0, 1] / self._sums[0, 0]
+        for i, column in enumerate(self._columns):
+            influence = weight * (centered[:, column] - mean[column])
+            for side, sign in enumerate((1, -1)):
+                both = np.concatenate([self._influences[2 * i + side], sign * influence])
+                self._influences[2 * i + side] = _largest(both[both > 0], length)
+
+    def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
+        """The expectation of all that was added, in the `shape` of one observation."""
+        method, failed = "self-normalized weights", self._failed()
+        if self.n < 2 or not np.isfinite(self._reference):
+            value = self._shift.reshape(shape)[()] if self.n == 1 and len(self._shift) else np.full(shape, np.nan)[()]
+            reason = reliability.hopeless(np.full(self.n, self._reference))
+            return Estimate(value, np.full(shape, np.inf)[()], self.n, method, False, f"{failed} {reason}".strip())
+        first, second, third = self._sums[0, 0], self._sums[1, 0], self._sums[2, 0]
+        mean = self._sums[0, 1] / first
+        # Leaving sample i out changes the answer by -u_i / (1 - s_i), s_i its share and u_i = s_i (O_i - mean).
+        square = (self._sums[1, 2] - 2 * mean * self._sums[1, 1] + mean**2 * second) / first**2
+        cube = self._sums[2, 3] - 3 * mean * self._sums[2, 2] + 3 * mean**2 * self._sums[2, 1] - mean**3 * third
+        cube = cube / first**3
+        cross = (self._sums[1, 1] - mean * second) / first**2  # Σ s u
+        square = np.maximum(square, 0.0)
+        widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
+        value = self._shift + mean + (self.n - 1) / self.n * cross
+        stderr = np.sqrt((self.n - 1) / self.n * square) * widening
+        doubts = [failed, self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]))]
+        reason = " ".join(filter(None, doubts))
+        return Estimate(value.reshape(shape)[()], stderr.reshape(shape)[()], self.n, method, not reason, reason)
+
+    def _failed(self) -> str:
+        if not self.num_nan + self.num_infinite:
+            return ""
+        total = self.n + self.num_nan + self.num_infinite
+        return reliability.failed_weights(self.num_nan, self.num_infinite, total)
+
+    def _distrust(self, effective: float, largest_share: float) -> str:
+        """Of the weights what `reliability.distrust` says of all of them; then of the weights times each observable.
+
+        The sides of an observable are fitted apart: together they are a mixture, which no Pareto law describes.
+        """
+        tail = reliability.top_shape(self._tail)
+        sentences = [reliability.distrust_numbers(effective, largest_share, *tail, self.n)]
+        for influence in self._influences:
+            if len(influence):
+                # Where fewer samples count than a tail has, the next one below them is 0, as it is among all samples.
+                below = [-np.inf] if len(influence) <= reliability.tail_length(self.n) else []
+                shape = reliability.top_shape(np.concatenate([np.log(influence), below]))
+                sentences.append(reliability.distrust_tail(*shape, self.n, "weights times the values"))
+        return next((sentence for sentence in sentences if sentence), "")
+
+
+def _largest(values: Floats, num: int) -> Floats:
+    return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]

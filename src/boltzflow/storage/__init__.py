@@ -1,0 +1,1 @@
+"""Files and folders of a run: bytes on disk, no density."""

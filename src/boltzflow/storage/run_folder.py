@@ -1,0 +1,302 @@
+"""The folder of a run: `config.toml` (enough to repeat it) and `metrics.jsonl`; and who may write where.
+
+`checkpoint/`, `report.json` and `report.html` lie beside them and are written elsewhere. A folder is claimed before
+anything is computed and opened, which is the first write, only when the input has proved usable.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: folders are not locked there
+    fcntl = None  # type: ignore[assignment]
+
+from boltzflow.config import FIELD_TYPES, Config, validate_config
+from boltzflow.errors import InputError
+from boltzflow.numerics.validation import did_you_mean, whole_number
+
+CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML = (
+    "config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html",
+)  # fmt: skip
+SEEDS_JSON = "seeds.json"  # of several seeds, each of which has a folder of its own beside it
+_CONTENTS = (CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML, SEEDS_JSON)
+_MAX_SEED = 2**32 - 1  # what jax.random.key keeps of it in single precision
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What determines a run, and how it came to be.
+
+    `target` and `options` are the target's name and complete options; `path` and `sha256` those of the file it is
+    from, empty for a shipped one; `command` is what was typed; `version` that of boltzflow.
+    """
+
+    target: str
+    options: Mapping[str, int | float]
+    seed: int
+    config: Config
+    path: str = ""
+    sha256: str = ""
+    command: str = ""
+    version: str = ""
+
+
+def check_seed(seed: Any) -> int:
+    """`seed` as an int; raises `InputError` where it is not a whole number from 0 to 2³² - 1."""
+    return whole_number("seed", seed, at_least=0, at_most=_MAX_SEED)
+
+
+# --- config.toml ------------------------------------------------------------------------------------------------------
+
+
+def record_to_toml(record: RunRecord) -> str:
+    """The record as the text of `config.toml`."""
+    source = {"path": record.path, "sha256": record.sha256} if record.path else {}
+    head = {"boltzflow": record.version, "command": record.command, "seed": record.seed}
+    tables = {
+        "target": {"name": record.target, **source},
+        "target.options": record.options,
+        "settings": dataclasses.asdict(record.config),
+    }
+    lines = ["# Repeat this run with: boltzflow run --config THIS_FILE --out ANOTHER_FOLDER", *_lines(head)]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_lines(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+
+
+def _toml_value(value: Any) -> str:
+    """A string, bool, int or float in TOML; JSON writes the first three alike, and Python the last."""
+    return repr(value) if isinstance(value, float) else json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def read_record(directory: Path) -> RunRecord:
+    """What `config.toml` in the folder says; raises `InputError` where there is no run or it cannot be understood."""
+    path = directory / CONFIG
+    if not path.is_file():
+        raise InputError(f"{directory} holds no run: there is no {CONFIG} in it")
+    content = _read_toml(path)
+    try:
+        target, settings = dict(content["target"]), content["settings"]
+        _check_settings(path, settings)
+        return RunRecord(
+            target=str(target["name"]), options=dict(target["options"]), seed=check_seed(content["seed"]),
+            config=validate_config(Config(**settings)), path=str(target.get("path", "")),
+            sha256=str(target.get("sha256", "")), command=str(content["command"]), version=str(content["boltzflow"]),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is not the record of a run: {what}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenSettings:
+    """What a file given with `--config` says: some settings, and perhaps a seed, a target's name and its options."""
+
+    settings: Mapping[str, Any]
+    seed: int | None = None
+    target: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def read_settings(path: Path) -> GivenSettings:
+    """The settings in a TOML file of a person's own, or in the `config.toml` of another run.
+
+    Settings stand at the top or in a table `settings`; `seed` beside them. Raises `InputError`, naming the file, where
+    it cannot be read, has a key that is not a setting, or a value is of the wrong type or out of range.
+    """
+    content = _read_toml(path)
+    target = content.pop("target", {})
+    settings = content.pop("settings", {})
+    if not isinstance(target, dict) or not isinstance(settings, dict):
+        raise InputError(f"{path}: target and settings must be tables")
+    seed = content.pop("seed", None)
+    if "boltzflow" in content:  # the record of a run
+        content = {key: value for key, value in content.items() if key not in ("boltzflow", "command")}
+    settings = {**content, **settings}
+    _check_settings(path, settings)
+    try:
+        validate_config(dataclasses.replace(Config(), **settings))
+        seed = None if seed is None else check_seed(seed)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    name, options = target.get("name", ""), target.get("options", {})
+    if target.get("path"):
+        name = f"{target['path']}:{str(name).rpartition(':')[2]}"
+    if not isinstance(name, str) or not isinstance(options, dict):
+        raise InputError(f"{path}: a target has a name and a table of options")
+    return GivenSettings(settings, seed, name, options)
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key not in FIELD_TYPES:
+            raise InputError(f"{path}: there is no setting {key!r}{did_you_mean(key, FIELD_TYPES)}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+
+
+# --- metrics.jsonl ----------------------------------------------------------------------------------------------------
+
+
+def append_metrics(directory: Path, row: Mapping[str, float]) -> None:
+    """One more line of `metrics.jsonl`."""
+    with (directory / METRICS).open("a", encoding="utf-8") as file:
+        file.write(_json_line(row))
+
+
+def write_metrics(directory: Path, rows: Iterable[Mapping[str, float]]) -> None:
+    """All of `metrics.jsonl`, in place of what was there."""
+    write_whole(directory / METRICS, "".join(map(_json_line, rows)))
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The rows of `metrics.jsonl`; a last line that was cut off by an interruption is left out."""
+    path, rows = directory / METRICS, []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append({key: float(value) for key, value in json.loads(line).items()})
+        except (ValueError, AttributeError) as error:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}, is not a row of numbers") from error
+    return rows
+
+
+def _json_line(row: Mapping[str, float]) -> str:
+    """Strict JSON: what is not finite is a string, as in `report.json`; what is None is left out."""
+    plain = {
+        key: value if math.isfinite(value) else str(float(value)) for key, value in row.items() if value is not None
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+# --- who may write where ----------------------------------------------------------------------------------------------
+
+
+def free_folder(short_name: str, parent: Path = Path("runs")) -> Path:
+    """The first of `runs/NAME-1`, `runs/NAME-2`, ... that does not exist."""
+    number = 1
+    while (parent / f"{short_name}-{number}").exists():
+        number += 1
+    return parent / f"{short_name}-{number}"
+
+
+def claim(directory: Path, overwrite: bool = False) -> None:
+    """Raises `InputError` unless a run may be written to this folder; writes nothing itself.
+
+    A folder that holds another run needs `overwrite`. One that holds files of these names that are not from a run of
+    boltzflow is refused in any case.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; --out must name a folder")
+    held, seeds = [name for name in _CONTENTS if (directory / name).exists()], seed_folders(directory)
+    if held and not (_is_run(directory) or seeds):
+        raise InputError(f"{directory} holds a {held[0]} that is not from boltzflow; give another folder with --out")
+    if (held or seeds) and not overwrite:
+        raise InputError(f"{directory} holds another run; give another folder with --out, or --overwrite to replace it")
+    check_writable(directory)
+
+
+def seed_folder(directory: Path, seed: int) -> Path:
+    """Where one of several seeds lies in their folder: a run's folder like any other."""
+    return directory / f"seed-{seed}"
+
+
+def seed_folders(directory: Path) -> list[Path]:
+    """The runs of several seeds that were trained at once, if this is their folder."""
+    seeds = [path for path in directory.glob("seed-*") if is_seed_folder(path) and _is_run(path)]
+    return sorted(seeds, key=lambda path: int(path.name[5:]))
+
+
+def is_seed_folder(path: Path) -> bool:
+    """Whether a folder has the name of one of several seeds."""
+    return path.name.startswith("seed-") and path.name[5:].isdecimal()
+
+
+def check_writable(directory: Path) -> None:
+    """Raises `InputError` unless the folder, or the nearest one above it that exists, can be written to."""
+    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # os.access knows nothing of read-only file systems
+            pass
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes on this machine out of a run's folder; raises `InputError` where one is at work there.
+
+    The lock is a file among the temporary ones and goes with the process, however that ends: the folder holds no trace.
+    """
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"boltzflow-{name}.lock").open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is at work in {directory}; wait for it, or use another folder"
+                ) from None
+        yield
+
+
+def open_folder(directory: Path, record: RunRecord) -> None:
+    """Makes the folder, removes what an earlier run left there, and writes `config.toml`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / CONFIG, record_to_toml(record))
+    _clear(directory, keep=CONFIG)
+
+
+def open_seed_folders(directory: Path, records: Iterable[RunRecord]) -> None:
+    """The same for several seeds: a folder for each, and nothing left of a run or of seeds that were there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _clear(directory)
+    for record in records:
+        open_folder(seed_folder(directory, record.seed), record)
+
+
+def _clear(directory: Path, keep: str = "") -> None:
+    for folder in seed_folders(directory):
+        _clear(folder)
+        with contextlib.suppress(OSError):  # it holds files of somebody's own
+            folder.rmdir()
+    shutil.rmtree(directory / CHECKPOINT, ignore_errors=True)
+    for name in set(_CONTENTS) - {CHECKPOINT, keep}:
+        (directory / name).unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file such that a reader finds the old text or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _is_run(directory: Path) -> bool:
+    try:
+        return "boltzflow" in _read_toml(directory / CONFIG)
+    except InputError:
+        return False

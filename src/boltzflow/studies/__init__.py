@@ -1,0 +1,1 @@
+"""Studies that the library itself does not need: the paper's tables and figures, and the baselines."""

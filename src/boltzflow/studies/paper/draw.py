@@ -1,0 +1,139 @@
+"""The pictures of the paper that are no picture of a report: arrays in, the bytes of a PNG out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
+
+from boltzflow.report.plots import EXACT, RAW, REWEIGHTED, draw
+from boltzflow.studies.paper.one_dimension import LinePath
+
+Floats = NDArray[np.float64]
+_SIZES = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
+
+
+def line_path(path: LinePath) -> bytes:
+    """Log-density, density and velocity over x, a column for each time, as in Figs. 5 and 6."""
+    seen = (np.abs(path.x) <= 8) & (path.density.max(axis=0) > 1e-4)
+    x = path.x[seen]
+    rows = ((path.log_density, "−f_t"), (path.density, "p_t"), (path.velocity, "V_t"))
+
+    def paint(axes: NDArray[Any]) -> None:
+        for row, (values, label) in zip(axes, rows, strict=True):
+            shown = values[:, seen]
+            if label == "V_t":  # only where there is anything to move
+                shown = np.where(path.density[:, seen] > 1e-6, shown, np.nan)
+            for i, ax in enumerate(row):
+                ax.plot(x, shown[i], color=RAW)
+                if label == "V_t":
+                    ax.axhline(0, color="#bbbbbb", linewidth=0.8)
+                    ax.set(xlabel="x", title=f"√E[V²] = {path.norm[i]:.3g}")
+            row[0].set_ylabel(label)
+        axes[0, 0].set_ylim(np.percentile(path.log_density[:, seen], 2), 0.5 + path.log_density[:, seen].max())
+        for i, t in enumerate(path.times):
+            axes[0, i].set_title(f"t = {t:.1f}")
+
+    return draw((3, len(path.times)), (2.1 * len(path.times), 6.2), paint, sharex=True, sharey="row")
+
+
+def potentials(phi: Floats, potential: Mapping[float, Floats]) -> bytes:
+    """V(φ) and e^{-V(φ)} for each mass, as in Fig. 9."""
+
+    def paint(axes: NDArray[Any]) -> None:
+        left, right = axes[0]
+        top = max(np.exp(-value).max() for value in potential.values())
+        for color, (mass, value) in zip(_SIZES[1:], potential.items(), strict=False):
+            left.plot(phi, value, color=color, label=f"m = {mass:g}")
+            right.plot(phi, np.exp(-value), color=color)
+        left.set(xlabel="φ", ylabel="V(φ)", ylim=(1.15 * min(v.min() for v in potential.values()), 6))
+        right.set(xlabel="φ", ylabel="exp(−V(φ))", yscale="log", ylim=(1e-2, 3 * top))
+        left.legend()
+
+    return draw((1, 2), (8.6, 3.4), paint)
+
+
+def wells(
+    edges: Floats, histograms: Sequence[Sequence[Floats | None]], phi: Floats, boltzmann: Sequence[Floats],
+    exact: Sequence[tuple[Floats, Floats]], masses: Sequence[float], methods: Sequence[str],
+) -> bytes:  # fmt: skip
+    """The density of all sites by method (rows) and mass (columns), with e^{-V} and the exact density, as in Fig. 10.
+
+    `histograms[method][mass]` are densities in the bins of `edges`, None where nothing was measured; `boltzmann[mass]`
+    is e^{-V} on `phi` in any scale; `exact[mass]` the points and values of the exact density of a site.
+    """
+
+    def paint(axes: NDArray[Any]) -> None:
+        for row, method, of_method in zip(axes, methods, histograms, strict=True):
+            for ax, value, curve, (x, density) in zip(row, of_method, boltzmann, exact, strict=True):
+                if value is not None:
+                    ax.stairs(value, edges, fill=True, color=REWEIGHTED, alpha=0.5, label="samples of the flow")
+                ax.plot(phi, curve / np.trapezoid(curve, phi), color=RAW, linestyle="--", label="exp(−V)")
+                ax.plot(x, density, color=EXACT, label="exact density of a site")
+                ax.set(xlim=(-4.5, 4.5))
+            row[0].set_ylabel(method)
+        for ax, mass in zip(axes[0], masses, strict=True):
+            ax.set_title(f"m = {mass:g}")
+        for ax in axes[-1]:
+            ax.set_xlabel("φ")
+        _legend_above(axes, ncols=3)
+
+    return draw((len(methods), len(masses)), (2.6 * len(masses), 2.3 * len(methods) + 0.6), paint, sharex=True)
+
+
+def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
+    """Reverse ESS and continuity loss over steps and over seconds, as in Fig. 11.
+
+    `curves[(label, method)]`: rows of step, seconds, loss, reverse ESS; dashed for the method
+    "reverse_kl_loss".
+    """
+    labels = list(dict.fromkeys(label for label, _ in curves))
+
+    def paint(axes: NDArray[Any]) -> None:
+        for (label, method), rows in curves.items():
+            dashed, color = method == "reverse_kl_loss", _SIZES[labels.index(label) % len(_SIZES)]
+            style = {"color": color, "linestyle": "--" if dashed else "-", "label": None if dashed else label}
+            for column in (0, 1):
+                axes[0, column].plot(rows[:, column], rows[:, 3], **style)
+                if not dashed:  # of the reverse KL there is no path to have a residual of
+                    axes[1, column].plot(rows[:, column], rows[:, 2], **style)
+        for ax, unit in zip(axes[1], ("step", "seconds"), strict=True):
+            ax.set(xlabel=unit, yscale="log", xscale="log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        axes[0, 0].set(ylabel="reverse ESS", ylim=(0, 1.04))
+        axes[1, 0].set_ylabel("continuity loss")
+        _legend_above(axes, ncols=5, fontsize=8, title="solid: continuity; dashed: reverse KL")
+
+    return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
+
+
+def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
+    """What the reverse ESS lacks of 1 over steps and seconds, two curves of a color for each label: the second dashed.
+
+    Each curve: rows of step, seconds, reverse ESS; None where there is none.
+    """
+
+    def paint(axes: NDArray[Any]) -> None:
+        for i, (label, pair) in enumerate(curves.items()):
+            for rows, dashed in zip(pair, (False, True), strict=True):
+                if rows is None:
+                    continue
+                color = _SIZES[(i + 1) % len(_SIZES)]
+                style = {"color": color, "linestyle": "--" if dashed else "-", "marker": ".", "markersize": 4}
+                for column in (0, 1):
+                    axes[0, column].plot(rows[:, column], 1 - rows[:, 2], label=None if dashed else label, **style)
+        for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
+            ax.set(xlabel=unit, xscale="log", yscale="log")
+        axes[0, 0].set_ylabel("1 − reverse ESS")
+        _legend_above(axes, ncols=3, fontsize=8, title="solid: the paper's procedure; dashed: our default")
+
+    return draw((1, 2), (9.6, 3.6 + 0.18 * (len(curves) // 3)), paint, sharey="row")
+
+
+def _legend_above(axes: NDArray[Any], **style: Any) -> None:
+    """One legend for all panels, that of the first, above them."""
+    ax = axes[0, 0]
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **style)

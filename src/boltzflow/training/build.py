@@ -1,0 +1,143 @@
+"""From a configuration to the objects of a run: base, path, field, rate, optimizer and sampler."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float, PRNGKeyArray
+
+from boltzflow.config import Config
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.subspace_mixture import Mixture, frame_of
+from boltzflow.errors import InputError
+from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.abstract_interpolation import AbstractInterpolation
+from boltzflow.model.clock import Clock
+from boltzflow.model.continuity import LogZRate, Transport
+from boltzflow.model.diffusion import Diffusion
+from boltzflow.model.fields import TimeMixture
+from boltzflow.model.flow import Flow
+from boltzflow.model.interpolations import Trainable
+from boltzflow.model.lattice.bands import Bands
+from boltzflow.model.lattice.networks import LatticePotential
+from boltzflow.model.lattice_field import Lattice
+from boltzflow.model.linear import Linear
+from boltzflow.model.networks import Whitening
+from boltzflow.model.still import Still
+from boltzflow.model.trigonometric import Trigonometric
+from boltzflow.sampling.pilot import Pilot
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of your own, each used in place of the one that the configuration names.
+
+    `base`: a distribution; `make_interpolation(base, target, key)`: a path of energies, its arrays are trained;
+    `make_field(base, key)`: a velocity field. Nothing needs to be registered.
+    """
+
+    base: AbstractDistribution | None = None
+    make_interpolation: (
+        Callable[[AbstractDistribution, AbstractDensity, PRNGKeyArray], AbstractInterpolation] | None
+    ) = None
+    make_field: Callable[[AbstractDistribution, PRNGKeyArray], AbstractVectorField] | None = None
+
+    def names(self) -> list[str]:
+        """Which parts are one's own."""
+        return [name for name, part in vars(self).items() if part is not None]
+
+
+NO_PARTS = Parts()
+
+
+def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution | None:
+    """The base that the parts give or the configuration names; None where the pilot is to fit it."""
+    if parts.base is not None:
+        return parts.base
+    if config.base == "gaussian":
+        return Gaussian(jnp.zeros(dim), config.base_std**2)
+    if config.base == "generalized-gaussian":
+        return GeneralizedGaussian(dim, config.base_scale, config.base_power)
+    return None
+
+
+def check_field(config: Config, target: AbstractDensity) -> None:
+    """Raises `InputError` where the field that the configuration names cannot be one on `target`."""
+    if config.field == "lattice" and lattice_of(target) is None:
+        raise InputError(
+            'field "lattice" needs a target that declares its lattice_shape, as boltzflow.Energy(function, dim, '
+            'lattice_shape=(8, 8)) does; the field "time-mixture" needs none'
+        )
+
+
+def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
+    """What there is to train on `target` after its `pilot`, or, where no flow is needed, the base as it stands."""
+    if not pilot.enough:
+        return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.directions)
+    rate = LogZRate(width=config.width, depth=config.depth, key=key)
+    return Transport(Still(target.dim), Linear(pilot.base, target), rate)
+
+
+def build_transport(
+    config: Config,
+    parts: Parts,
+    base: AbstractDistribution,
+    target: AbstractDensity,
+    clock: Clock,
+    key: PRNGKeyArray,
+    directions: Float[np.ndarray, "dim size"] | None = None,
+) -> Transport:
+    """Field, path and rate, untrained. The Gaussian of a base that was fitted also whitens what the networks see, and
+    they see and move only the `directions` of it, where some are given."""
+    whitening: Whitening | None = None
+    shape = lattice_of(target) if config.field == "lattice" else None
+    if config.base == "pilot" and parts.base is None and isinstance(base, (Gaussian, Mixture)):
+        frame = frame_of(base)
+        whitening = Whitening(frame.mean, frame.scale, directions if shape is None else None)
+    sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
+    path_key, field_key, rate_key = jax.random.split(key, 3)
+    networks: dict[str, Any] = {"whitening": whitening, **sizes}
+    on_lattice: dict[str, Any] = {}
+    if shape is not None:
+        on_lattice = {"sign_symmetric": is_sign_symmetric(target), **sizes, "width": max(config.width // 4, 1)}
+        networks = {"network": LatticePotential(Bands(shape, whitening), key=path_key, **on_lattice)}
+    path: AbstractInterpolation
+    if parts.make_interpolation is not None:
+        path = parts.make_interpolation(base, target, path_key)
+    elif config.interpolation == "trainable":
+        path = Trainable(base, target, clock=clock, key=path_key, **networks)
+    elif config.interpolation == "linear":
+        path = Linear(base, target, clock)
+    else:
+        path = {"trigonometric": Trigonometric, "diffusion": Diffusion}[config.interpolation](base, target)
+    if parts.make_field is not None:
+        velocity_field: AbstractVectorField = parts.make_field(base, field_key)
+    elif shape is not None:
+        velocity_field = Lattice(shape, whitening=whitening, key=field_key, **on_lattice)
+    else:
+        velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
+    return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))
+
+
+def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
+    """The transport with C_t starting from a constant: the pilot's log Z_1 - log Z_0, which may be in the thousands."""
+    return eqx.tree_at(lambda t: t.log_z_rate.mlp.biases[-1], transport, jnp.full((1,), mean_rate, jnp.float32))
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Muon or Adam at the rate 1, which the step's own rate multiplies, after clipping if the configuration asks."""
+    optimizer = optax.contrib.muon(1.0) if config.optimizer == "muon" else optax.adam(1.0)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
+
+
+def make_flow(config: Config, transport: Transport) -> Flow:
+    """The sampler of a transport, in 8 steps where the configuration leaves their number open."""
+    base, velocity_field = transport.interpolation.base, transport.field
+    return Flow(base, velocity_field, solver=config.sample_solver, num_steps=config.sample_steps or 8)
