@@ -18,7 +18,7 @@ import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.numerics.compiling import use_compilation_cache
 from boltzflow.report.evaluation import solver_errors
 from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.expectations import expectation

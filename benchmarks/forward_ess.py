@@ -15,8 +15,9 @@ import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
-from boltzflow.numerics.batching import map_points, sample_batch
-from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.densities.base import sample_batch
+from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.compiling import use_compilation_cache
 from boltzflow.statistics import estimates as estimators
 
 NAME = "forward_ess"

@@ -18,7 +18,7 @@ from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
 from boltzflow import config as presets
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.numerics.compiling import use_compilation_cache
 
 NAME = "trust"
 Make = Callable[[], boltzflow.AbstractDensity]

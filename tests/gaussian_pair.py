@@ -16,9 +16,9 @@ import numpy as np
 
 from boltzflow.densities.base import AbstractFixed
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.model.abstract_field import AbstractVectorField
 from boltzflow.model.continuity import Transport
-from boltzflow.model.linear import Linear
+from boltzflow.model.fields import AbstractVectorField
+from boltzflow.model.interpolations import Linear
 
 
 class GaussianPair(AbstractFixed):

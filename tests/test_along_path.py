@@ -12,7 +12,7 @@ from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.fields import TimeMixture
-from boltzflow.model.linear import Linear
+from boltzflow.model.interpolations import Linear
 from boltzflow.sampling.flow_smc import anneal_along_path
 from gaussian_pair import make_pair, make_transport
 

@@ -12,7 +12,7 @@ import boltzflow as bf
 from boltzflow import config as presets
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.subspace_mixture import Mixture
-from boltzflow.model.clock import Clock
+from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.storage import files as storage

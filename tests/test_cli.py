@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import boltzflow
-from boltzflow import stored
 from boltzflow.cli import main
 from boltzflow.errors import TrainingError
 from boltzflow.interop.callback import Callback
@@ -87,7 +86,7 @@ def test_distrust_is_exit_status_3(asked, monkeypatch, capsys):
     monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(given, trustworthy=False))
     assert main(["run", "mixture-2", "--out", "a"]) == 3
     assert "Do not rely on this result" in capsys.readouterr().out
-    monkeypatch.setattr(stored, "load", lambda folder: FakeRun({}, trustworthy=False))
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun({}, trustworthy=False))
     assert main(["sample", "a", "--num-samples", "10", "--out", "s.npz"]) == 3
     assert "Something is missing." in capsys.readouterr().out
     assert main(["report", "a"]) == 3
@@ -209,7 +208,7 @@ def test_targets_are_listed(asked, capsys):
 
 def test_samples_are_written_whole_and_not_over_others(asked, capsys, tmp_path, monkeypatch):
     assert main(["run", "mixture-2", "--out", "a"]) == 0
-    monkeypatch.setattr(stored, "load", lambda folder: FakeRun({}))
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun({}))
     argv = ["sample", "a", "--num-samples", "7", "--out", "s.npz"]
     assert main(argv) == 0
     with np.load(tmp_path / "s.npz") as file:
@@ -230,7 +229,7 @@ def test_samples_share_no_random_numbers_with_the_training_of_the_same_seed(aske
             return super().sample(key, num_samples)
 
     keys = []
-    monkeypatch.setattr(stored, "load", lambda folder: Listening({}))
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: Listening({}))
     main(["run", "mixture-2", "--out", "a"])
     for seed in ("0", "1"):
         main(["sample", "a", "--num-samples", "7", "--out", f"{seed}.npz", "--seed", seed])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boltzflow import stored
 from boltzflow.cli import main
 from boltzflow.sampling.corrections import Corrected
 from boltzflow.statistics.estimates import Estimate
@@ -41,7 +40,7 @@ def finished(asked, monkeypatch, tmp_path):
     """A finished run in the folder a, and a file of observables."""
     assert main(["run", "mixture-2", "--out", "a"]) == 0
     run = MeasuredRun({})
-    monkeypatch.setattr(stored, "load", lambda folder: run)
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: run)
     (tmp_path / "o.py").write_text("number = 3\ndef total(x):\n    return x.sum()\n")
     asked.clear()
     return run

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from boltzflow.numerics.compilation_cache import cache_folder, use_compilation_cache
+from boltzflow.numerics.compiling import cache_folder, use_compilation_cache
 
 
 @pytest.fixture

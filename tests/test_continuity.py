@@ -10,14 +10,13 @@ import optax
 import pytest
 
 from boltzflow.densities.base import AbstractDensity, AbstractFixed
+from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
-from boltzflow.densities.mixtures import mixture_2
 from boltzflow.model.continuity import LogZRate, Transport, continuity_residual, trainable
 from boltzflow.model.fields import TimeMixture
 from boltzflow.model.integrate import solve
-from boltzflow.model.interpolations import Trainable
-from boltzflow.model.linear import Linear
+from boltzflow.model.interpolations import Linear, Trainable
 from boltzflow.model.losses import continuity_loss, stratified_times, trajectory
 from boltzflow.model.networks import Whitening
 from boltzflow.testing.model import randomize

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.mixtures import mixture_2
 from boltzflow.densities.subspace_mixture import Mixture
 from boltzflow.errors import InputError
 from boltzflow.testing.densities import check_density, check_distribution

@@ -10,8 +10,7 @@ from boltzflow import config as presets
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.flow import Flow
-from boltzflow.sampling.corrections import CORRECTIONS, correct
-from boltzflow.sampling.metropolis import independence_metropolis
+from boltzflow.sampling.corrections import CORRECTIONS, correct, independence_metropolis
 from gaussian_pair import make_pair, make_transport
 
 PAIR = make_pair(3, seed=2)

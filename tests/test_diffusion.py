@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from boltzflow.densities.base import GaussianMixtureLike
+from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
-from boltzflow.densities.mixtures import mixture_2
 from boltzflow.errors import InputError
-from boltzflow.model.abstract_field import AbstractVectorField
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.diffusion import Diffusion
+from boltzflow.model.fields import AbstractVectorField
 
 BASE = GeneralizedGaussian(2, 3.0, 4.0)
 CHAIN, CHAIN_BASE = DoubleWell(4, 1.5), GeneralizedGaussian(4, 1.0, 4.0)

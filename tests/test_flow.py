@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boltzflow.densities.base import sample_batch
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.errors import InputError
-from boltzflow.model.abstract_field import AbstractVectorField
-from boltzflow.model.fields import TimeMixture
+from boltzflow.model.fields import AbstractVectorField, TimeMixture
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.networks import Whitening
-from boltzflow.numerics.batching import BATCH_SIZE, map_points, sample_batch
+from boltzflow.numerics.batching import BATCH_SIZE, map_points
 from boltzflow.testing.densities import check_distribution
 from boltzflow.testing.model import randomize
 from gaussian_pair import ExactField, make_pair, make_transport

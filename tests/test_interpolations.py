@@ -8,19 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from boltzflow.densities.catalog import gmm_40, mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
-from boltzflow.densities.gmm_40 import gmm_40
-from boltzflow.densities.mixtures import mixture_2
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
-from boltzflow.model.clock import Clock, fit_clock
 from boltzflow.model.diffusion import Diffusion
-from boltzflow.model.interpolations import Trainable
-from boltzflow.model.linear import Linear
+from boltzflow.model.interpolations import AbstractInterpolation, Clock, Linear, Trainable, Trigonometric, fit_clock
 from boltzflow.model.networks import Whitening
-from boltzflow.model.trigonometric import Trigonometric
 from boltzflow.testing.model import check_interpolation, randomize
 
 BASE = GeneralizedGaussian(2, 3.0, 4.0)

@@ -13,10 +13,10 @@ import pytest
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
+from boltzflow.model.fields import Lattice
 from boltzflow.model.interpolations import Trainable
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticePotential
-from boltzflow.model.lattice_field import Lattice
 from boltzflow.model.networks import Whitening
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.testing.model import check_interpolation, check_vector_field, randomize

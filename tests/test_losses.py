@@ -14,8 +14,7 @@ from boltzflow.model.continuity import LogZRate, Transport, continuity_residual,
 from boltzflow.model.fields import TimeMixture
 from boltzflow.model.flow import Flow
 from boltzflow.model.interpolations import Trainable
-from boltzflow.model.losses import PENALTIES, continuity_loss, stratified_times, trajectory
-from boltzflow.model.reverse_kl import reverse_kl_loss
+from boltzflow.model.losses import PENALTIES, continuity_loss, reverse_kl_loss, stratified_times, trajectory
 from boltzflow.testing.model import randomize
 from boltzflow.training import step as training_step
 from gaussian_pair import ExactField, make_pair, make_transport

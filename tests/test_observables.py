@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from boltzflow.errors import InputError
-from boltzflow.statistics.observables import expect
+from boltzflow.statistics.expectations import expect
 
 KEY = jax.random.key(0)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from boltzflow.cli import main
+from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.mixtures import mixture_2
 from boltzflow.studies.baselines import nuts, smc, tempering
 from boltzflow.studies.baselines.compare import Entry, at_equal_cost, truth_of
 from boltzflow.studies.baselines.start import Answer

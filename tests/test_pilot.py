@@ -7,7 +7,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.model.clock import Clock, fit_clock
+from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant, dense
 from boltzflow.sampling.pilot import _unfinished, fly_pilot

@@ -11,7 +11,7 @@ import boltzflow as bf
 from boltzflow import config as presets
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.subspace_mixture import Mixture
-from boltzflow.model.still import Still
+from boltzflow.model.fields import Still
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.sampling.mixture_fit import Proposal, _maximize, fit_proposal

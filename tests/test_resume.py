@@ -15,7 +15,7 @@ import pytest
 import boltzflow as bf
 from boltzflow import config as presets
 from boltzflow.cli import main
-from boltzflow.model.linear import Linear
+from boltzflow.model.interpolations import Linear
 from boltzflow.storage import files as storage
 from boltzflow.training import snapshots
 

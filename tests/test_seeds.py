@@ -11,9 +11,8 @@ import pytest
 import boltzflow as bf
 from boltzflow import config as presets
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.model.abstract_field import AbstractVectorField
-from boltzflow.model.clock import Clock
-from boltzflow.model.linear import Linear
+from boltzflow.model.fields import AbstractVectorField
+from boltzflow.model.interpolations import Clock, Linear
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.training.cohort import Member, _stack, _stack_points, divide, with_full_block

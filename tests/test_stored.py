@@ -2,12 +2,11 @@
 
 import pytest
 
-from boltzflow import Config, InputError, run, stored
+from boltzflow import Config, InputError, __version__, run
 from boltzflow.densities.from_file import load_target
 from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import RunRecord
 from boltzflow.training import checkpoint
-from boltzflow.version import VERSION
 
 ENERGY = "def energy(x):\n    return (x**2).sum()\n"
 
@@ -16,7 +15,12 @@ ENERGY = "def energy(x):\n    return (x**2).sum()\n"
 def loaded(monkeypatch):
     """The targets that runs were loaded on."""
     targets = []
-    monkeypatch.setattr(run, "load", lambda folder, target, parts: targets.append(target))
+
+    def load(folder, target, parts):
+        targets.append(target)
+        return None, {"config": {}, "seed": 0, "name": "", "options": {}}
+
+    monkeypatch.setattr(checkpoint, "load", load)
     return targets
 
 
@@ -30,8 +34,8 @@ def saved(monkeypatch):
 
 def test_a_shipped_target_is_made_again(tmp_path, loaded, saved):
     options = {"num_sites": 4, "mass": 2.0, "coupling": 1.0, "total_time": 4.0}
-    run_folder.open_folder(tmp_path, RunRecord("double-well", options, 0, Config(), version=VERSION))
-    stored.load(tmp_path)
+    run_folder.open_folder(tmp_path, RunRecord("double-well", options, 0, Config(), version=__version__))
+    run.load(tmp_path)
     assert (loaded[0].dim, loaded[0].mass) == (4, 2.0)
 
 
@@ -39,29 +43,29 @@ def test_a_file_is_imported_only_if_it_is_the_same(tmp_path, loaded, saved):
     path = tmp_path / "mine.py"
     path.write_text(ENERGY)
     target = load_target(f"{path}:energy", {"dim": 3})
-    record = RunRecord(target.name, target.options, 0, Config(), target.path, target.sha256, version=VERSION)
+    record = RunRecord(target.name, target.options, 0, Config(), target.path, target.sha256, version=__version__)
     run_folder.open_folder(tmp_path / "a", record)
-    stored.load(tmp_path / "a")
+    run.load(tmp_path / "a")
     assert loaded[0].dim == 3
     path.write_text("raise RuntimeError('imported')\n")
     with pytest.raises(InputError, match="has changed since"):
-        stored.load(tmp_path / "a")
+        run.load(tmp_path / "a")
     path.unlink()
     with pytest.raises(InputError, match="is gone"):
-        stored.load(tmp_path / "a")
-    stored.load(tmp_path / "a", target.target)
+        run.load(tmp_path / "a")
+    run.load(tmp_path / "a", target.target)
     assert loaded[1] is target.target
 
 
 def test_a_run_saved_from_python_needs_its_target_unless_it_is_a_shipped_one(tmp_path, loaded, saved):
-    stored.load(tmp_path)
+    run.load(tmp_path)
     assert loaded[0].dim == 3
     (tmp_path / "mine.py").write_text("raise RuntimeError('imported')\n")
     saved["name"] = f"{tmp_path}/mine.py:energy"
     with pytest.raises(InputError, match=r"give its target: boltzflow\.load\(dir, target\)"):
-        stored.load(tmp_path)
+        run.load(tmp_path)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
-        stored.load(tmp_path)
+        run.load(tmp_path)

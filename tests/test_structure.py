@@ -24,8 +24,6 @@ ROOMS = (
     "training",
     "report",
     "run",
-    "stored",
-    "version",
     "interop",
     "testing",
     "studies",
@@ -43,7 +41,7 @@ ONLY_IMPORTER = {
     "tyro": {"cli/parser.py"},
 }
 CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "tyro", "matplotlib", "PIL"}
-MAX_TOP_NAMES = 19
+MAX_TOP_NAMES = 18
 
 
 def imports_of(path: Path) -> list[tuple[str, int, bool]]:

@@ -10,12 +10,11 @@ import pytest
 
 import boltzflow as bf
 from boltzflow import config as presets
+from boltzflow.densities.base import sample_batch
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.model.abstract_field import AbstractVectorField
 from boltzflow.model.continuity import LogZRate, Transport
-from boltzflow.model.fields import TimeMixture
-from boltzflow.model.linear import Linear
-from boltzflow.numerics.batching import sample_batch
+from boltzflow.model.fields import AbstractVectorField, TimeMixture
+from boltzflow.model.interpolations import Linear
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
@@ -74,20 +73,20 @@ def test_target_base_and_whitening_do_not_move_in_training(run):
 
 def test_save_and_load_give_the_same_samples_and_report(run, tmp_path):
     run.save(tmp_path)
-    loaded = bf.run.load(tmp_path, correlated_gaussian())
+    loaded = bf.load(tmp_path, correlated_gaussian())
     a, b = run.sample(jax.random.key(9), 500), loaded.sample(jax.random.key(9), 500)
     np.testing.assert_array_equal(a.x, b.x)
     np.testing.assert_array_equal(a.log_weight, b.log_weight)
     assert loaded.report().verdict.trustworthy == run.report().verdict.trustworthy
     assert loaded.config == run.config and loaded.history == run.history
     with pytest.raises(bf.InputError, match="of another target"):
-        bf.run.load(tmp_path, bf.GaussianMixture([1.0], [[1.0, -2.0]], np.array([[[4.0, 1.2], [1.2, 1.1]]])))
+        bf.load(tmp_path, bf.GaussianMixture([1.0], [[1.0, -2.0]], np.array([[[4.0, 1.2], [1.2, 1.1]]])))
     with pytest.raises(bf.InputError, match="dimension"):
-        bf.run.load(tmp_path, bf.DoubleWell(4))
+        bf.load(tmp_path, bf.DoubleWell(4))
     arrays = tmp_path / "checkpoint" / "run.npz"
     arrays.write_bytes(arrays.read_bytes()[:-200])
     with pytest.raises(bf.InputError, match="damaged"):
-        bf.run.load(tmp_path, correlated_gaussian())
+        bf.load(tmp_path, correlated_gaussian())
 
 
 class Shear(AbstractVectorField):

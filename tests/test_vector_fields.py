@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from boltzflow.errors import InputError
-from boltzflow.model.abstract_field import AbstractVectorField
 from boltzflow.model.continuity import trainable
-from boltzflow.model.fields import TimeMixture
+from boltzflow.model.fields import AbstractVectorField, Still, TimeMixture
 from boltzflow.model.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
-from boltzflow.model.still import Still
 from boltzflow.testing.model import check_vector_field, randomize
 from gaussian_pair import ExactField, make_pair
 

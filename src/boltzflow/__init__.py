@@ -4,23 +4,24 @@ run = boltzflow.fit(boltzflow.Energy(energy, dim=8))
 print(run.log_z())
 """
 
+from importlib.metadata import version
+
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.catalog import gmm_40, mixture_2, mixture_4
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.gmm_40 import gmm_40
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.mixtures import mixture_2, mixture_4
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
 from boltzflow.report.report import Report
-from boltzflow.run import Run, Samples, fit, fit_seeds
+from boltzflow.run import Run, Samples, fit, fit_seeds, load
 from boltzflow.statistics.estimates import Estimate
-from boltzflow.stored import load
 from boltzflow.training.build import Parts
 from boltzflow.training.loop import Progress
-from boltzflow.version import VERSION as __version__
+
+__version__ = version("boltzflow")
 
 __all__ = [
     "AbstractDensity",

@@ -13,11 +13,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.config import PRESETS, Config, validate_config
 from boltzflow.config import preset as make_preset
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, sample_batch
+from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import map_points, purpose_key, sample_batch
+from boltzflow.numerics.batching import map_points, purpose_key
 from boltzflow.numerics.validation import whole_number
 from boltzflow.report.draws import Resolutions, two_resolutions, with_sufficient_steps
 from boltzflow.report.evaluation import evaluate
@@ -27,7 +29,8 @@ from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.estimates import Estimate
-from boltzflow.statistics.observables import expect
+from boltzflow.statistics.expectations import expect
+from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts, make_flow
 from boltzflow.training.loop import Progress, Trained, train
@@ -183,7 +186,7 @@ class Run:
         """Write `folder`/checkpoint: what `load` needs to sample and report again. Nothing in it is code."""
         record = {"seed": self.seed, "name": self.name, "options": self.options, "config": asdict(self.config)}
         record |= {"parts": self.parts.names(), "history": self.history, "cost": self.trained.cost}
-        checkpoint.save(Path(folder) / "checkpoint", self.trained, json.loads(json.dumps(record)))
+        checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
 
 
 def fit(
@@ -277,11 +280,26 @@ def _settle(target: AbstractDensity, preset: str, config: Config | None, name: s
     return name or type(target).__name__, config
 
 
-def load(folder: str | Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> Run:
-    """The run that was saved in `folder`, on the same target and with the same parts.
+def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
+    """The run in a folder that `boltzflow run` or `Run.save` wrote.
 
-    Raises `InputError` where the folder holds no run, or one of another dimension.
+    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give
+    the `target` of a run on a density that only Python knew, and the `parts` that were one's own. Raises `InputError`
+    where the folder holds no finished run, or its target cannot be had.
     """
-    trained, record = checkpoint.load(Path(folder) / "checkpoint", target, parts)
+    directory = Path(directory)
+    if target is None:
+        target = _recorded_target(directory)
+    trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
     config = Config(**record["config"])
     return Run(target, config, record["seed"], trained, record["name"], record["options"], parts)
+
+
+def _recorded_target(directory: Path) -> AbstractDensity:
+    saved = checkpoint.read_record(directory / CHECKPOINT)
+    if not (directory / CONFIG).exists():  # saved from Python
+        if saved["name"] not in SHIPPED:
+            raise InputError(f"{directory} was saved from Python; give its target: boltzflow.load(dir, target)")
+        return make_target(saved["name"], **saved["options"])
+    record = read_record(directory)
+    return reload_target(record.target, record.options, record.path, record.sha256, where=str(directory))

@@ -12,7 +12,7 @@ import jax
 from boltzflow.cli.finish import of_program
 from boltzflow.cli.parser import parse
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.numerics.compilation_cache import use_compilation_cache
+from boltzflow.numerics.compiling import use_compilation_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from boltzflow import stored
+from boltzflow import __version__
+from boltzflow import run as runs
 from boltzflow.cli.check import check_target
 from boltzflow.cli.finish import DONE, conclude, measure, output, standing
 from boltzflow.cli.progress import make_display
@@ -30,7 +31,6 @@ from boltzflow.sampling.corrections import CORRECTIONS, Corrected
 from boltzflow.statistics import estimates as estimators
 from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import RunRecord
-from boltzflow.version import VERSION
 
 _SAMPLE = 10  # the purpose of the seed of `sample`; those below are a run's own
 _MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
@@ -41,7 +41,7 @@ _MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
 def report(directory: str) -> int:
     """Measures a finished run again and writes its report."""
     folder = Path(directory)
-    finished = stored.load(folder)
+    finished = runs.load(folder)
     run_folder.check_writable(folder)
     console = output()
     with run_folder.locked(folder), make_display(console) as display:
@@ -53,7 +53,7 @@ def _record_of(finished: Run, folder: Path) -> RunRecord:
     """The record of a run; one that was saved from Python has no `config.toml`."""
     if (folder / run_folder.CONFIG).exists():
         return run_folder.read_record(folder)
-    return RunRecord(finished.name, finished.options, finished.seed, finished.config, version=VERSION)
+    return RunRecord(finished.name, finished.options, finished.seed, finished.config, version=__version__)
 
 
 def sample(
@@ -71,7 +71,7 @@ def sample(
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}")
     run_folder.check_writable(path.parent)
-    finished = stored.load(Path(directory))
+    finished = runs.load(Path(directory))
     key = purpose_key(seed, _SAMPLE)  # else the samples of a run's own seed share random numbers with its training
     arrays, said = (_corrected if correct else _weighted)(finished, key, num_samples, correct)
     part = path.with_name(path.name + ".part")
@@ -148,5 +148,5 @@ def targets() -> int:
 
 def version() -> int:
     """The versions that matter in a report of a defect."""
-    print(f"boltzflow {VERSION}, jax {jax.__version__}, Python {platform.python_version()}")
+    print(f"boltzflow {__version__}, jax {jax.__version__}, Python {platform.python_version()}")
     return DONE

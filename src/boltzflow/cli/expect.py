@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from boltzflow import stored
+from boltzflow import run as runs
 from boltzflow.cli.finish import DISTRUSTED, DONE, output, standing
 from boltzflow.densities.from_file import load_function
 from boltzflow.errors import InputError
@@ -25,7 +25,7 @@ def expect(directory: str, observable: str, num_samples: int = 0) -> int:
         raise InputError("say what to average, as in observables.py:magnetization, a function of one point")
     num_samples = whole_number("num-samples", num_samples, at_least=0)
     fn = load_function(observable)
-    estimates = stored.load(Path(directory)).expectation(fn, num_samples)
+    estimates = runs.load(Path(directory)).expectation(fn, num_samples)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("observable")
     table.add_column("value", justify="right")

@@ -8,6 +8,7 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
+from boltzflow import __version__
 from boltzflow import run as runs
 from boltzflow.cli.finish import DISTRUSTED, DONE, measure, output, stopped
 from boltzflow.cli.progress import Display, make_display
@@ -21,7 +22,6 @@ from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
 from boltzflow.training import snapshots
 from boltzflow.training.loop import Progress
-from boltzflow.version import VERSION
 
 _MAX_SEEDS = 100  # each holds its pilot's points in memory
 
@@ -66,7 +66,7 @@ def conclude_seeds(
 ) -> int:
     """Compares the seeds, writes and prints what follows, and returns the exit status."""
     together = compare_seeds(reports, failures)
-    run_folder.write_whole(directory / SEEDS_JSON, together.to_json(VERSION))
+    run_folder.write_whole(directory / SEEDS_JSON, together.to_json(__version__))
     console.print()
     render_seeds(together, console)
     console.print(

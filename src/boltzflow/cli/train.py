@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from boltzflow import __version__
 from boltzflow import config as presets
 from boltzflow import run as runs
 from boltzflow.cli.finish import conclude, measure, output, stopped
@@ -20,7 +21,6 @@ from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import CHECKPOINT, GivenSettings, RunRecord
 from boltzflow.training import snapshots
 from boltzflow.training.loop import Progress
-from boltzflow.version import VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run(request: RunRequest) -> int:
     directory = Path(request.out) if request.out else run_folder.free_folder(loaded.short_name)
     run_folder.claim(directory, request.overwrite)
     record = RunRecord(
-        loaded.name, loaded.options, seed, config, loaded.path, loaded.sha256, request.command, VERSION
+        loaded.name, loaded.options, seed, config, loaded.path, loaded.sha256, request.command, __version__
     )  # fmt: skip
     if request.num_seeds > 1:
         return run_seeds(loaded, record, request.num_seeds, directory, request.overwrite)

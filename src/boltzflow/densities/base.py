@@ -8,8 +8,12 @@ import abc
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.numerics.batching import BATCH_SIZE
 
 
 class AbstractFixed(eqx.Module):
@@ -93,3 +97,20 @@ class GaussianMixtureLike(Protocol):
     means: Float[np.ndarray, "K dim"]
     covariances: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
     log_z: float
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def sample_batch(
+    distribution: AbstractDistribution, key: PRNGKeyArray, num_samples: int
+) -> tuple[Float[Array, "num_samples dim"], Float[Array, " num_samples"]]:
+    """Independent samples and their log-densities."""
+    keys = jax.random.split(key, -(-num_samples // BATCH_SIZE))
+    xs, log_probs = zip(*(_sample(distribution, k) for k in keys), strict=True)
+    return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
+
+
+@eqx.filter_jit
+def _sample(distribution, key):
+    return jax.vmap(distribution.sample_and_log_prob)(jax.random.split(key, BATCH_SIZE))

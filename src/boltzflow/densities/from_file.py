@@ -15,7 +15,6 @@ from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError
-from boltzflow.interop.numpyro import Posterior, is_model
 from boltzflow.numerics.validation import did_you_mean, whole_number
 
 
@@ -179,9 +178,11 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
         if isinstance(found, type) and required:
             raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
-        if required == 0 and not isinstance(found, type) and "numpyro" in sys.modules and is_model(found):
-            found = Posterior(found)
-        elif required + optional > 0 and not isinstance(found, type):
+        is_class = isinstance(found, type)
+        posterior = _numpyro_posterior(found) if required == 0 and not is_class else None
+        if posterior is not None:
+            found = posterior
+        elif required + optional > 0 and not is_class:
             return _energy(name, found, dim)
         else:
             found = _made(name, found)
@@ -190,6 +191,15 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found
+
+
+def _numpyro_posterior(function: Callable[..., Any]) -> AbstractDensity | None:
+    """The posterior of a NumPyro model whose arguments all have defaults; None for any other function."""
+    if "numpyro" not in sys.modules:
+        return None
+    from boltzflow.interop.numpyro import Posterior, is_model
+
+    return Posterior(function) if is_model(function) else None
 
 
 def _energy(name: str, function: Callable[[Any], Any], dim: int | None) -> Energy:

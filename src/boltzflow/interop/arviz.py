@@ -3,6 +3,7 @@
 Needs the extra `arviz`: pip install 'boltzflow[arviz]'.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.errors import InputError
 from boltzflow.sampling.corrections import Corrected
-from boltzflow.version import VERSION
 
 if TYPE_CHECKING:
     from boltzflow.run import Run
@@ -34,7 +34,7 @@ def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct:
     report = run.report()
     log_z = report.estimates["log_z"]
     root = {
-        "inference_library": "boltzflow", "inference_library_version": VERSION, "target": run.name,
+        "inference_library": "boltzflow", "inference_library_version": version("boltzflow"), "target": run.name,
         "log_z": float(log_z.value), "log_z_stderr": float(log_z.stderr),
         "trustworthy": int(report.verdict.trustworthy), "warnings": " ".join(report.verdict.warnings),
     }  # fmt: skip

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractFixed
-from boltzflow.model.abstract_field import AbstractVectorField
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
+from boltzflow.model.fields import AbstractVectorField
+from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.model.networks import MLP
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed, GaussianMixtureLike
 from boltzflow.errors import InputError
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
+from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.numerics.validation import frozen, one_point
 
 

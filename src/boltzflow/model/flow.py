@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDistribution
-from boltzflow.model.abstract_field import AbstractVectorField
+from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.integrate import SOLVERS, solve
 
 

@@ -1,14 +1,104 @@
-"""The trainable interpolation, Eq. (20)."""
+"""Paths of energies f_t from the base to the target: what one must offer, Eqs. (17) and (20), and their clock."""
 
+import abc
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
-from boltzflow.model.clock import Clock
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
 from boltzflow.model.networks import TimeMixtureMLP, Whitening
+from boltzflow.numerics.validation import real_array
+
+
+class AbstractInterpolation(eqx.Module):
+    """A path of energies f_t, 0 <= t <= 1, from the base's to the target's, which it equals exactly at its ends.
+
+    To write one: subclass, keep `base` and `target`, define `energy(t, x)` for one point. Arrays of your own are
+    trained with the field; base and target are not.
+    """
+
+    base: eqx.AbstractVar[AbstractDistribution]
+    target: eqx.AbstractVar[AbstractDensity]
+
+    @abc.abstractmethod
+    def energy(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """f_t(x), with f_0 = base.energy and f_1 = target.energy."""
+
+    def derivatives(
+        self, t: Float[Array, ""], x: Float[Array, " dim"]
+    ) -> tuple[Float[Array, ""], Float[Array, " dim"]]:
+        """∂_t f_t(x) and ∇f_t(x): first derivatives only, so any differentiable energy will do."""
+        return jax.grad(self.energy, argnums=(0, 1))(t, x)
+
+
+class Clock(AbstractFixed):
+    """β(t) = (e^{kt} - 1) / (e^k - 1): how far along the linear path one is at time t; k = `rate` = 0 is β = t.
+
+    A multimodal target splits the mass of a wide base at very small β. With a positive rate the path takes its time
+    there; the rate at which each unit of t costs as much as any other is fitted to the pilot's temperatures.
+    """
+
+    rate: Float[np.ndarray, ""]
+
+    def __init__(self, rate: Any = 0.0):
+        # An array and not a static number: another rate is then not another compilation.
+        self.rate = real_array("rate", rate)
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """β(t), exactly 0 at t = 0 and exactly 1 at t = 1."""
+        given = jnp.asarray(self.rate, jnp.result_type(t))
+        rate = jnp.where(given == 0, 1.0, given)
+        beta = jnp.expm1(rate * t) / jnp.expm1(rate)
+        # A compiler that evaluates the denominator beforehand rounds it otherwise than the numerator.
+        beta = jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
+        return jnp.where(given == 0, t, beta)
+
+    def inverse(self, beta: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """The time at which β is reached."""
+        beta = np.asarray(beta, float)
+        return beta if self.rate == 0 else np.log1p(beta * np.expm1(self.rate)) / self.rate
+
+
+def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
+    """The clock on which temperatures `betas`, increasing to 1 in steps of equal cost, are evenly spaced."""
+    betas = np.asarray(betas, float)
+    # The last step is cut off at β = 1: on average half of it is missing.
+    even = np.arange(1, len(betas)) / (len(betas) - 0.5)
+    rates = np.round(np.linspace(0, 8, 81), 2)
+    errors = [np.abs(Clock(rate).inverse(betas[:-1]) - even).max(initial=0.0) for rate in rates]
+    return Clock(rates[int(np.argmin(errors))])
+
+
+class Linear(AbstractInterpolation):
+    """f_t(x) = (1 - t) f_0(x) + t f_1(x) (Eq. 17).
+
+    It does not keep the relative weights of modes along the way; where they move, the field has to carry mass
+    between modes and its norm explodes (paper, Fig. 6). `clock` puts β(t) in place of t; the default is the paper's t.
+    """
+
+    base: AbstractDistribution
+    target: AbstractDensity
+    clock: Clock = Clock()
+
+    def energy(self, t, x):
+        beta = self.clock(t)
+        return (1 - beta) * self.base.energy(x) + beta * self.target.energy(x)
+
+
+class Trigonometric(AbstractInterpolation):
+    """f_t(x) = cos²(πt/2) f_0(x) + sin²(πt/2) f_1(x): ∂_t f vanishes at t = 0 and t = 1."""
+
+    base: AbstractDistribution
+    target: AbstractDensity
+
+    def energy(self, t, x):
+        # sin(π/2) rounds to exactly 1 where cos(π/2) does not round to 0: one minus keeps the end points exact.
+        s = jnp.sin(jnp.pi / 2 * t) ** 2
+        return (1 - s) * self.base.energy(x) + s * self.target.energy(x)
 
 
 class Trainable(AbstractInterpolation):

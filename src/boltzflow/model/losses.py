@@ -1,4 +1,4 @@
-"""The continuity loss, Eq. (16): the residual along the flow's own trajectories, no gradient through them."""
+"""What training minimizes: the continuity loss (16) and, as the baseline, the reverse KL divergence (1)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from boltzflow.densities.base import AbstractDensity
 from boltzflow.model.continuity import Transport, continuity_residual
+from boltzflow.model.flow import Flow
 from boltzflow.model.integrate import solve
 
 PENALTIES: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
@@ -45,3 +47,15 @@ def continuity_loss(
     """
     residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
     return jnp.mean(PENALTIES[penalty](residual))
+
+
+# --- the reverse KL divergence ----------------------------------------------------------------------------------------
+
+
+def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: PRNGKeyArray) -> Float[Array, ""]:
+    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z over one sample for each of `keys`, shape `(batch,)`.
+
+    The gradient goes through the solve of the flow; each of its steps is checkpointed, which bounds the memory.
+    """
+    x, log_prob = jax.vmap(flow.sample_and_log_prob)(keys)
+    return jnp.mean(log_prob + jax.vmap(target.energy)(x))

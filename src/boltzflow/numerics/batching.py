@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
-
 BATCH_SIZE = 8192
 
 
@@ -22,15 +20,6 @@ def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, 
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num], *batches)
 
 
-def sample_batch(
-    distribution: AbstractDistribution, key: PRNGKeyArray, num_samples: int
-) -> tuple[Float[Array, "num_samples dim"], Float[Array, " num_samples"]]:
-    """Independent samples and their log-densities."""
-    keys = jax.random.split(key, -(-num_samples // BATCH_SIZE))
-    xs, log_probs = zip(*(_sample(distribution, k) for k in keys), strict=True)
-    return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
-
-
 def purpose_key(seed: int, purpose: int) -> PRNGKeyArray:
     """The key of one use of a run's seed after training, apart from all that training splits from it."""
     return jax.random.fold_in(jax.random.key(seed), 2**31 + purpose)
@@ -39,8 +28,3 @@ def purpose_key(seed: int, purpose: int) -> PRNGKeyArray:
 @eqx.filter_jit
 def _mapped(function, x):
     return jax.vmap(function)(x)
-
-
-@eqx.filter_jit
-def _sample(distribution, key):
-    return jax.vmap(distribution.sample_and_log_prob)(jax.random.split(key, BATCH_SIZE))

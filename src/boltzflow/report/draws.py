@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
-from boltzflow.numerics.batching import BATCH_SIZE, map_points, sample_batch
+from boltzflow.numerics.batching import BATCH_SIZE, map_points
 
 FIRST_STEPS, _MOST_STEPS = 8, 128
 _TOLERANCE = 1e-4  # mean |change of a log-weight| at twice the steps; of a fourth-order method a sixteenth is left then

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from boltzflow.densities.base import AbstractDistribution, HasModes
-from boltzflow.numerics.batching import map_points, purpose_key, sample_batch
+from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
+from boltzflow.numerics.batching import map_points, purpose_key
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge
@@ -29,7 +29,7 @@ from boltzflow.sampling.coverage import (
     uncovered_share,
 )
 from boltzflow.sampling.flow_smc import PathSample, anneal_along_path
-from boltzflow.sampling.smc import spread
+from boltzflow.sampling.resampling import spread
 from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.estimates import Estimate
 

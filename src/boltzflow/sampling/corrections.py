@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import map_points, sample_batch
+from boltzflow.numerics.batching import map_points
 from boltzflow.sampling.flow_smc import NUM_PARTICLES, anneal_along_path
-from boltzflow.sampling.metropolis import independence_metropolis
 
 Correction = Literal["importance", "metropolis", "annealed"]
 CORRECTIONS: tuple[str, ...] = get_args(Correction)
@@ -115,3 +114,38 @@ def _metropolis(flow, transport, target, key, num) -> Corrected:
     index = chains.index[:, -kept:].ravel()[:num]
     chain = np.repeat(np.arange(NUM_CHAINS), kept)[:num]
     return Corrected(x[index], energy[index], "metropolis", len(np.unique(index)), chains.acceptance, chain)
+
+
+# --- independence Metropolis ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Of `num_chains` chains of `length` states: the proposal that each state is, `(num_chains, length)`, and which
+    share of proposals was accepted."""
+
+    index: Int[np.ndarray, "num_chains length"]
+    acceptance: float
+
+
+def independence_metropolis(
+    log_weight: Float[np.ndarray, "num_chains length"], rng: np.random.Generator, start: Int[np.ndarray, " num_chains"]
+) -> Chains:
+    """Chains over proposals of these log-weights, a row for each chain; `start` is the flat index of its first state.
+
+    A log-weight of NaN is one of -inf: such a proposal is never accepted.
+    """
+    num_chains, length = log_weight.shape
+    flat = np.where(np.isnan(log_weight), -np.inf, log_weight).ravel()
+    state, index = np.asarray(start), np.empty((num_chains, length), np.int64)
+    threshold = np.log(rng.uniform(size=(length, num_chains)))
+    accepted = 0
+    for k in range(length):
+        proposal = np.arange(num_chains) * length + k
+        with np.errstate(invalid="ignore"):
+            accept = threshold[k] < flat[proposal] - flat[state]
+        accept |= (flat[state] == -np.inf) & (flat[proposal] > -np.inf)
+        state = np.where(accept, proposal, state)
+        accepted += int(accept.sum())
+        index[:, k] = state
+    return Chains(index, accepted / (num_chains * length))

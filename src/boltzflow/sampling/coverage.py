@@ -20,7 +20,7 @@ from boltzflow.numerics.batching import BATCH_SIZE, map_points
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.smc import systematic
+from boltzflow.sampling.resampling import systematic
 
 # e^5: the flow comes to such a point at less than a hundredth of the rate that the target asks for.
 _UNCOVERED = 5.0

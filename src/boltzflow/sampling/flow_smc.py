@@ -24,7 +24,7 @@ from boltzflow.densities.base import lattice_of
 from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.smc import systematic
+from boltzflow.sampling.resampling import systematic
 
 NUM_PARTICLES, NUM_STAGES, NUM_MOVES = 4096, 16, 4
 _POPULATION = 1024  # particles that are resampled together: one compiled program serves trials and flights

@@ -19,7 +19,7 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_s
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.subspace_mixture import frame_of
 from boltzflow.errors import InputError
-from boltzflow.model.clock import Clock, fit_clock
+from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant
@@ -27,7 +27,8 @@ from boltzflow.sampling.coverage import MIN_SHARE, behind_a_barrier, energies_at
 from boltzflow.sampling.gaussian_fit import active_directions, fit_gaussian
 from boltzflow.sampling.minima import descend, far_apart
 from boltzflow.sampling.mixture_fit import DEFENSIVE, Proposal, fit_proposal
-from boltzflow.sampling.smc import AnnealedSample, anneal, spread
+from boltzflow.sampling.resampling import spread
+from boltzflow.sampling.smc import AnnealedSample, anneal
 
 # At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
 # where the target is, so they are few and change temperature fast; the flight after them does not descend from them.

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.resampling import spread, systematic
 
 _PATH_NUMBERS = 2**20  # floats kept of the particles at each temperature: 4 MiB
 _SETTLING_STEPS = 5  # temperatures in which the moves' step size still finds its way
@@ -102,11 +103,6 @@ def anneal(
     )
 
 
-def spread(x: Float[Array, "num dim"], num: int) -> Float[Array, "num dim"]:
-    """`num` of the particles, evenly apart: resampling keeps the offspring of a particle together."""
-    return x[:: max(1, len(x) // num)][:num]
-
-
 def _start(base, target, key, *, num: int):
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
     zero, size = jnp.zeros(()), jnp.asarray(0.5 * base.dim**-0.25)
@@ -157,11 +153,3 @@ def _next_beta(beta, difference, ess_fraction):
 
     low, _ = jax.lax.fori_loop(0, 40, halve, (jnp.asarray(1e-12), 1 - beta))
     return jnp.where(too_far(1.0), jnp.minimum(beta + low, 1.0), 1.0)
-
-
-def systematic(key, log_weight):
-    """Indices of systematic resampling: each particle about as often as its share says."""
-    n = log_weight.shape[0]
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weight))
-    positions = (jnp.arange(n) + jax.random.uniform(key)) / n
-    return jnp.minimum(jnp.searchsorted(cumulative, positions * cumulative[-1]), n - 1)

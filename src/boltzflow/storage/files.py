@@ -11,26 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.subspace_mixture import Mixture
 from boltzflow.errors import InputError
-from boltzflow.model.clock import Clock
-from boltzflow.numerics.batching import map_points
-from boltzflow.numerics.linalg import Circulant, Scale
-from boltzflow.sampling.pilot import Pilot
-from boltzflow.sampling.smc import spread
 
 _RECORD, _DIGEST = "record", "sha256"
-EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
-_MIXTURE = ("weights", "means", "scales")
-_NUM_ENERGIES = 64
-_NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
 
 def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -73,82 +58,3 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-# --- targets ----------------------------------------------------------------------------------------------------------
-
-
-def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
-    """What tells a target from another: its energies at some of the pilot's points."""
-    return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
-
-
-def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
-    """Raises `InputError` unless the energies are those that were `kept` in the file, up to rounding."""
-    fits = pilot.points.shape[1] == target.dim
-    if not fits or not np.allclose(energies(target, pilot), kept, rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise InputError(f"{path} is of another target: its energies are not those of this one")
-
-
-# --- pilots -----------------------------------------------------------------------------------------------------------
-
-
-def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A pilot as arrays and numbers: with `num_points` only so many of its points, and none of its path."""
-    arrays: dict[str, Any] = {"pilot.points": pilot.points, "pilot.wide_points": pilot.wide_points}
-    if num_points is not None:
-        arrays = {name: spread(points, num_points) for name, points in arrays.items()}
-    else:
-        arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
-    arrays["pilot.minima"] = pilot.minima
-    if isinstance(pilot.base, (Gaussian, Mixture)):
-        arrays |= _base_arrays(pilot.base)
-    if pilot.directions is not None:
-        arrays["pilot.directions"] = pilot.directions
-    numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
-    return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
-
-
-def pilot_from(
-    arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], base: AbstractDistribution | None
-) -> Pilot:
-    """The pilot of these contents; `base` is that of the run where the pilot did not fit it."""
-    points = jnp.asarray(arrays["pilot.points"])
-    return Pilot(
-        base=base or _base(arrays),
-        clock=Clock(numbers["clock_rate"]),
-        directions=arrays.get("pilot.directions"),
-        points=points,
-        wide_points=jnp.asarray(arrays["pilot.wide_points"]),
-        minima=jnp.asarray(arrays["pilot.minima"]),
-        path_times=jnp.asarray(arrays.get("pilot.path_times", np.ones(1, np.float32))),
-        path_points=jnp.asarray(arrays.get("pilot.path_points", points[None])),
-        complaints=tuple(numbers["complaints"]),
-        enough=numbers["enough"],
-        **{name: numbers[name] for name in _NUMBERS},
-    )
-
-
-def _base_arrays(base: Gaussian | Mixture) -> dict[str, Any]:
-    if isinstance(base, Gaussian):
-        return {"base.mean": base.mean, **_scale_arrays(base.scale)}
-    inner = {name: getattr(base.inner, name) for name in _MIXTURE}
-    return _base_arrays(base.frame) | {f"base.{name}": array for name, array in inner.items()} | {
-        "base.directions": base.directions
-    }  # fmt: skip
-
-
-def _base(arrays: Mapping[str, np.ndarray]) -> AbstractDistribution:
-    frame = Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
-    if "base.directions" not in arrays:
-        return frame
-    weights, means, scales = (arrays[f"base.{name}"] for name in _MIXTURE)
-    return Mixture(frame, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
-
-
-def _scale_arrays(scale: Scale) -> dict[str, Any]:
-    return {EIGENVALUES: scale.eigenvalues} if isinstance(scale, Circulant) else {"base.scale": scale}
-
-
-def _scale(arrays: Mapping[str, np.ndarray]) -> Scale:
-    return Circulant(arrays[EIGENVALUES]) if EIGENVALUES in arrays else arrays["base.scale"]

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from boltzflow.densities.base import AbstractFixed
-from boltzflow.model.abstract_field import AbstractVectorField
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
 from boltzflow.model.continuity import trainable
+from boltzflow.model.fields import AbstractVectorField
+from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.testing.asserts import check_scalar_function, expect, expect_close
 
 _NUM_POINTS = 8

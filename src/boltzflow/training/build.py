@@ -17,21 +17,14 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.densities.subspace_mixture import Mixture, frame_of
 from boltzflow.errors import InputError
-from boltzflow.model.abstract_field import AbstractVectorField
-from boltzflow.model.abstract_interpolation import AbstractInterpolation
-from boltzflow.model.clock import Clock
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.diffusion import Diffusion
-from boltzflow.model.fields import TimeMixture
+from boltzflow.model.fields import AbstractVectorField, Lattice, Still, TimeMixture
 from boltzflow.model.flow import Flow
-from boltzflow.model.interpolations import Trainable
+from boltzflow.model.interpolations import AbstractInterpolation, Clock, Linear, Trainable, Trigonometric
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticePotential
-from boltzflow.model.lattice_field import Lattice
-from boltzflow.model.linear import Linear
 from boltzflow.model.networks import Whitening
-from boltzflow.model.still import Still
-from boltzflow.model.trigonometric import Trigonometric
 from boltzflow.sampling.pilot import Pilot
 
 

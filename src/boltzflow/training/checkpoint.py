@@ -13,6 +13,7 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
+from boltzflow.sampling import pilot_arrays
 from boltzflow.storage import files as storage
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
@@ -27,10 +28,10 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    pilot_arrays, numbers = storage.pilot_contents(trained.pilot, _KEPT_POINTS)
-    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(pilot_arrays["pilot.points"]))
-    pilot_arrays["energies"] = storage.energies(trained.transport.interpolation.target, kept)
-    storage.write(folder / FILE, {**arrays, **pilot_arrays}, {"format": FORMAT, **record, "pilot": numbers})
+    found, numbers = pilot_arrays.pilot_contents(trained.pilot, _KEPT_POINTS)
+    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(found["pilot.points"]))
+    found["energies"] = pilot_arrays.energies(trained.transport.interpolation.target, kept)
+    storage.write(folder / FILE, {**arrays, **found}, {"format": FORMAT, **record, "pilot": numbers})
 
 
 def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tuple[Trained, dict[str, Any]]:
@@ -43,8 +44,8 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])
-    pilot = storage.pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
-    storage.check_target(folder / FILE, target, pilot, arrays["energies"])
+    pilot = pilot_arrays.pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
+    pilot_arrays.check_target(folder / FILE, target, pilot, arrays["energies"])
     key = jax.random.key(0)
     transport = make_transport(config, parts, target, pilot, key)
     params, frozen = eqx.partition(transport, trainable(transport))

@@ -20,6 +20,7 @@ import numpy as np
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.errors import InputError
+from boltzflow.sampling import pilot_arrays
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.storage import files as storage
 from boltzflow.training.build import NO_PARTS, Parts
@@ -68,8 +69,8 @@ class Snapshots:
         clear(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         for seed, pilot in pilots.items():
-            arrays, numbers = storage.pilot_contents(pilot)
-            arrays["energies"] = storage.energies(self._target, pilot)
+            arrays, numbers = pilot_arrays.pilot_contents(pilot)
+            arrays["energies"] = pilot_arrays.energies(self._target, pilot)
             storage.write(self._folder / f"pilot-{seed}.npz", arrays, {**self._whose, "pilot": numbers})
 
     def read_pilots(self, base: AbstractDistribution | None) -> dict[int, Pilot]:
@@ -84,8 +85,8 @@ class Snapshots:
                 return {}
             arrays, record = storage.read(path)
             self._check(path, record)
-            pilots[seed] = pilot = storage.pilot_from(arrays, record["pilot"], base)
-            storage.check_target(path, self._target, pilot, arrays["energies"])
+            pilots[seed] = pilot = pilot_arrays.pilot_from(arrays, record["pilot"], base)
+            pilot_arrays.check_target(path, self._target, pilot, arrays["energies"])
         return pilots
 
     def offer(self, standing: Standing) -> None:

@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from boltzflow.config import Config
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.flow import Flow
-from boltzflow.model.losses import continuity_loss, stratified_times, trajectory
-from boltzflow.model.reverse_kl import reverse_kl_loss
+from boltzflow.model.losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
 from boltzflow.training.build import make_flow, make_optimizer
 
 

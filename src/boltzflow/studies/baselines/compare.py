@@ -10,9 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, sample_batch
 from boltzflow.errors import InputError
-from boltzflow.numerics.batching import sample_batch
 from boltzflow.report.evaluation import anneal
 from boltzflow.run import Run
 from boltzflow.studies.baselines import nuts, smc, tempering

@@ -14,10 +14,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from boltzflow.densities.base import AbstractDistribution, HasModes
+from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
 from boltzflow.densities.catalog import make_target
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.numerics.batching import sample_batch
 from boltzflow.statistics import estimates as estimators
 from boltzflow.studies.paper import draw, one_dimension
 from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, TARGETS, Cell, site_edges
