@@ -16,7 +16,7 @@ from benchmarks.common import Enough
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
-from boltzflow import config as presets
+from boltzflow.config import paper_preset
 from boltzflow.storage import files as storage
 
 NAME = "paper_way"
@@ -42,7 +42,7 @@ def way(task: Task, until: int, standing: Path) -> Row:
     """Training's looks (step, ESS of 2048 samples) up to the first at which it is there, or the first not before the
     step `until`, or to the end."""
     target = task.make()
-    config = presets.paper(task.paper_name, target.dim)
+    config = paper_preset(task.paper_name, target.dim)
 
     def listen(progress: boltzflow.Progress) -> None:
         if progress.phase == "train" and progress.step % 100 == 0:

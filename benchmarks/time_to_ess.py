@@ -16,7 +16,7 @@ from benchmarks import common
 from benchmarks.clock import cold_cache
 from benchmarks.store import Row, Store, flow_source
 from benchmarks.targets import TASKS, Task
-from boltzflow import config as presets
+from boltzflow.config import paper_preset
 
 NAME = "time_to_ess"
 PAPER_TASK = "double-well N=16 m=1.5"
@@ -69,7 +69,7 @@ def ours(task: Task, seed: int, config: boltzflow.Config) -> Row:
 
 def papers(task: Task, seed: int, budget: float) -> Row:
     """The paper's procedure for `budget` seconds, and the seconds of one of its steps. Its pilot is not counted."""
-    paper = presets.paper(task.paper_name, task.make().dim)
+    paper = paper_preset(task.paper_name, task.make().dim)
     step_seconds = time_of_step(task, seed, paper)
     num_steps = max(1, math.ceil(budget / step_seconds))
     run, _ = common.fit(task.make(), seed, dataclasses.replace(paper, num_steps=num_steps), task.paper_name)

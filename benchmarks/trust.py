@@ -16,7 +16,7 @@ import numpy as np
 import boltzflow
 from benchmarks import common
 from benchmarks.store import Row, Store, flow_source
-from boltzflow import config as presets
+from boltzflow.config import default_preset, with_changes
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.numerics.compiling import use_compilation_cache
 
@@ -182,7 +182,7 @@ def main() -> None:
 def ask(make: Make, settings: dict[str, Any]) -> Row:
     """Whether the run is trusted, and what was said."""
     try:
-        run = boltzflow.fit(make(), config=presets.with_changes(presets.default(), settings))
+        run = boltzflow.fit(make(), config=with_changes(default_preset(), settings))
         verdict = run.report().verdict
     except (InputError, TrainingError) as error:
         return {"trusted": False, "said": [f"refused: {error}"]}

@@ -13,7 +13,7 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.fields import TimeMixture
 from boltzflow.model.interpolations import Linear
-from boltzflow.sampling.flow_smc import anneal_along_path
+from boltzflow.sampling.flow_smc import run_flow_smc
 from gaussian_pair import make_pair, make_transport
 
 DIM = 4
@@ -26,7 +26,7 @@ def pull(sample):
 
 
 def test_perfect_flow_gives_equal_weights():
-    sample = anneal_along_path(make_transport(PAIR), jax.random.key(0), num_particles=512, solver_steps=64)
+    sample = run_flow_smc(make_transport(PAIR), jax.random.key(0), num_particles=512, solver_steps=64)
     assert sample.ess > 1 - 1e-6 and sample.num_resamplings == 0 and sample.num_ancestors == 512
     assert abs(sample.log_z - LOG_Z) < 1e-3
 
@@ -34,8 +34,8 @@ def test_perfect_flow_gives_equal_weights():
 def test_wrong_flow_is_mended_without_bias():
     """Of a field that is off by 0.6 sin x: log Z and the moments within 4 errors; the moves make weights more equal."""
     transport = make_transport(PAIR, error=0.6)
-    alone = anneal_along_path(transport, jax.random.key(1), step_size=0.0)
-    mended = anneal_along_path(transport, jax.random.key(1))
+    alone = run_flow_smc(transport, jax.random.key(1), step_size=0.0)
+    mended = run_flow_smc(transport, jax.random.key(1))
     assert abs(pull(alone)) < 4 and abs(pull(mended)) < 4
     assert mended.step_size > 0 and mended.ess > 0.8
     assert mended.log_z_stderr < 0.7 * alone.log_z_stderr
@@ -50,8 +50,7 @@ def test_log_z_is_unbiased_over_repeats_with_resampling():
     """40 repeats of few particles: the mean of Z within 4 of its errors, and the errors claimed are those seen."""
     transport = make_transport(PAIR, error=1.5)
     runs = [
-        anneal_along_path(transport, jax.random.key(k), num_particles=256, num_stages=8, step_size=0.4)
-        for k in range(40)
+        run_flow_smc(transport, jax.random.key(k), num_particles=256, num_stages=8, step_size=0.4) for k in range(40)
     ]
     assert min(run.num_resamplings for run in runs) > 0
     ratio = np.exp([run.log_z - LOG_Z for run in runs])
@@ -62,7 +61,7 @@ def test_log_z_is_unbiased_over_repeats_with_resampling():
 
 @pytest.mark.parametrize("size", [0.0, 0.3])
 def test_mean_weight_is_z(size):
-    sample = anneal_along_path(make_transport(PAIR, error=0.3), jax.random.key(3), num_particles=512, step_size=size)
+    sample = run_flow_smc(make_transport(PAIR, error=0.3), jax.random.key(3), num_particles=512, step_size=size)
     mean = np.logaddexp.reduce(sample.log_weight) - np.log(512)
     assert mean == pytest.approx(sample.log_z, abs=1e-9)
 
@@ -85,7 +84,7 @@ def test_particles_of_infinite_energy_lose_their_weight_and_nothing_else():
     field = TimeMixture(1, width=4, depth=1, key=jax.random.key(0))
     path = Linear(Gaussian(np.zeros(1), 1.0), Wall())
     transport = Transport(field, path, LogZRate(width=4, depth=1, key=jax.random.key(1)))
-    sample = anneal_along_path(transport, jax.random.key(2), num_particles=2048)
+    sample = run_flow_smc(transport, jax.random.key(2), num_particles=2048)
     exact = 0.5 * np.log(2 * np.pi) + np.log(0.5 * (1 + math.erf(1 / np.sqrt(2))))
     assert np.isfinite(sample.log_z) and abs(sample.log_z - exact) < 4 * sample.log_z_stderr
     counted = np.isfinite(sample.log_weight)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot
@@ -22,7 +22,7 @@ from boltzflow.training.build import NO_PARTS, build_transport, make_transport
 from boltzflow.training.loop import Trained
 
 DIM = 12
-CONFIG = dataclasses.replace(presets.default(), width=8, num_networks=2)
+CONFIG = dataclasses.replace(default_preset(), width=8, num_networks=2)
 RECORD = {"config": dataclasses.asdict(CONFIG), "parts": [], "history": [], "cost": {}}
 TARGET = bf.DoubleWell(DIM, 1.5)
 BASES = {
@@ -30,7 +30,7 @@ BASES = {
     "circulant": Gaussian(np.zeros(DIM), scale_tril=Circulant(2 + np.cos(2 * np.pi * np.arange(DIM) / DIM))),
 }
 
-BASES["mixture"] = Mixture(
+BASES["mixture"] = SubspaceMixture(
     BASES["circulant"],
     bf.GaussianMixture([1 / 3, 2 / 3], [[-1.0, 0.2], [0.5, 0.1]], [[0.1, 0.3], [0.5, 0.2]]),
     np.linalg.qr(np.random.default_rng(1).normal(size=(DIM, 2)))[0],
@@ -42,7 +42,7 @@ def trained(base, directions):
     pilot = Pilot(
         base=base,
         clock=Clock(3.7),
-        directions=directions,
+        active_subspace=directions,
         points=points,
         wide_points=2 * points,
         minima=points[:3],
@@ -69,12 +69,12 @@ def test_what_comes_back_is_what_was_saved_to_the_last_bit(name, size, tmp_path)
     loaded, _ = checkpoint.load(tmp_path, TARGET)
     assert jax.tree.structure(loaded.transport) == jax.tree.structure(one.transport)
     assert eqx.tree_equal(loaded.transport, one.transport)  # the whitening, the clock, the networks
-    assert (loaded.pilot.directions is None) == (size is None) and loaded.pilot.clock.rate == 3.7
+    assert (loaded.pilot.active_subspace is None) == (size is None) and loaded.pilot.clock.rate == 3.7
     for field in ("log_z", "log_z_stderr", "acceptance", "num_gradients", "nonfinite_share", "complaints"):
         assert getattr(loaded.pilot, field) == getattr(one.pilot, field)
     np.testing.assert_array_equal(loaded.pilot.wide_points, one.pilot.wide_points)
     if size is not None:
-        np.testing.assert_array_equal(loaded.pilot.directions, directions)
+        np.testing.assert_array_equal(loaded.pilot.active_subspace, directions)
 
 
 def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):

@@ -17,7 +17,7 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.testing.densities import check_density, check_distribution
 
@@ -28,7 +28,7 @@ DISTRIBUTIONS = {
     "generalized-gaussian-4": GeneralizedGaussian(16, 1.0, 4.0),
     "gaussian-diagonal": Gaussian([1.0, 2.0], [0.5, 2.0]),
     "gaussian-full": Gaussian(np.arange(8.0), np.eye(8) + 0.5),
-    "mixture": Mixture(
+    "mixture": SubspaceMixture(
         Gaussian([1.0, 0.0, -1.0], np.eye(3) + 0.5),
         GaussianMixture([0.3, 0.7], [[-1.0, 0.2], [0.5, 0.0]], [[0.1, 0.3], [0.5, 0.2]]),
         np.linalg.qr(np.arange(6.0).reshape(3, 2) ** 2 + np.eye(3, 2))[0],
@@ -50,8 +50,8 @@ def test_distributions_keep_their_contract(name):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Mixture(Gaussian(np.zeros(2), 1.0), mixture_2(), np.ones((2, 2))), "orthonormal"),
-        (lambda: Mixture(Gaussian(np.zeros(3), 1.0), mixture_2(), np.eye(3)), r"shape \(3, 2\)"),
+        (lambda: SubspaceMixture(Gaussian(np.zeros(2), 1.0), mixture_2(), np.ones((2, 2))), "orthonormal"),
+        (lambda: SubspaceMixture(Gaussian(np.zeros(3), 1.0), mixture_2(), np.eye(3)), r"shape \(3, 2\)"),
         (lambda: GaussianMixture([1.0], np.zeros((1, 2)), 1.0, scales=np.eye(2)[None]), "not both"),
         (lambda: GaussianMixture([1.0], np.zeros((1, 2)), scales=-np.eye(2)[None]), "positive diagonal"),
     ],

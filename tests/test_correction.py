@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset, with_changes
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.flow import Flow
@@ -74,7 +74,7 @@ def test_what_cannot_be_corrected_is_refused():
 @pytest.mark.slow
 def test_annealing_rescues_a_mediocre_flow():
     """Training at N = 64 stopped early, at a reverse ESS of about 0.3: log Z along its path is within 0.02."""
-    config = presets.with_changes(presets.default(), {"num_steps": 60})
+    config = with_changes(default_preset(), {"num_steps": 60})
     run = bf.fit(bf.DoubleWell(64, 1.5), config=config)
     estimates = run.report().estimates
     assert 0.1 < estimates["reverse_ess"].value < 0.6

@@ -9,11 +9,11 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.numerics.batching import map_points
-from boltzflow.sampling.coverage import lost_wells
+from boltzflow.sampling.coverage import weigh_missed_modes
 from boltzflow.sampling.minima import descend, far_apart
-from boltzflow.sampling.pilot import fly_pilot
+from boltzflow.sampling.pilot import run_pilot
 
 NEAR, FAR = -6 * np.ones(5), 6 * np.ones(5)
 
@@ -60,10 +60,10 @@ def test_far_apart_points_are_of_every_place():
 @pytest.mark.parametrize("seed", range(3))
 def test_pilot_descends_into_the_well_that_annealing_loses_and_keeps_it(seed):
     """Shares of 4096 particles that were resampled once err by a few binomial errors of 0.006."""
-    pilot = fly_pilot(wells(0.2), jax.random.key(seed))
+    pilot = run_pilot(wells(0.2), jax.random.key(seed))
     minima = np.asarray(pilot.minima)
     assert np.linalg.norm(minima - FAR, axis=1).min() < 0.5 and np.linalg.norm(minima - NEAR, axis=1).min() < 1
-    assert not pilot.complaints and isinstance(pilot.base, Mixture)
+    assert not pilot.complaints and isinstance(pilot.base, SubspaceMixture)
     for points in (pilot.points, pilot.wide_points):
         assert abs(float(np.mean(np.asarray(points)[:, 0] > 0)) - 0.2) < 0.05
     assert abs(pilot.log_z) < 5 * pilot.log_z_stderr
@@ -86,8 +86,8 @@ def test_a_well_that_was_found_is_not_lost():
     excess = -np.asarray(map_points(target.energy, minima) + map_points(cover.log_prob, minima))
     assert excess[1] > 5
     asked = (target, cover.log_prob, minima, excess, 0.0, 7 * np.ones(5), jax.random.key(1))
-    assert any(np.linalg.norm(region.center - FAR) < 1 for region in lost_wells(*asked)[0])
-    assert lost_wells(*asked, found=x)[0] == []
+    assert any(np.linalg.norm(region.center - FAR) < 1 for region in weigh_missed_modes(*asked)[0])
+    assert weigh_missed_modes(*asked, found=x)[0] == []
 
 
 def lost(share, log_prob, log_z, width=0.5):
@@ -96,7 +96,7 @@ def lost(share, log_prob, log_z, width=0.5):
     minima = np.concatenate([[NEAR, FAR], FAR + 0.1 * np.random.default_rng(0).normal(size=(3, 5))])
     x = jnp.asarray(minima, jnp.float32)
     excess = -np.asarray(map_points(target.energy, x) + map_points(log_prob, x)) - log_z
-    regions, left = lost_wells(target, log_prob, minima, excess, log_z, 1.5 * np.ones(5), jax.random.key(1))
+    regions, left = weigh_missed_modes(target, log_prob, minima, excess, log_z, 1.5 * np.ones(5), jax.random.key(1))
     assert left == 0
     return regions
 
@@ -123,7 +123,9 @@ def test_minima_beyond_the_eighth_well_are_said_to_be_left():
     """Of twelve equal wells far apart, none of which the flow comes to."""
     minima = 40.0 * np.stack([np.arange(12), np.arange(12) % 3], axis=1)
     target, excess = bf.GaussianMixture(np.full(12, 1 / 12), minima, 1.0), np.full(12, np.inf)
-    regions, left = lost_wells(target, lambda x: -1e4 + 0 * x[0], minima, excess, 0.0, np.ones(2), jax.random.key(0))
+    regions, left = weigh_missed_modes(
+        target, lambda x: -1e4 + 0 * x[0], minima, excess, 0.0, np.ones(2), jax.random.key(0)
+    )
     assert len(regions) == 8 and left == 4
     np.testing.assert_allclose([region.share / (1 - region.share) for region in regions], 1 / 12, rtol=0.1)
 

@@ -11,7 +11,7 @@ from boltzflow.densities.base import lattice_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.numerics import linalg
 from boltzflow.numerics.linalg import Circulant
-from boltzflow.sampling.gaussian_fit import _waves, active_directions, fit_gaussian
+from boltzflow.sampling.gaussian_fit import _waves, active_subspace, fit_gaussian
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.smc import Bridge
 
@@ -134,7 +134,7 @@ def test_active_directions_contain_those_in_which_the_target_differs():
     planes = np.linalg.qr(rng.normal(size=(dim, 2)))[0]
     z = rng.normal(size=(500, dim))
     g = z + (z @ planes) ** 3 @ planes.T
-    found = active_directions(base, mean + z @ base.scale.T, g @ np.linalg.inv(base.scale))
+    found = active_subspace(base, mean + z @ base.scale.T, g @ np.linalg.inv(base.scale))
     assert found.shape == (dim, 8)  # 2, rounded up
     np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-12)
     np.testing.assert_allclose(found @ (found.T @ planes), planes, atol=1e-6)
@@ -146,7 +146,7 @@ def test_what_is_left_out_is_below_the_tolerance_and_one_block_less_would_not_be
     rng, dim = np.random.default_rng(3), 40
     z = rng.normal(size=(400, dim))
     g = z + strength * np.exp(-0.15 * np.arange(dim)) * (z**2 - 1)
-    found = active_directions(Gaussian(np.zeros(dim), 1.0), z, g)
+    found = active_subspace(Gaussian(np.zeros(dim), 1.0), z, g)
     left_out, fewer = (
         np.sum(np.mean((g - z) ** 2, axis=0)) - np.sum(np.mean(((g - z) @ directions) ** 2, axis=0))
         for directions in (found, found[:, :-8])
@@ -157,8 +157,8 @@ def test_what_is_left_out_is_below_the_tolerance_and_one_block_less_would_not_be
 
 def test_a_gaussian_has_the_fewest_directions_and_a_narrow_space_no_more_than_it_has():
     z = np.random.default_rng(0).normal(size=(100, 20))
-    assert active_directions(Gaussian(np.zeros(20), 1.0), z, z).shape == (20, 8)
-    assert active_directions(Gaussian(np.zeros(3), 1.0), z[:, :3], z[:, :3] ** 3).shape == (3, 3)
+    assert active_subspace(Gaussian(np.zeros(20), 1.0), z, z).shape == (20, 8)
+    assert active_subspace(Gaussian(np.zeros(3), 1.0), z[:, :3], z[:, :3] ** 3).shape == (3, 3)
 
 
 @pytest.mark.parametrize("lattice", LATTICES)
@@ -178,7 +178,7 @@ def test_directions_on_a_lattice_are_the_waves_that_differ():
     y = z @ waves
     y[:, 3] += y[:, 3] ** 3
     base = Gaussian(np.zeros(20), scale_tril=Circulant(np.ones(20)))
-    found = active_directions(base, z, y @ waves.T, lattice)
+    found = active_subspace(base, z, y @ waves.T, lattice)
     assert found.shape == (20, 8)
     np.testing.assert_allclose(found[:, 0], waves[:, 3], atol=1e-12)
 

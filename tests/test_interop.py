@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset, with_changes
 from boltzflow.densities.checks import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
@@ -49,7 +49,7 @@ def test_callback_has_the_values_and_gradients_of_its_function_in_one_call():
 
 
 def test_callback_trains_like_an_energy_that_jax_can_see():
-    config = presets.with_changes(presets.default(), {"num_steps": 100, "width": 8, "num_eval_samples": 4096})
+    config = with_changes(default_preset(), {"num_steps": 100, "width": 8, "num_eval_samples": 4096})
     run = bf.fit(Callback(gaussian, 2), config=config)
     assert run.report().verdict.trustworthy
     assert abs(run.log_z().value - LOG_Z) < 5 * run.log_z().stderr

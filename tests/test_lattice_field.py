@@ -13,7 +13,7 @@ import pytest
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
-from boltzflow.model.fields import Lattice
+from boltzflow.model.fields import LatticeField
 from boltzflow.model.interpolations import Trainable
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticePotential
@@ -39,7 +39,7 @@ def whitening_of(shape, mean=0.0):
 
 def make_field(shape, key, sign_symmetric=True, max_sites=32, depth=2, mean=0.0):
     options = {"sign_symmetric": sign_symmetric, "max_sites": max_sites, "depth": depth, "key": key}
-    return randomize(Lattice(shape, whitening=whitening_of(shape, mean), **SIZES, **options), key)
+    return randomize(LatticeField(shape, whitening=whitening_of(shape, mean), **SIZES, **options), key)
 
 
 def make_potential(shape, key, sign_symmetric=True, max_sites=32, mean=0.0):
@@ -89,7 +89,7 @@ def test_path_with_a_potential_of_the_lattice_keeps_its_contract(key):
 
 
 def test_nothing_moves_before_training(key):
-    field = Lattice((4, 3), sign_symmetric=True, key=key)
+    field = LatticeField((4, 3), sign_symmetric=True, key=key)
     velocity, divergence = eqx.filter_jit(field.velocity_and_divergence)(
         jnp.asarray(0.3), jax.random.normal(key, (12,))
     )
@@ -152,7 +152,7 @@ def test_sign_is_a_symmetry_only_where_it_is_asked_for(shape, key):
 
 @pytest.mark.parametrize("shape", [(97,), (11, 9)])
 def test_no_array_is_as_large_as_a_jacobian(shape, key):
-    field = Lattice(shape, sign_symmetric=True, max_sites=8, key=key, **SIZES)
+    field = LatticeField(shape, sign_symmetric=True, max_sites=8, key=key, **SIZES)
     batched = jax.vmap(field.velocity_and_divergence, (None, 0))
     program = str(jax.make_jaxpr(batched)(0.5, jnp.ones((3, field.dim))))
     sizes = [math.prod(map(int, shape.split(","))) for shape in re.findall(r"\[(\d+(?:,\d+)*)\]", program)]
@@ -172,13 +172,13 @@ def test_no_array_is_as_large_as_a_jacobian(shape, key):
 )
 def test_whitening_that_is_not_the_same_everywhere_is_refused(whitening, key):
     with pytest.raises(InputError, match=r"on a lattice of shape \(6,\) the whitening must be the same at every site"):
-        Lattice((6,), whitening=whitening, key=key)
+        LatticeField((6,), whitening=whitening, key=key)
 
 
 def test_a_scalar_scale_whitens_a_lattice_too(key):
     options = {"sign_symmetric": True, "key": key, **SIZES}
-    field = randomize(Lattice((6,), whitening=Whitening(np.ones(6), 2.0), **options), key)
-    same = randomize(Lattice((6,), whitening=Whitening(np.ones(6), Circulant(np.full(6, 2.0))), **options), key)
+    field = randomize(LatticeField((6,), whitening=Whitening(np.ones(6), 2.0), **options), key)
+    same = randomize(LatticeField((6,), whitening=Whitening(np.ones(6), Circulant(np.full(6, 2.0))), **options), key)
     t, x = jnp.asarray(0.2), jax.random.normal(key, (6,))
     assert np.array_equal(field.velocity(t, x), same.velocity(t, x))
 
@@ -198,6 +198,6 @@ def test_bands_of_a_gaussian_have_the_variances_they_say():
 @pytest.mark.parametrize("sizes", [{"width": 0, "depth": 1}, {"width": 3, "depth": 0}])
 def test_networks_of_no_size_are_refused(sizes, key):
     with pytest.raises(ValueError, match="must be at least 1"):
-        Lattice((4,), key=key, **sizes)
+        LatticeField((4,), key=key, **sizes)
     with pytest.raises(InputError, match="lattice_shape must be"):
-        Lattice((), key=key)
+        LatticeField((), key=key)

@@ -10,8 +10,8 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant, dense
-from boltzflow.sampling.pilot import _unfinished, fly_pilot
-from boltzflow.sampling.smc import _next_beta, anneal
+from boltzflow.sampling.pilot import _unfinished, run_pilot
+from boltzflow.sampling.smc import _next_beta, run_smc
 
 # Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
 SIGMA = 5
@@ -28,7 +28,7 @@ def watch():
     ids=["mixture-2", "mixture-4", "chain-64", "chain-6"],
 )
 def test_pilot_measures_log_z_and_the_share_of_each_mode(target, watch):
-    pilot = fly_pilot(target, jax.random.key(1), stopwatch=watch)
+    pilot = run_pilot(target, jax.random.key(1), stopwatch=watch)
     assert not pilot.complaints
     assert 0.001 < pilot.log_z_stderr < 0.1
     assert abs(pilot.log_z - float(target.log_z)) < SIGMA * pilot.log_z_stderr
@@ -44,7 +44,7 @@ def test_pilot_measures_log_z_and_the_share_of_each_mode(target, watch):
     assert pilot.path_times[0] == 0 and pilot.path_times[-1] == 1
     assert (np.diff(pilot.path_times) > 0).all()
     np.testing.assert_allclose(pilot.path_points[-1].mean(), pilot.points.mean(), atol=0.3)
-    directions = pilot.directions
+    directions = pilot.active_subspace
     np.testing.assert_allclose(directions.T @ directions, np.eye(directions.shape[1]), atol=1e-10)
     assert directions.shape[0] == target.dim and (directions.shape[1] < target.dim or target.dim <= 16)
 
@@ -56,18 +56,18 @@ def test_pilot_finds_a_free_field_exactly_and_needs_the_fewest_directions(lattic
     precision = 0.3 + along[0][:, None] + along[1]
     inverse = Circulant(precision).matrix()
     target = bf.Energy(lambda x: 0.5 * x @ (jnp.asarray(inverse, x.dtype) @ x), 12, lattice, sign_symmetric=True)
-    pilot = fly_pilot(target, jax.random.key(3))
+    pilot = run_pilot(target, jax.random.key(3))
     assert not pilot.complaints and pilot.nonfinite_share == 0
     assert isinstance(pilot.base.scale, Circulant) == (lattice is not None)
     scale = dense(pilot.base.scale)
     np.testing.assert_allclose(scale @ scale.T, np.linalg.inv(inverse), atol=1e-4)
-    assert (pilot.base.mean == 0).all() and pilot.directions.shape == (12, 8)
+    assert (pilot.base.mean == 0).all() and pilot.active_subspace.shape == (12, 8)
     assert pilot.log_z == pytest.approx(6 * np.log(2 * np.pi) - 0.5 * np.log(precision).sum(), abs=1e-3)
 
 
 def test_base_is_widened_until_the_target_fits_inside():
     far = bf.GaussianMixture([0.5, 0.5], [[200.0, 0.0], [-200.0, 0.0]], 1.0)
-    pilot = fly_pilot(far, jax.random.key(0))
+    pilot = run_pilot(far, jax.random.key(0))
     assert not pilot.complaints
     # Both modes, 400 widths apart; N(0, 5²) would never have come near them.
     assert abs(np.mean(np.asarray(pilot.points)[:, 0] > 0) - 0.5) < 0.1
@@ -84,15 +84,15 @@ def test_fit_clock_finds_the_rate_of_evenly_spaced_temperatures():
 
 def test_custom_base_is_kept_and_pace_can_be_the_papers(watch):
     base = Gaussian(np.zeros(2), 64.0 * np.eye(2))
-    pilot = fly_pilot(bf.mixture_2(), jax.random.key(1), base=base, pace=False, stopwatch=watch)
-    assert pilot.base is base and pilot.clock.rate == 0 and pilot.directions is None
+    pilot = run_pilot(bf.mixture_2(), jax.random.key(1), base=base, pace=False, stopwatch=watch)
+    assert pilot.base is base and pilot.clock.rate == 0 and pilot.active_subspace is None
     assert abs(pilot.log_z) < SIGMA * pilot.log_z_stderr
 
 
 def test_energy_that_falls_forever_is_refused_or_complained_of():
     falling = bf.Energy(lambda x: -jnp.sum(x), 2)  # exp(-energy) cannot be normalized
     try:
-        pilot = fly_pilot(falling, jax.random.key(0))
+        pilot = run_pilot(falling, jax.random.key(0))
     except bf.InputError:
         return
     assert pilot.complaints
@@ -123,7 +123,7 @@ def test_a_temperature_is_chosen_well_for_energies_beyond_the_decimals_of_single
 def test_a_flight_that_ran_out_of_temperatures_is_doubted(watch):
     base = Gaussian(np.zeros(2), 25.0 * np.eye(2))
     short, whole = (
-        anneal(base, bf.mixture_2(), jax.random.key(0), 0.8, num_particles=64, max_steps=most, watch=watch)
+        run_smc(base, bf.mixture_2(), jax.random.key(0), 0.8, num_particles=64, max_steps=most, watch=watch)
         for most in (2, 400)
     )
     assert "that scouted stopped at temperature" in _unfinished(short, "that scouted")[0]

@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import Mixture
-from boltzflow.model.fields import Still
+from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.model.fields import ZeroField
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch
-from boltzflow.sampling.mixture_fit import Proposal, _maximize, fit_proposal
-from boltzflow.sampling.pilot import fly_pilot
+from boltzflow.sampling.mixture_fit import FittedDensity, _maximize, fit_mixture
+from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.estimates import samples_for
 from boltzflow.training.loop import without_a_flow
 
-TINY = dataclasses.replace(presets.default(), width=16, num_networks=2, num_eval_samples=8192)
+TINY = dataclasses.replace(default_preset(), width=16, num_networks=2, num_eval_samples=8192)
 
 
-def proposed(target, x, frame, directions=None, key=0, **settings):
-    directions = np.eye(target.dim) if directions is None else directions
+def proposed(target, x, gaussian, subspace=None, key=0, **settings):
+    subspace = np.eye(target.dim) if subspace is None else subspace
 
     def energies(x):
         return np.asarray(map_points(target.energy, jnp.asarray(x, jnp.float32)), np.float64)
 
-    return fit_proposal(target, energies, frame, directions, np.asarray(x), jax.random.key(key), **settings)
+    return fit_mixture(target, energies, gaussian, subspace, np.asarray(x), jax.random.key(key), **settings)
 
 
 def points_of(target, num=4096):
@@ -45,7 +45,7 @@ def test_a_mixture_is_found_with_its_components(target):
     """Beside a twentieth of the one Gaussian that is too wide, which takes at most that from the effective samples."""
     x = points_of(target)
     found = proposed(target, x, gaussian_of(x))
-    assert isinstance(found.density, Mixture) and len(found.density.inner.weights) == 1 + len(target.weights)
+    assert isinstance(found.density, SubspaceMixture) and len(found.density.inner.weights) == 1 + len(target.weights)
     assert 0.95 < found.share < 0.98 and not found.heavy
     weights = found.density.inner.weights
     assert weights[-1] == pytest.approx(0.05)
@@ -55,8 +55,8 @@ def test_a_mixture_is_found_with_its_components(target):
 
 
 def test_an_error_of_next_to_nothing_needs_more_samples_than_there_are():
-    found = Proposal(None, 0.9, False, 0)
-    assert found.num_samples(1e-170) == np.inf and Proposal(None, 1.0, False, 0).num_samples(1e-170) == 0
+    found = FittedDensity(None, 0.9, False, 0)
+    assert found.num_samples(1e-170) == np.inf and FittedDensity(None, 1.0, False, 0).num_samples(1e-170) == 0
     assert samples_for(1e-170, np.random.default_rng(0).normal(size=1000), most=5000) == 5000
 
 
@@ -76,35 +76,35 @@ def test_more_components_come_nearer_to_what_is_no_mixture():
     np.testing.assert_array_equal(again.density.inner.means, found.density.inner.means)  # the key is all there is
 
 
-def test_only_some_directions_are_a_mixture():
-    """Two modes along one direction of twelve; the frame has the eleven others exactly."""
+def test_only_some_subspace_are_a_mixture():
+    """Two modes along one direction of twelve; the gaussian has the eleven others exactly."""
     rng = np.random.default_rng(0)
     direction = np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :1]
     two = bf.GaussianMixture([0.5, 0.5], [[-0.9], [0.9]], 0.19)  # of variance 1 in all
-    target = Mixture(Gaussian(np.zeros(12), 1.0), two, direction)
-    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), directions=direction)
+    target = SubspaceMixture(Gaussian(np.zeros(12), 1.0), two, direction)
+    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), subspace=direction)
     assert found.share > 0.95 and found.density.inner.dim == 1
 
 
-def test_a_gaussian_needs_no_mixture_and_many_directions_get_none():
+def test_a_gaussian_needs_no_mixture_and_many_subspace_get_none():
     target = Gaussian([1.0, -2.0], [[4.0, 1.2], [1.2, 1.0]])
     found = proposed(target, points_of(target), target)
     assert found.density is target and found.share > 0.9999
     chain = bf.DoubleWell(80, 1.5)
-    frame = Gaussian(np.zeros(80), 0.5)
-    assert proposed(chain, np.zeros((100, 80)), frame).density is frame
+    gaussian = Gaussian(np.zeros(80), 0.5)
+    assert proposed(chain, np.zeros((100, 80)), gaussian).density is gaussian
 
 
 def test_weights_without_a_variance_are_never_enough():
     cauchy = bf.Energy(lambda x: jnp.sum(jnp.log1p(x**2)), 2)
     x = np.random.default_rng(0).standard_cauchy((4096, 2))
-    assert proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), directions=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
+    assert proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), subspace=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
     nowhere = bf.Energy(lambda x: jnp.nan * jnp.sum(x), 2)
     assert proposed(nowhere, x, gaussian_of(x)).num_samples(1.0) == np.inf
 
 
 def test_the_number_of_samples_is_that_of_the_weights_variance():
-    assert Proposal(Gaussian([0.0], 1.0), 0.8, False, 0).num_samples(1e-2) == pytest.approx(2500)
+    assert FittedDensity(Gaussian([0.0], 1.0), 0.8, False, 0).num_samples(1e-2) == pytest.approx(2500)
     log_weight = np.log(np.random.default_rng(0).gamma(4.0, size=10_000))  # relative variance 1/4, ESS 0.8
     num = estimators.samples_for(1e-3, log_weight)
     assert num == pytest.approx(1.1 * 0.25 / 1e-6, rel=0.05)
@@ -127,7 +127,7 @@ def run():
 def test_an_error_that_needs_no_flow_is_reached_without_one(run):
     report = run.report()
     log_z = report.estimates["log_z"]
-    assert report.cost["steps"] == 0 and isinstance(run.flow.field, Still) and run.history == []
+    assert report.cost["steps"] == 0 and isinstance(run.flow.field, ZeroField) and run.history == []
     assert log_z.stderr <= 2e-4 and abs(log_z.value) < 5 * log_z.stderr
     assert report.verdict.trustworthy and "log_z_rate" not in report.estimates
     assert abs(report.estimates["log_z_annealed"].value) < 5 * report.estimates["log_z_annealed"].stderr
@@ -153,7 +153,7 @@ def test_steps_that_are_asked_for_are_taken():
 def test_where_samples_would_be_more_work_than_training_it_trains():
     """A mixture of some nine effective samples in ten would need 3·10⁷ for an error of 5·10⁻⁵."""
     target = bf.DoubleWell(8, 1.5)
-    pilot = fly_pilot(target, jax.random.key(0))
+    pilot = run_pilot(target, jax.random.key(0))
     for error, enough in ((1e-2, True), (5e-5, False)):
         told = dataclasses.replace(TINY, log_z_error=error)
         after = without_a_flow(pilot, target, told, jax.random.key(0), Stopwatch())

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
 from boltzflow.cli import main
+from boltzflow.config import default_preset
 from boltzflow.model.interpolations import Linear
 from boltzflow.storage import files as storage
 from boltzflow.training import snapshots
 
-TINY = dataclasses.replace(presets.default(), num_steps=60, width=8, num_networks=2, num_eval_samples=2048)
+TINY = dataclasses.replace(default_preset(), num_steps=60, width=8, num_networks=2, num_eval_samples=2048)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)
 SETTINGS = ["--num-steps", "400", "--width", "8", "--num-networks", "2", "--num-eval-samples", "2048"]
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from boltzflow.config import FIELD_TYPES, PRESETS, Config, preset, validate_config, with_changes
+from boltzflow.config import FIELD_TYPES, PRESETS, Config, make_preset, validate_config, with_changes
 from boltzflow.errors import InputError
 from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import RunRecord
@@ -22,8 +22,8 @@ RECORD = RunRecord(
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("target", ["mixture-2", "mixture-4", "double-well", "file.py:energy"])
 def test_every_preset_is_valid(name, target):
-    assert validate_config(preset(name, target, 32)) == preset(name, target, 32)
-    assert preset(name, target).preset == name
+    assert validate_config(make_preset(name, target, 32)) == make_preset(name, target, 32)
+    assert make_preset(name, target).preset == name
 
 
 BAD_SETTINGS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import Clock, Linear
@@ -19,7 +19,7 @@ from boltzflow.training.cohort import Member, _stack, _stack_points, divide, wit
 from boltzflow.training.step import _pilot_points
 
 FEW = dataclasses.replace(
-    presets.default(), num_steps=20, width=16, num_networks=2, batch_size=64, num_eval_samples=1000, warmup_fraction=0.5
+    default_preset(), num_steps=20, width=16, num_networks=2, batch_size=64, num_eval_samples=1000, warmup_fraction=0.5
 )
 SEEDS = [0, 3, 6]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow import config as presets
+from boltzflow.config import default_preset, paper_preset, with_changes
 from boltzflow.densities.base import sample_batch
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.continuity import LogZRate, Transport
@@ -19,12 +19,12 @@ from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
 from boltzflow.run import Run
-from boltzflow.sampling.pilot import fly_pilot
+from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport
 from boltzflow.training.cohort import Cohort, Member, with_full_block
 from boltzflow.training.loop import Trained, steps_for
 
-TINY = dataclasses.replace(presets.default(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
+TINY = dataclasses.replace(default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
 
 
 def correlated_gaussian():
@@ -67,7 +67,7 @@ def test_target_base_and_whitening_do_not_move_in_training(run):
         np.testing.assert_array_equal(mine, theirs)
     for whitening in (path.whitening, run.flow.field.whitening):
         np.testing.assert_array_equal(whitening.mean, run.pilot.base.mean)
-        np.testing.assert_array_equal(whitening.decode, run.pilot.base.scale @ run.pilot.directions)
+        np.testing.assert_array_equal(whitening.decode, run.pilot.base.scale @ run.pilot.active_subspace)
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(run.flow.field.mlp.networks[0].weights[-1]))
 
 
@@ -120,7 +120,7 @@ def test_parts_of_ones_own_are_trained_saved_and_asked_for(tmp_path):
 def still_run(target, base, num_eval_samples=8192, pilot_base=None):
     """A run whose flow is its base: the field is zero, as a flow that collapsed onto what `base` covers."""
     config = dataclasses.replace(TINY, base="gaussian", num_eval_samples=num_eval_samples, sample_steps=2)
-    pilot = fly_pilot(target, jax.random.key(0), base=pilot_base)
+    pilot = run_pilot(target, jax.random.key(0), base=pilot_base)
     rate = LogZRate(width=4, depth=1, key=jax.random.key(0))
     field = TimeMixture(target.dim, num_networks=1, width=4, depth=1, key=jax.random.key(0))
     cost = {"train_seconds": 1.0, "compile_seconds": 1.0, "steps": 1.0, "gradient_evaluations": 1.0}
@@ -240,7 +240,7 @@ def test_every_setting_trains(changes):
 
 
 def test_paper_preset_is_the_papers():
-    chain, far = presets.paper("double-well", 64), presets.paper("mixture-2")
+    chain, far = paper_preset("double-well", 64), paper_preset("mixture-2")
     assert (chain.num_steps, chain.width, chain.depth, chain.base_power) == (250_000, 128, 3, 4.0)
     assert (far.num_steps, far.width, far.depth, far.base_std) == (10_000, 64, 2, 2.0)
     for config in (chain, far):
@@ -253,11 +253,11 @@ def test_paper_preset_is_the_papers():
 
 
 def test_settings_that_belong_together():
-    changed = presets.with_changes(presets.default(), {"loss": "reverse-kl", "num_steps": 7})
+    changed = with_changes(default_preset(), {"loss": "reverse-kl", "num_steps": 7})
     assert (changed.optimizer, changed.train_solver, changed.num_steps) == ("muon", "rk4", 7)
-    assert presets.with_changes(presets.paper(), {"loss": "reverse-kl"}).num_steps == 10_000
+    assert with_changes(paper_preset(), {"loss": "reverse-kl"}).num_steps == 10_000
     with pytest.raises(bf.InputError, match="centered Gaussian"):
-        presets.with_changes(presets.default(), {"interpolation": "diffusion"})
+        with_changes(default_preset(), {"interpolation": "diffusion"})
 
 
 def test_training_that_diverges_says_so():
@@ -269,7 +269,7 @@ def test_training_that_diverges_says_so():
 
 
 def test_training_goes_back_to_the_last_good_state_with_a_lower_rate():
-    pilot = fly_pilot(correlated_gaussian(), jax.random.key(0))
+    pilot = run_pilot(correlated_gaussian(), jax.random.key(0))
     transport = build_transport(
         TINY, bf.Parts(), pilot.base, correlated_gaussian(), pilot.clock, jax.random.key(1), None
     )

@@ -10,7 +10,7 @@ import pytest
 
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
-from boltzflow.model.fields import AbstractVectorField, Still, TimeMixture
+from boltzflow.model.fields import AbstractVectorField, TimeMixture, ZeroField
 from boltzflow.model.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
 from boltzflow.testing.model import check_vector_field, randomize
 from gaussian_pair import ExactField, make_pair
@@ -42,7 +42,7 @@ def test_the_oracle_keeps_the_contract_of_a_field(key):
 
 
 def test_the_field_that_moves_nothing_keeps_the_contract_of_a_field(key):
-    check_vector_field(Still(3), key)
+    check_vector_field(ZeroField(3), key)
 
 
 def test_field_is_zero_before_training_and_not_after(key):
@@ -107,7 +107,7 @@ def test_whitening_may_keep_some_directions_only(key):
 
 @pytest.mark.parametrize("directions", [np.ones((3, 2)), np.eye(4), np.ones(3)], ids=["skew", "size", "vector"])
 def test_directions_must_be_orthonormal_columns(directions):
-    with pytest.raises(InputError, match="directions must"):
+    with pytest.raises(InputError, match="subspace must"):
         Whitening(np.zeros(3), 1.0, directions)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from boltzflow.report.verdict import Findings, judge
-from boltzflow.sampling.coverage import Region, missing_regions, uncovered_share
+from boltzflow.sampling.coverage import Region, uncovered_regions, uncovered_share
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.weights import distrust_tail
 
@@ -128,14 +128,14 @@ def test_missing_regions_are_found_apart_and_small_misfits_are_not():
     rng = np.random.default_rng(0)
     centers = np.array([[-8.0, -8], [-8, 8], [8, -8], [8, 8]])[np.arange(1000) % 4]
     points = centers + rng.normal(size=(1000, 2))
-    assert missing_regions(points, rng.normal(size=1000)) == []
+    assert uncovered_regions(points, rng.normal(size=1000)) == []
     excess = np.where(np.arange(1000) % 4 < 2, np.where(np.arange(1000) % 4 == 0, 20.0, np.inf), 0.1)
-    regions = missing_regions(points, excess)
+    regions = uncovered_regions(points, excess)
     assert [region.share for region in regions] == [0.25, 0.25]
     found = sorted(tuple(np.round(region.center).tolist()) for region in regions)
     assert found == [(-8.0, -8.0), (-8.0, 8.0)]
     assert uncovered_share(excess) == 0.5 and uncovered_share(np.array([0.0, np.nan, -np.inf, np.inf])) == 0.5
-    assert missing_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
+    assert uncovered_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
 
 
 def test_an_annealed_route_that_is_itself_in_doubt_accuses_nobody():

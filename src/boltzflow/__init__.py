@@ -6,15 +6,19 @@ print(run.log_z())
 
 from importlib.metadata import version
 
+from boltzflow import interop as interop  # its modules are imported when they are used
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import gmm_40, mixture_2, mixture_4
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError, SeedsError, TrainingError
+from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.flow import Flow
+from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.report.report import Report
 from boltzflow.run import Run, Samples, fit, fit_seeds, load
 from boltzflow.statistics.estimates import Estimate
@@ -26,11 +30,14 @@ __version__ = version("boltzflow")
 __all__ = [
     "AbstractDensity",
     "AbstractDistribution",
+    "AbstractInterpolation",
+    "AbstractVectorField",
     "Config",
     "DoubleWell",
     "Energy",
     "Estimate",
     "Flow",
+    "Gaussian",
     "GaussianMixture",
     "InputError",
     "Parts",
@@ -49,3 +56,7 @@ __all__ = [
     "mixture_2",
     "mixture_4",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -79,17 +79,17 @@ class Config:
     mixture fitted to the pilot's points are enough. 0 trains, and draws `num_eval_samples`."""
 
 
-def quick() -> Config:
+def quick_preset() -> Config:
     """A first answer in well under a minute."""
     return Config(preset="quick", num_steps=400, num_eval_samples=20_000)
 
 
-def default() -> Config:
+def default_preset() -> Config:
     """Our best."""
     return Config()
 
 
-def paper(target_name: str = "", dim: int = 2) -> Config:
+def paper_preset(target_name: str = "", dim: int = 2) -> Config:
     """The paper's procedure to the letter (§4 "Implementation and training details") for the shipped target named.
 
     50 RK4 steps, batch 256, |r| + r², Adam at 3e-3 annealed to 0 by a cosine, evaluation on 4096 samples. Gaussian
@@ -113,11 +113,11 @@ def paper(target_name: str = "", dim: int = 2) -> Config:
 PRESETS = ("quick", "default", "paper")
 
 
-def preset(name: str, target_name: str = "", dim: int = 2) -> Config:
+def make_preset(name: str, target_name: str = "", dim: int = 2) -> Config:
     """The preset of that name, for the shipped target named. Raises `InputError` for a name not in `PRESETS`."""
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}")
-    return {"quick": quick, "default": default, "paper": lambda: paper(target_name, dim)}[name]()
+    return {"quick": quick_preset, "default": default_preset, "paper": lambda: paper_preset(target_name, dim)}[name]()
 
 
 # --- what may stand in a configuration --------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
 def validate_config(config: Config) -> Config:
     """`config` as it is, whole numbers in float fields made floats; `InputError` for the first field that is wrong."""
     values = {name: _checked(name, kind, getattr(config, name)) for name, kind in FIELD_TYPES.items()}
-    preset(values["preset"])
+    make_preset(values["preset"])
     if config.interpolation == "diffusion" and config.base != "gaussian":
         raise InputError(
             f'interpolation "diffusion" starts from a centered Gaussian: it needs base "gaussian", got {config.base!r}'

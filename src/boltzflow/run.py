@@ -11,15 +11,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.config import PRESETS, Config, validate_config
-from boltzflow.config import preset as make_preset
+from boltzflow.config import PRESETS, Config, make_preset, validate_config
 from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import map_points, purpose_key
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.validation import whole_number
 from boltzflow.report.draws import Resolutions, two_resolutions, with_sufficient_steps
 from boltzflow.report.evaluation import evaluate
@@ -85,7 +84,7 @@ class Run:
         flow = make_flow(self.config, self.trained.transport)
         if self.config.sample_steps:
             return flow
-        return with_sufficient_steps(flow, self.target, purpose_key(self.seed, 4))
+        return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """`num_samples` independent samples with their weights; `report().verdict` says whether to trust these."""
@@ -109,7 +108,7 @@ class Run:
     @cached_property
     def samples(self) -> Samples:
         """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
-        return self.sample(purpose_key(self.seed, 1), self.config.num_eval_samples)
+        return self.sample(stream_key(self.seed, Stream.REPORT_SAMPLES), self.config.num_eval_samples)
 
     @cached_property
     def log_weights(self) -> np.ndarray:
@@ -120,7 +119,7 @@ class Run:
         num = estimators.samples_for(self.config.log_z_error, found, most)
         parts = [found]
         for start in range(len(found), num, _STREAM_BATCH):
-            key = jax.random.fold_in(purpose_key(self.seed, 8), start)
+            key = jax.random.fold_in(stream_key(self.seed, Stream.MORE_WEIGHTS), start)
             more = self.sample(key, min(_STREAM_BATCH, num - start))
             parts.append(np.asarray(more.log_weight, np.float64))
         return np.concatenate(parts)
@@ -129,7 +128,7 @@ class Run:
     def resolutions(self) -> Resolutions:
         """Samples from the same start in the flow's own steps and in twice as many: what they differ in is the solver's
         error."""
-        return two_resolutions(self.flow, self.target, purpose_key(self.seed, 3))
+        return two_resolutions(self.flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
 
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
         """E_p[fn(x)] by self-normalized importance weights: an `Estimate` for each number or array that `fn` returns.
@@ -155,7 +154,7 @@ class Run:
             yield self.samples.x, self.samples.log_weight
         whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
-            key = jax.random.fold_in(purpose_key(self.seed, 6), start // _STREAM_BATCH)
+            key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
             yield samples.x, samples.log_weight
 

@@ -24,7 +24,7 @@ from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
-from boltzflow.numerics.batching import purpose_key
+from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import whole_number
 from boltzflow.run import Run
 from boltzflow.sampling.corrections import CORRECTIONS, Corrected
@@ -32,7 +32,6 @@ from boltzflow.statistics import estimates as estimators
 from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import RunRecord
 
-_SAMPLE = 10  # the purpose of the seed of `sample`; those below are a run's own
 _MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
 
 # --- what is done with a run ------------------------------------------------------------------------------------------
@@ -72,7 +71,8 @@ def sample(
         raise InputError(f"there is no folder {path.parent}")
     run_folder.check_writable(path.parent)
     finished = runs.load(Path(directory))
-    key = purpose_key(seed, _SAMPLE)  # else the samples of a run's own seed share random numbers with its training
+    # Without a stream of its own the samples of a run's own seed would share random numbers with its training.
+    key = stream_key(seed, Stream.SAMPLE_COMMAND)
     arrays, said = (_corrected if correct else _weighted)(finished, key, num_samples, correct)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:

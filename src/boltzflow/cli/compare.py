@@ -11,7 +11,7 @@ from rich.text import Text
 from boltzflow import run as runs
 from boltzflow.cli.finish import DONE, output
 from boltzflow.cli.progress import make_display
-from boltzflow.config import preset
+from boltzflow.config import make_preset
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, of_flow, peers, truth_of
@@ -26,7 +26,7 @@ def compare(name: str, options: Mapping[str, int | float], seed: int, preset_nam
         raise InputError("say which target to compare on, as in mixture-2 or path/to/file.py:name")
     if not 0 < start_std < float("inf"):
         raise InputError(f"--start-std must be above 0, got {start_std:g}")
-    preset(preset_name)
+    make_preset(preset_name)
     others = peers()
     loaded = load_target(name, options)
     target, console = loaded.target, output()

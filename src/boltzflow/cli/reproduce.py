@@ -9,7 +9,7 @@ from rich.text import Text
 
 from boltzflow.cli.finish import DONE, output
 from boltzflow.cli.progress import LiveDisplay
-from boltzflow.config import preset
+from boltzflow.config import make_preset
 from boltzflow.numerics.validation import whole_number
 from boltzflow.storage import run_folder
 from boltzflow.studies import paper
@@ -28,7 +28,7 @@ def reproduce(
     They mostly wait for the compiler, which keeps one core busy: so they are got two at a time where there are the
     cores, and the compiler is asked to optimize less, unless `XLA_FLAGS` says what it is to do.
     """
-    preset(preset_name)
+    make_preset(preset_name)
     whole_number("seeds", 1 if num_seeds is None else num_seeds, at_least=1, at_most=_MAX_SEEDS)
     at_once = min(2, os.cpu_count() or 1) if preset_name == "quick" else 1
     at_once = at_once if jobs is None else whole_number("jobs", jobs, at_least=1, at_most=_MAX_JOBS)

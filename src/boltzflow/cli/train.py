@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from boltzflow import __version__
-from boltzflow import config as presets
 from boltzflow import run as runs
 from boltzflow.cli.finish import conclude, measure, output, stopped
 from boltzflow.cli.progress import Display, make_display
 from boltzflow.cli.seeds import run_seeds
+from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import LoadedTarget, load_target
 from boltzflow.errors import InputError
@@ -68,19 +68,19 @@ def train_and_report(loaded: LoadedTarget, record: RunRecord, directory: Path, r
     return conclude(report, directory, console)
 
 
-def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> presets.Config:
+def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> Config:
     """The preset, changed by the file, changed by the options. What the file's loss implied goes with that loss."""
     name = given.settings.get("preset")
     if request.preset and name and request.preset != name:
         raise InputError(f"--preset {request.preset} and preset = {name!r} in {request.config} differ; give one")
-    config = presets.preset(request.preset or name or "default", loaded.name, loaded.target.dim)
+    config = make_preset(request.preset or name or "default", loaded.name, loaded.target.dim)
     in_file, typed = dict(given.settings), dict(request.settings)
     old_loss = in_file.get("loss", config.loss)
     loss = typed.pop("loss", old_loss)
     if loss != old_loss:
-        implied = presets.with_changes(config, {"loss": old_loss})
+        implied = with_changes(config, {"loss": old_loss})
         in_file = {name: value for name, value in in_file.items() if value != getattr(implied, name)} | {"loss": loss}
-    return presets.with_changes(presets.with_changes(config, in_file), typed)
+    return with_changes(with_changes(config, in_file), typed)
 
 
 def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display, resume: bool) -> Run:

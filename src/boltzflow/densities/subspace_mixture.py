@@ -1,4 +1,4 @@
-"""A mixture of Gaussians as base, in the few directions in which one Gaussian is not enough."""
+"""A mixture of Gaussians as base, in the active subspace, where one Gaussian is not enough."""
 
 import math
 from typing import Any
@@ -16,33 +16,33 @@ from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
 
 
-class Mixture(AbstractDistribution):
+class SubspaceMixture(AbstractDistribution):
     """The density of x = μ + L z, where y = Rᵀ z follows a mixture and what of z is orthogonal to R a unit Gaussian.
 
     energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
 
-    Arguments: `frame`, the Gaussian that has μ and L; `inner`, a `GaussianMixture` of dimension `size`; `directions`,
-    the R, `(dim, size)` with orthonormal columns. In `dim - size` directions it is `frame`. Raises `InputError` where
-    the shapes do not fit or the columns are not orthonormal.
+    Arguments: `gaussian`, the Gaussian that has μ and L; `inner`, a `GaussianMixture` of dimension `size`; `subspace`,
+    the R, `(dim, size)` with orthonormal columns. In the other `dim - size` directions it is `gaussian`. Raises
+    `InputError` where the shapes do not fit or the columns are not orthonormal.
     """
 
     dim: int = eqx.field(static=True)
-    frame: Gaussian
+    gaussian: Gaussian
     inner: GaussianMixture
-    directions: Float[np.ndarray, "dim size"]
+    subspace: Float[np.ndarray, "dim size"]
     log_z: Float[np.ndarray, ""]
 
-    def __init__(self, frame: Gaussian, inner: GaussianMixture, directions: Any):
-        self.dim, self.frame, self.inner = frame.dim, frame, inner
-        self.directions = linalg.check_directions(directions, frame.dim)
-        if self.directions.shape[1] != inner.dim:
-            raise InputError(f"directions must have shape ({frame.dim}, {inner.dim}), got {self.directions.shape}")
+    def __init__(self, gaussian: Gaussian, inner: GaussianMixture, subspace: Any):
+        self.dim, self.gaussian, self.inner = gaussian.dim, gaussian, inner
+        self.subspace = linalg.check_orthonormal(subspace, gaussian.dim)
+        if self.subspace.shape[1] != inner.dim:
+            raise InputError(f"subspace must have shape ({gaussian.dim}, {inner.dim}), got {self.subspace.shape}")
         rest = 0.5 * (self.dim - inner.dim) * math.log(2 * math.pi)
-        self.log_z = np.asarray(rest + linalg.log_det(frame.scale))
+        self.log_z = np.asarray(rest + linalg.log_det(gaussian.scale))
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k) at one point of shape `(dim,)`."""
-        return self._energy(self.frame.whiten(x))
+        return self._energy(self.gaussian.whiten(x))
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """-energy(x) - log Z at one point of shape `(dim,)`."""
@@ -54,21 +54,21 @@ class Mixture(AbstractDistribution):
         inner_key, rest_key = jax.random.split(key)
         y, _ = self.inner.sample_and_log_prob(inner_key)
         z = jax.random.normal(rest_key, (self.dim,))
-        into = jnp.asarray(self.directions, z.dtype)
+        into = jnp.asarray(self.subspace, z.dtype)
         z = z + _product(into, y - _product(into.T, z))
-        return self.frame.unwhiten(z), -self._energy(z) - jnp.asarray(self.log_z, z.dtype)
+        return self.gaussian.unwhiten(z), -self._energy(z) - jnp.asarray(self.log_z, z.dtype)
 
     def _energy(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
-        into = jnp.asarray(self.directions, z.dtype)
+        into = jnp.asarray(self.subspace, z.dtype)
         y = _product(into.T, z)
         rest = 0.0 if self.dim == self.inner.dim else 0.5 * jnp.sum((z - _product(into, y)) ** 2)
         return rest + self.inner.energy(y)
 
 
-def frame_of(base: AbstractDistribution) -> Gaussian:
+def whitening_gaussian(base: AbstractDistribution) -> Gaussian:
     """The Gaussian that whitens a base that was fitted. Raises `InputError` for one that has none."""
-    if isinstance(base, Mixture):
-        return base.frame
+    if isinstance(base, SubspaceMixture):
+        return base.gaussian
     if not isinstance(base, Gaussian):
         raise InputError(f"a Gaussian or a mixture of them was expected, got {type(base).__name__}")
     return base

@@ -67,7 +67,7 @@ class TimeMixture(AbstractVectorField):
         return self.whitening.push(velocity), divergence
 
 
-class Lattice(AbstractVectorField):
+class LatticeField(AbstractVectorField):
     """V_t(x) that moves along when the lattice is shifted, and where `sign_symmetric` V_t(mean - x) = -V_t(mean + x).
 
     A small network of the bands of wave vectors acts at each site; see `LatticeVelocity` for the formula and `Bands`
@@ -106,7 +106,7 @@ class Lattice(AbstractVectorField):
         return self.network.value_and_divergence(t, x)
 
 
-class Still(AbstractVectorField):
+class ZeroField(AbstractVectorField):
     """V_t(x) = 0: a flow along it is its base. For a base that needs no flow."""
 
     dim: int = eqx.field(static=True)

@@ -21,11 +21,11 @@ class Whitening(AbstractFixed):
     """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean): what a network sees of x, and where it moves it.
 
     Arguments: `mean` of shape `(dim,)`; `scale` the L of `linalg`: a scalar, a vector (diagonal), a lower-triangular
-    matrix or a `Circulant`, in the units of x; `directions` the R, `(dim, size)` with orthonormal columns, the
+    matrix or a `Circulant`, in the units of x; `subspace` the R, `(dim, size)` with orthonormal columns, the
     directions of L⁻¹(x - mean) that are kept, all of them as they are where it is None. What it holds is kept in double
     precision: an L⁻¹ that is the inverse of L to single precision only would make every divergence wrong by as much.
     Raises `InputError` where a shape is another one, a number is not finite, the diagonal is not positive or the
-    directions are not orthonormal.
+    subspace is not orthonormal.
     """
 
     mean: Float[np.ndarray, " dim"]
@@ -33,16 +33,16 @@ class Whitening(AbstractFixed):
     decode: Any
     size: int = eqx.field(static=True)
 
-    def __init__(self, mean: Any, scale: Any, directions: Any = None):
+    def __init__(self, mean: Any, scale: Any, subspace: Any = None):
         self.mean = real_array("mean", mean)
         self.size = self.mean.size
         self.decode = linalg.check_scale("scale", scale, self.size)
         self.encode = linalg.inverse(self.decode)
-        if directions is not None:
-            directions = linalg.check_directions(directions, self.size)
-            self.size = directions.shape[1]
-            self.decode = frozen(linalg.dense(self.decode) @ directions)
-            self.encode = frozen(directions.T @ linalg.dense(self.encode))
+        if subspace is not None:
+            subspace = linalg.check_orthonormal(subspace, self.size)
+            self.size = subspace.shape[1]
+            self.decode = frozen(linalg.dense(self.decode) @ subspace)
+            self.encode = frozen(subspace.T @ linalg.dense(self.encode))
 
     def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " size"]:
         """y = Rᵀ L⁻¹(x - mean)."""

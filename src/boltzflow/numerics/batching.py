@@ -1,5 +1,6 @@
 """One-point mathematics over many points, in batches of bounded memory and one compilation."""
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,24 @@ def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, 
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num], *batches)
 
 
-def purpose_key(seed: int, purpose: int) -> PRNGKeyArray:
-    """The key of one use of a run's seed after training, apart from all that training splits from it."""
-    return jax.random.fold_in(jax.random.key(seed), 2**31 + purpose)
+class Stream(enum.IntEnum):
+    """The random streams of a run after training: each use of its seed has one, apart from all that training splits."""
+
+    REPORT_SAMPLES = 1
+    EXACT_SAMPLES = 2
+    RESOLUTIONS = 3
+    SOLVER_STEPS = 4
+    FLOW_SMC = 5
+    EXPECTATIONS = 6
+    MISSED_MODES = 7
+    MORE_WEIGHTS = 8
+    COVERAGE = 9
+    SAMPLE_COMMAND = 10
+
+
+def stream_key(seed: int, stream: Stream) -> PRNGKeyArray:
+    """The key of one random stream of a run's seed."""
+    return jax.random.fold_in(jax.random.key(seed), 2**31 + stream)
 
 
 @eqx.filter_jit

@@ -105,13 +105,13 @@ def check_scale(name: str, scale: Any, dim: int) -> Scale:
     return array if array.ndim == 2 else frozen(np.broadcast_to(array, (dim,)))
 
 
-def check_directions(directions: Any, dim: int) -> np.ndarray:
+def check_orthonormal(columns: Any, dim: int) -> np.ndarray:
     """Orthonormal columns `(dim, size)`, or `InputError`: of others every density and divergence would be wrong."""
-    array = real_array("directions", directions)
+    array = real_array("subspace", columns)
     if array.ndim != 2 or array.shape[0] != dim or not 1 <= array.shape[1] <= dim:
-        raise InputError(f"directions must have shape ({dim}, size) with size from 1 to {dim}, got {array.shape}")
+        raise InputError(f"subspace must have shape ({dim}, size) with size from 1 to {dim}, got {array.shape}")
     if not np.allclose(array.T @ array, np.eye(array.shape[1]), atol=1e-6):
-        raise InputError("directions must be orthonormal columns")
+        raise InputError("subspace must be orthonormal columns")
     return array
 
 

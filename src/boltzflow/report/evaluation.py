@@ -16,19 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
-from boltzflow.numerics.batching import map_points, purpose_key
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge
 from boltzflow.sampling.coverage import (
     MIN_SHARE,
     Region,
-    behind_a_barrier,
-    lost_wells,
-    missing_regions,
+    behind_barriers,
+    uncovered_regions,
     uncovered_share,
+    weigh_missed_modes,
 )
-from boltzflow.sampling.flow_smc import PathSample, anneal_along_path
+from boltzflow.sampling.flow_smc import FlowSMCSample, run_flow_smc
 from boltzflow.sampling.resampling import spread
 from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.estimates import Estimate
@@ -111,7 +111,7 @@ def _uncovered(run: "Run", log_z: float) -> tuple[float, list[Region], int]:
     points, wide = (spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points))
     probes, minima = [points, wide], np.asarray(run.pilot.minima)
     if isinstance(run.target, AbstractDistribution):
-        probes.append(sample_batch(run.target, purpose_key(run.seed, 9), _NUM_PROBE)[0])
+        probes.append(sample_batch(run.target, stream_key(run.seed, Stream.COVERAGE), _NUM_PROBE)[0])
     x = jnp.concatenate([*probes, run.pilot.minima])
     excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
     *parts, last = np.split(excess, np.cumsum([len(probe) for probe in probes]))
@@ -119,14 +119,14 @@ def _uncovered(run: "Run", log_z: float) -> tuple[float, list[Region], int]:
         ((uncovered_share(part), probe, part) for probe, part in zip(probes, parts, strict=True)),
         key=lambda one: one[0],
     )
-    regions = missing_regions(np.asarray(points), part)
+    regions = uncovered_regions(np.asarray(points), part)
     if share >= MIN_SHARE:
         return share, regions, 0
-    scale, key = np.std(np.asarray(wide), axis=0) + 1e-12, purpose_key(run.seed, 7)
-    away = behind_a_barrier(run.target, minima, np.asarray(wide), scale, Stopwatch())
-    wells, left = lost_wells(run.target, run.flow.log_prob, minima[away], last[away], log_z, scale, key)
+    scale, key = np.std(np.asarray(wide), axis=0) + 1e-12, stream_key(run.seed, Stream.MISSED_MODES)
+    away = behind_barriers(run.target, minima, np.asarray(wide), scale, Stopwatch())
+    wells, left = weigh_missed_modes(run.target, run.flow.log_prob, minima[away], last[away], log_z, scale, key)
     # What is behind nothing is a part of what the pilot found, or a hole in the midst of it.
-    holes, _ = lost_wells(run.target, run.flow.log_prob, minima[~away], last[~away], log_z, scale, key)
+    holes, _ = weigh_missed_modes(run.target, run.flow.log_prob, minima[~away], last[~away], log_z, scale, key)
     return share, [*regions, *wells, *holes], left
 
 
@@ -141,13 +141,13 @@ def _widened(estimate: Estimate, numerical_error: float) -> Estimate:
     return dataclasses.replace(estimate, stderr=float(np.hypot(estimate.stderr, numerical_error)))
 
 
-def anneal(run: "Run") -> PathSample:
+def anneal(run: "Run") -> FlowSMCSample:
     """By Langevin moves along the learned path, which mend what the flow leaves undone."""
-    return anneal_along_path(run.trained.transport, purpose_key(run.seed, 5), solver_steps=run.flow.num_steps)
+    return run_flow_smc(run.trained.transport, stream_key(run.seed, Stream.FLOW_SMC), solver_steps=run.flow.num_steps)
 
 
 def _from_samples(
-    run: "Run", log_weight: np.ndarray, importance: Estimate, numerical_error: float, annealed: PathSample | None
+    run: "Run", log_weight: np.ndarray, importance: Estimate, numerical_error: float, annealed: FlowSMCSample | None
 ) -> dict[str, Estimate]:
     estimates = {
         "log_z": importance,
@@ -178,7 +178,7 @@ def _log_z_rate(run: "Run", spread: float) -> Estimate:
     return Estimate(value, spread, 0, "integral of C_t")
 
 
-def _log_z_annealed(sample: PathSample) -> Estimate:
+def _log_z_annealed(sample: FlowSMCSample) -> Estimate:
     n, doubt = len(sample.x), ""
     if sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS:
         doubt = f"Few particles came through: {sample.num_ancestors} ancestors, {sample.ess * n:.0f} effective."
@@ -203,7 +203,7 @@ def solver_errors(run: "Run") -> tuple[Estimate, float]:
 
 
 def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
-    x, log_prob = sample_batch(target, purpose_key(run.seed, 2), _NUM_FORWARD)
+    x, log_prob = sample_batch(target, stream_key(run.seed, Stream.EXACT_SAMPLES), _NUM_FORWARD)
     log_weight = np.asarray(log_prob + float(target.log_z) - map_points(run.flow.log_prob, x), np.float64)
     # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
     log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)

@@ -19,7 +19,7 @@ from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport
 from boltzflow.model.flow import Flow
 from boltzflow.numerics.batching import map_points
-from boltzflow.sampling.flow_smc import NUM_PARTICLES, anneal_along_path
+from boltzflow.sampling.flow_smc import NUM_PARTICLES, run_flow_smc
 
 Correction = Literal["importance", "metropolis", "annealed"]
 CORRECTIONS: tuple[str, ...] = get_args(Correction)
@@ -80,7 +80,7 @@ def _annealed(flow, transport, target, key, num) -> Corrected:
     parts, keys = [], jax.random.split(key, -(-num // NUM_PARTICLES) + 1)
     size = None  # found once
     for part_key in keys[1:]:
-        part = anneal_along_path(transport, part_key, solver_steps=flow.num_steps, step_size=size)
+        part = run_flow_smc(transport, part_key, solver_steps=flow.num_steps, step_size=size)
         size = part.step_size
         parts.append(part)
     x, log_weight = jnp.concatenate([part.x for part in parts]), np.concatenate([part.log_weight for part in parts])

@@ -47,7 +47,7 @@ def uncovered_share(excess: Float[np.ndarray, " num"]) -> float:
     return float(np.mean(~(np.asarray(excess) <= _UNCOVERED)))
 
 
-def missing_regions(
+def uncovered_regions(
     points: Float[np.ndarray, "num dim"], excess: Float[np.ndarray, " num"], max_regions: int = 3
 ) -> list[Region]:
     """Where `excess`, the log-weight less log Z at equally weighted points of the target, is far above zero.
@@ -72,7 +72,7 @@ def missing_regions(
     return sorted(regions, key=lambda region: -region.share)[:max_regions]
 
 
-def lost_wells(
+def weigh_missed_modes(
     target: AbstractDensity,
     log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
     minima: Float[np.ndarray, "num dim"] | Float[Array, "num dim"],
@@ -113,7 +113,7 @@ def lost_wells(
     return sorted(regions, key=lambda region: -region.share), len(left)
 
 
-def behind_a_barrier(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
+def behind_barriers(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
     """Which of `minima` are in no well of the points `x`, spread by `scale`: on the straight way to each of the nearest
     of these the energy rises above both ends. Cheap, and blind to a hole inside the bulk, which is below its
     surroundings and behind nothing."""

@@ -33,7 +33,7 @@ _RESAMPLE_BELOW = 0.5  # effective samples, as a share
 
 
 @dataclass(frozen=True)
-class PathSample:
+class FlowSMCSample:
     """Weighted particles of the target, `x` `(num_particles, dim)` and `log_weight` `(num_particles,)`: the mean of
     their weights is an unbiased estimate of Z.
 
@@ -54,7 +54,7 @@ class PathSample:
     num_gradients: int
 
 
-def anneal_along_path(
+def run_flow_smc(
     transport: Transport,
     key: PRNGKeyArray,
     *,
@@ -63,7 +63,7 @@ def anneal_along_path(
     num_moves: int = NUM_MOVES,
     solver_steps: int = 16,
     step_size: float | None = None,
-) -> PathSample:
+) -> FlowSMCSample:
     """Particles of the target along `transport`'s path, with `num_moves` Langevin moves after each of `num_stages`.
 
     `solver_steps` are the RK4 steps of the whole path, rounded up to a multiple of the stages. `step_size` None tries
@@ -92,7 +92,7 @@ def anneal_along_path(
     share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
     of_ancestor = np.bincount(ancestor, weights=share, minlength=num_particles)
     log_weight += float(transport.interpolation.base.log_z)
-    return PathSample(
+    return FlowSMCSample(
         x=jnp.concatenate([one.x for one in flown]),
         log_weight=log_weight,
         log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),

@@ -58,7 +58,7 @@ def fit_gaussian(
     return Gaussian(mean, covariance)
 
 
-def active_directions(
+def active_subspace(
     base: Gaussian,
     x: Float[np.ndarray, "num dim"],
     gradient: Float[np.ndarray, "num dim"],

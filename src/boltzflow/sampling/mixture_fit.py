@@ -20,7 +20,7 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.numerics import linalg
 from boltzflow.sampling.coverage import MIN_SHARE
 from boltzflow.statistics.estimates import pareto_k, tail_excess
@@ -44,7 +44,7 @@ class _Components(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Proposal:
+class FittedDensity:
     """A density near the target's, as it stands, without a flow: `share` of effective samples among its weighted ones;
     whether their weights are `heavy`, with a tail that matters and may have no variance; and the energies that were
     asked for to find it."""
@@ -62,27 +62,27 @@ class Proposal:
 Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
 
 
-def fit_proposal(
+def fit_mixture(
     target: AbstractDensity,
     energies: Energies,
-    frame: Gaussian,
-    directions: Float[np.ndarray, "dim size"],
+    gaussian: Gaussian,
+    subspace: Float[np.ndarray, "dim size"],
     x: Float[np.ndarray, "num dim"],
     key: PRNGKeyArray,
     *,
     defensive: float = DEFENSIVE,
-) -> Proposal:
-    """`frame`, or where it keeps less than 95 % of effective samples a mixture in its `directions` fitted to `x`,
+) -> FittedDensity:
+    """`gaussian`, or where it keeps less than 95 % of effective samples a mixture in its `subspace` fitted to `x`,
     points of the target, if that keeps more. `energies` are those of the target at many points. The `defensive` part of
-    a mixture is `frame`: it is there for weights, and 0 for a base to train from, where it would lie between the wells.
+    a mixture is `gaussian`: it is there for weights, and 0 for a base to train from, where it would lie between wells.
 
     In over 64 directions no covariance is known well enough for a mixture.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    draws = _Draws(frame, directions, energies, rng, defensive)
-    weight = draws.weigh(_one(directions.shape[1]), _FINAL_DRAWS)[1]
-    alone = Proposal(frame, _effective_share(weight), _heavy(weight), draws.num_energies)
-    if directions.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
+    draws = _Draws(gaussian, subspace, energies, rng, defensive)
+    weight = draws.weigh(_one(subspace.shape[1]), _FINAL_DRAWS)[1]
+    alone = FittedDensity(gaussian, _effective_share(weight), _heavy(weight), draws.num_energies)
+    if subspace.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
     points = draws.inside(x)
     if is_sign_symmetric(target):
@@ -91,8 +91,8 @@ def fit_proposal(
     if components is None:
         return replace(alone, num_energies=draws.num_energies)
     weight = draws.weigh(components, _FINAL_DRAWS)[1]
-    mixture = Mixture(frame, GaussianMixture(*components[:2], scales=components.scales), directions)
-    found = Proposal(mixture, _effective_share(weight), _heavy(weight), draws.num_energies)
+    mixture = SubspaceMixture(gaussian, GaussianMixture(*components[:2], scales=components.scales), subspace)
+    found = FittedDensity(mixture, _effective_share(weight), _heavy(weight), draws.num_energies)
     return max(found, replace(alone, num_energies=draws.num_energies), key=lambda one: one.share)
 
 
@@ -126,14 +126,14 @@ def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, flo
 
 
 class _Draws:
-    """Points of mixtures in some `directions` of a `frame`, weighed by the target; counts the energies asked for."""
+    """Points of mixtures in some `subspace` of a `gaussian`, weighed by the target; counts the energies asked for."""
 
     def __init__(
-        self, frame: Gaussian, directions: np.ndarray, energies: Energies, rng: np.random.Generator, defensive: float
+        self, gaussian: Gaussian, subspace: np.ndarray, energies: Energies, rng: np.random.Generator, defensive: float
     ):
-        self._mean, self._scale, self._into = frame.mean, linalg.dense(frame.scale), directions
-        self._whiten = linalg.dense(frame.inverse_scale).T @ directions
-        self._log_det = linalg.log_det(frame.scale)
+        self._mean, self._scale, self._into = gaussian.mean, linalg.dense(gaussian.scale), subspace
+        self._whiten = linalg.dense(gaussian.inverse_scale).T @ subspace
+        self._log_det = linalg.log_det(gaussian.scale)
         self._energies, self._rng, self._defensive, self.num_energies = energies, rng, defensive, 0
 
     def inside(self, x) -> Float[np.ndarray, "num size"]:
@@ -141,7 +141,7 @@ class _Draws:
         return (np.asarray(x, np.float64) - self._mean) @ self._whiten
 
     def defended(self, components: _Components) -> _Components:
-        """With a part of the frame."""
+        """With a part of the gaussian."""
         if not self._defensive:
             return components
         one = _one(components.means.shape[1])
@@ -183,7 +183,7 @@ def _heavy(weight: Float[np.ndarray, " num"]) -> bool:
 
 
 def _one(size: int) -> _Components:
-    """The frame itself."""
+    """The gaussian itself."""
     return _Components(np.ones(1), np.zeros((1, size)), np.eye(size)[None])
 
 

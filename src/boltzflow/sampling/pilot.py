@@ -17,18 +17,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import frame_of
+from boltzflow.densities.subspace_mixture import whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant
-from boltzflow.sampling.coverage import MIN_SHARE, behind_a_barrier, energies_at, lost_wells
-from boltzflow.sampling.gaussian_fit import active_directions, fit_gaussian
+from boltzflow.sampling.coverage import MIN_SHARE, behind_barriers, energies_at, weigh_missed_modes
+from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
 from boltzflow.sampling.minima import descend, far_apart
-from boltzflow.sampling.mixture_fit import DEFENSIVE, Proposal, fit_proposal
+from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
-from boltzflow.sampling.smc import AnnealedSample, anneal
+from boltzflow.sampling.smc import SMCSample, run_smc
 
 # At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
 # where the target is, so they are few and change temperature fast; the flight after them does not descend from them.
@@ -46,8 +46,8 @@ _MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow
 class Pilot:
     """The annealed sampler's findings.
 
-    `base` and `clock` to train with; for a base that was fitted, the `directions` in which the target differs from it,
-    `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
+    `base` and `clock` to train with; for a base that was fitted, the `active_subspace` in which the target differs from
+    it, `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
     as found from a wide one and in lost wells, each of shape `(num_points, dim)`; `minima` of the energy, or low points
     on the way to one, as far apart as can be, `(num_minima, dim)`; `path_times`,
     shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
@@ -57,7 +57,7 @@ class Pilot:
 
     base: AbstractDistribution
     clock: Clock
-    directions: Float[np.ndarray, "dim size"] | None
+    active_subspace: Float[np.ndarray, "dim size"] | None
     points: Float[Array, "num_points dim"]
     wide_points: Float[Array, "num_points dim"]
     minima: Float[Array, "num_minima dim"]
@@ -73,7 +73,7 @@ class Pilot:
     enough: bool = False
 
 
-def fly_pilot(
+def run_pilot(
     target: AbstractDensity,
     key: PRNGKeyArray,
     *,
@@ -102,10 +102,10 @@ def fly_pilot(
             proposal = _propose(target, base, points, fit_key, watch, defensive=0.0)
             base, asked = proposal.density, proposal.num_energies
     sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
-    directions = None
+    subspace = None
     if fitted and isinstance(base, Gaussian):
         of_target = np.asarray(sample.x)
-        directions = active_directions(base, of_target, _gradients(target, sample.x), lattice_of(target))
+        subspace = active_subspace(base, of_target, _gradients(target, sample.x), lattice_of(target))
     clock = fit_clock(sample.betas) if pace and sample.betas[-1] == 1 else Clock()
     times = np.concatenate([[0.0], clock.inverse(sample.betas)])
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, sample.path.shape[1]))[0]
@@ -114,7 +114,7 @@ def fly_pilot(
     return Pilot(
         base=base,
         clock=clock,
-        directions=directions,
+        active_subspace=subspace,
         points=sample.x,
         wide_points=points,
         minima=minima,
@@ -132,31 +132,33 @@ def fly_pilot(
     )
 
 
-def with_proposal(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch) -> tuple[Pilot, Proposal]:
+def with_fitted_mixture(
+    pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
+) -> tuple[Pilot, FittedDensity]:
     """A pilot that fitted its base, with the nearest density to the target in place of it; and that density."""
-    proposal = _propose(target, frame_of(pilot.base), pilot.points, key, watch, defensive=DEFENSIVE)
+    proposal = _propose(target, whitening_gaussian(pilot.base), pilot.points, key, watch, defensive=DEFENSIVE)
     spent = pilot.num_gradients + proposal.num_energies
     better = dataclasses.replace(
-        pilot, base=proposal.density, clock=Clock(), directions=None, num_gradients=spent, enough=True
+        pilot, base=proposal.density, clock=Clock(), active_subspace=None, num_gradients=spent, enough=True
     )  # fmt: skip
     return better, proposal
 
 
 def _propose(
-    target: AbstractDensity, frame: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch, defensive: float
-) -> Proposal:
-    directions = active_directions(frame, np.asarray(x), _gradients(target, x), lattice_of(target))
+    target: AbstractDensity, gaussian: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch, defensive: float
+) -> FittedDensity:
+    subspace = active_subspace(gaussian, np.asarray(x), _gradients(target, x), lattice_of(target))
     points = np.asarray(x)
-    return fit_proposal(
-        target, lambda x: energies_at(target, x, watch), frame, directions, points, key, defensive=defensive
+    return fit_mixture(
+        target, lambda x: energies_at(target, x, watch), gaussian, subspace, points, key, defensive=defensive
     )  # fmt: skip
 
 
-def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> AnnealedSample:
+def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> SMCSample:
     # From a wide base temperatures grow in number as the square root of the dimension.
     most = int(max(400, 60 * np.sqrt(target.dim)))
     settings = {"num_particles": num_particles, "num_moves": num_moves, "max_steps": most, "watch": watch}
-    return anneal(base, target, key, ess_fraction, **settings)
+    return run_smc(base, target, key, ess_fraction, **settings)
 
 
 def _minima(target, flights, scale, num, watch) -> Float[Array, "num_minima dim"]:
@@ -173,16 +175,16 @@ def _minima(target, flights, scale, num, watch) -> Float[Array, "num_minima dim"
 
 
 def _with_lost_wells(
-    target: AbstractDensity, found: AnnealedSample, minima, key: PRNGKeyArray, watch: Stopwatch
+    target: AbstractDensity, found: SMCSample, minima, key: PRNGKeyArray, watch: Stopwatch
 ) -> Float[Array, "num dim"]:
     """The points that were found; where wells were lost, as many of them replaced by points of these as they hold."""
     x, scale = np.asarray(found.x), np.asarray(found.x).std(axis=0) + 1e-12
-    minima = np.asarray(minima)[behind_a_barrier(target, np.asarray(minima), x, scale, watch)]
+    minima = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale, watch)]
     if not len(minima):
         return found.x
     cover = _fit(target, found.x)
     excess = energies_at(cover, minima, watch) + float(cover.log_z) - energies_at(target, minima, watch) - found.log_z
-    lost, _ = lost_wells(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
+    lost, _ = weigh_missed_modes(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
     wells = [region for region in lost if region.share >= MIN_SHARE]
     if not wells:
         return found.x
@@ -215,7 +217,7 @@ def _num_particles(target: AbstractDensity, most: int, numbers: int) -> int:
 
 def _scout(
     target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
-) -> tuple[AnnealedSample, list[AnnealedSample], list[str]]:
+) -> tuple[SMCSample, list[SMCSample], list[str]]:
     """Anneal from N(0, s² I), with s grown until the target fits well inside it, and no wider base finds more of it.
 
     A mode out of reach of one base is seen from a wider one: so the base that fits is confirmed from one four times as
@@ -242,7 +244,7 @@ def _scout(
     return sample, flights, [sentence]
 
 
-def _reach(sample: AnnealedSample) -> float:
+def _reach(sample: SMCSample) -> float:
     """How far the particles are from the origin: their mean and their largest standard deviation in any direction."""
     points = np.asarray(sample.x, np.float64)
     if not np.isfinite(points).all():
@@ -251,7 +253,7 @@ def _reach(sample: AnnealedSample) -> float:
     return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
-def _complaints(sample: AnnealedSample, where: str) -> list[str]:
+def _complaints(sample: SMCSample, where: str) -> list[str]:
     """What makes the pilot's word doubtful."""
     sentences = _unfinished(sample, where)
     if sample.acceptance < 0.2:
@@ -261,7 +263,7 @@ def _complaints(sample: AnnealedSample, where: str) -> list[str]:
     return sentences
 
 
-def _unfinished(sample: AnnealedSample, where: str) -> list[str]:
+def _unfinished(sample: SMCSample, where: str) -> list[str]:
     """A flight that ran out of temperatures has not seen the target, only what it looks like from afar."""
     beta = sample.betas[-1]
     return [f"The annealed pilot {where} stopped at temperature β = {beta:.3g} of 1."] if beta < 1 else []

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.subspace_mixture import Mixture
+from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points
@@ -50,10 +50,10 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
     else:
         arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
     arrays["pilot.minima"] = pilot.minima
-    if isinstance(pilot.base, (Gaussian, Mixture)):
+    if isinstance(pilot.base, (Gaussian, SubspaceMixture)):
         arrays |= _base_arrays(pilot.base)
-    if pilot.directions is not None:
-        arrays["pilot.directions"] = pilot.directions
+    if pilot.active_subspace is not None:
+        arrays["pilot.directions"] = pilot.active_subspace
     numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
     return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
 
@@ -66,7 +66,7 @@ def pilot_from(
     return Pilot(
         base=base or _base(arrays),
         clock=Clock(numbers["clock_rate"]),
-        directions=arrays.get("pilot.directions"),
+        active_subspace=arrays.get("pilot.directions"),
         points=points,
         wide_points=jnp.asarray(arrays["pilot.wide_points"]),
         minima=jnp.asarray(arrays["pilot.minima"]),
@@ -78,21 +78,21 @@ def pilot_from(
     )
 
 
-def _base_arrays(base: Gaussian | Mixture) -> dict[str, Any]:
+def _base_arrays(base: Gaussian | SubspaceMixture) -> dict[str, Any]:
     if isinstance(base, Gaussian):
         return {"base.mean": base.mean, **_scale_arrays(base.scale)}
     inner = {name: getattr(base.inner, name) for name in _MIXTURE}
-    return _base_arrays(base.frame) | {f"base.{name}": array for name, array in inner.items()} | {
-        "base.directions": base.directions
+    return _base_arrays(base.gaussian) | {f"base.{name}": array for name, array in inner.items()} | {
+        "base.directions": base.subspace
     }  # fmt: skip
 
 
 def _base(arrays: Mapping[str, np.ndarray]) -> AbstractDistribution:
-    frame = Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
+    gaussian = Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
     if "base.directions" not in arrays:
-        return frame
+        return gaussian
     weights, means, scales = (arrays[f"base.{name}"] for name in _MIXTURE)
-    return Mixture(frame, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
+    return SubspaceMixture(gaussian, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
 
 
 def _scale_arrays(scale: Scale) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _SETTLING_STEPS = 5  # temperatures in which the moves' step size still finds it
 
 
 @dataclass(frozen=True)
-class AnnealedSample:
+class SMCSample:
     """Where the annealed sampler arrived, and how it went.
 
     Equally weighted particles `x` of the target, shape `(num_particles, dim)`; `log_z` and its standard error; the
@@ -54,7 +54,7 @@ class _Particles(eqx.Module):
     step_size: Float[Array, ""]
 
 
-def anneal(
+def run_smc(
     base: AbstractDistribution,
     target: AbstractDensity,
     key: PRNGKeyArray,
@@ -65,7 +65,7 @@ def anneal(
     num_leapfrog: int = 5,
     max_steps: int = 400,
     watch: Stopwatch | None = None,
-) -> AnnealedSample:
+) -> SMCSample:
     """Particles of `target` ∝ exp(-f_1), from `base` along f_β = (1 - β) f_0 + β f_1 with β chosen as it goes.
 
     At every temperature the particles are resampled and moved `num_moves` times with `num_leapfrog` leapfrog steps.
@@ -89,7 +89,7 @@ def anneal(
         rates.append(float(rate))
         num_nonfinite += bad
     shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
-    return AnnealedSample(
+    return SMCSample(
         x=particles.x,
         log_z=float(base.log_z) + float(particles.log_z),
         log_z_stderr=float(np.sqrt(max(np.sum(shares**2) - 1 / num_particles, 0.0))),

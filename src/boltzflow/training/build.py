@@ -15,11 +15,11 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
-from boltzflow.densities.subspace_mixture import Mixture, frame_of
+from boltzflow.densities.subspace_mixture import SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.diffusion import Diffusion
-from boltzflow.model.fields import AbstractVectorField, Lattice, Still, TimeMixture
+from boltzflow.model.fields import AbstractVectorField, LatticeField, TimeMixture, ZeroField
 from boltzflow.model.flow import Flow
 from boltzflow.model.interpolations import AbstractInterpolation, Clock, Linear, Trainable, Trigonometric
 from boltzflow.model.lattice.bands import Bands
@@ -73,9 +73,9 @@ def check_field(config: Config, target: AbstractDensity) -> None:
 def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
     """What there is to train on `target` after its `pilot`, or, where no flow is needed, the base as it stands."""
     if not pilot.enough:
-        return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.directions)
+        return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.active_subspace)
     rate = LogZRate(width=config.width, depth=config.depth, key=key)
-    return Transport(Still(target.dim), Linear(pilot.base, target), rate)
+    return Transport(ZeroField(target.dim), Linear(pilot.base, target), rate)
 
 
 def build_transport(
@@ -85,15 +85,15 @@ def build_transport(
     target: AbstractDensity,
     clock: Clock,
     key: PRNGKeyArray,
-    directions: Float[np.ndarray, "dim size"] | None = None,
+    subspace: Float[np.ndarray, "dim size"] | None = None,
 ) -> Transport:
     """Field, path and rate, untrained. The Gaussian of a base that was fitted also whitens what the networks see, and
-    they see and move only the `directions` of it, where some are given."""
+    they see and move only the `subspace` of it, where some are given."""
     whitening: Whitening | None = None
     shape = lattice_of(target) if config.field == "lattice" else None
-    if config.base == "pilot" and parts.base is None and isinstance(base, (Gaussian, Mixture)):
-        frame = frame_of(base)
-        whitening = Whitening(frame.mean, frame.scale, directions if shape is None else None)
+    if config.base == "pilot" and parts.base is None and isinstance(base, (Gaussian, SubspaceMixture)):
+        gaussian = whitening_gaussian(base)
+        whitening = Whitening(gaussian.mean, gaussian.scale, subspace if shape is None else None)
     sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
     path_key, field_key, rate_key = jax.random.split(key, 3)
     networks: dict[str, Any] = {"whitening": whitening, **sizes}
@@ -113,7 +113,7 @@ def build_transport(
     if parts.make_field is not None:
         velocity_field: AbstractVectorField = parts.make_field(base, field_key)
     elif shape is not None:
-        velocity_field = Lattice(shape, whitening=whitening, key=field_key, **on_lattice)
+        velocity_field = LatticeField(shape, whitening=whitening, key=field_key, **on_lattice)
     else:
         velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
     return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))

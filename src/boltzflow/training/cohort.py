@@ -20,7 +20,7 @@ from boltzflow.config import Config
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.training.build import make_optimizer
-from boltzflow.training.step import TrainState, offending_point, quick_ess, train_chunk
+from boltzflow.training.step import StepState, offending_point, quick_ess, train_chunk
 
 _BLOCK = 8  # knots
 
@@ -57,7 +57,7 @@ class Cohort:
         self._ess = _mapped(quick_ess, (0, frozen_axes, 0), 0)
 
     @property
-    def state(self) -> TrainState:
+    def state(self) -> StepState:
         """What the next step needs, of every seed; never changed in place."""
         return self._state
 
@@ -66,7 +66,7 @@ class Cohort:
         """Of its members, in order."""
         return [member.seed for member in self._members]
 
-    def go_on_from(self, state: TrainState) -> None:
+    def go_on_from(self, state: StepState) -> None:
         """Takes the next steps from `state`, which was that of the same members."""
         self._state = state
 
@@ -142,13 +142,13 @@ def _same_kind(a: Any, b: Any) -> bool:
     return a is b or (not eqx.is_array(a) and not eqx.is_array(b) and bool(a == b))
 
 
-def _start(member: Member, config: Config) -> tuple[TrainState, Transport]:
+def _start(member: Member, config: Config) -> tuple[StepState, Transport]:
     """The state before the first step, and the part of the transport that is data."""
     params, frozen = eqx.partition(member.transport, trainable(member.transport))
     opt_state = make_optimizer(config).init(params)
     num_steps, zero = jnp.asarray(member.num_steps, int), jnp.zeros((), int)
     start = (params, opt_state)
-    return TrainState(*start, member.train_key, num_steps, zero, zero, start, jnp.ones(())), frozen
+    return StepState(*start, member.train_key, num_steps, zero, zero, start, jnp.ones(())), frozen
 
 
 def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
@@ -161,10 +161,10 @@ def _mapped(function: Callable, in_axes: Any, out_axes: Any) -> Callable:
     return mapped
 
 
-def _stack_states(states: Sequence[TrainState]) -> tuple[TrainState, Any]:
+def _stack_states(states: Sequence[StepState]) -> tuple[StepState, Any]:
     """All states in one, and the axes of its parts. The step's number is shared."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), TrainState(0, 0, 0, 0, None, 0, 0, 0)  # type: ignore[arg-type]
+    return eqx.tree_at(lambda s: s.step, stacked, states[0].step), StepState(0, 0, 0, 0, None, 0, 0, 0)  # type: ignore[arg-type]
 
 
 def _stack(trees: Sequence[Any]) -> tuple[Any, Any]:

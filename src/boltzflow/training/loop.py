@@ -19,11 +19,11 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport
 from boltzflow.numerics.compiling import Stopwatch, make_room
-from boltzflow.sampling.pilot import Pilot, fly_pilot, with_proposal
+from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
 from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, make_transport, with_mean_rate
 from boltzflow.training.cohort import Cohort, Member, divide, with_full_block
-from boltzflow.training.snapshots import Snapshots, Standing
+from boltzflow.training.snapshots import Snapshots, TrainingState
 
 _CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _MAX_SKIPPED_CHUNKS = 5  # with a lower learning rate after each
@@ -91,7 +91,7 @@ def train(
     trained, members = {}, []
     for seed, (pilot_key, network_key, *training_keys, proposal_key) in keys.items():
         if not resumed:
-            pilot = fly_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+            pilot = run_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
             may_do = config.loss == "continuity" and parts == NO_PARTS and base is None
             pilots[seed] = without_a_flow(pilot, target, config, proposal_key, watch) if may_do else pilot
         pilot = pilots[seed]
@@ -132,7 +132,7 @@ def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: P
     is no more work than training would be; else, and where no error or some training is asked for, the pilot as is."""
     if not config.log_z_error or config.num_steps:
         return pilot
-    better, proposal = with_proposal(pilot, target, key, watch)
+    better, proposal = with_fitted_mixture(pilot, target, key, watch)
     most = min(_SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config), MOST_SAMPLES)
     if proposal.num_samples(config.log_z_error) <= most:
         return better
@@ -161,7 +161,7 @@ def _take_all_steps(
     seconds: Callable[[], float],
     on_progress: Callable[[Progress], None],
     snapshots: Snapshots | None,
-    standing: Standing | None,
+    standing: TrainingState | None,
 ) -> dict[int, TrainingError]:
     """The optimizer steps, with a row in the history of each seed for every few of them; the seeds that failed."""
     failures: dict[int, TrainingError] = {}
@@ -198,7 +198,7 @@ def _take_all_steps(
             step += length
             told = {seed: str(failure) for seed, failure in failures.items()}
             states = [cohort.state for cohort in cohorts]
-            now = Standing(step, after["seconds"], states, histories, dict(bad_chunks), told)
+            now = TrainingState(step, after["seconds"], states, histories, dict(bad_chunks), told)
             for seed, one in trained.items():
                 one.history[:] = histories[seed]
             if snapshots:

@@ -24,7 +24,7 @@ from boltzflow.sampling import pilot_arrays
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.storage import files as storage
 from boltzflow.training.build import NO_PARTS, Parts
-from boltzflow.training.step import TrainState
+from boltzflow.training.step import StepState
 
 FORMAT = 6
 _MIN_INTERVAL, _PATIENCE = 2.0, 60.0  # seconds
@@ -32,12 +32,12 @@ _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrainingState:
     """Training after `step` steps: the seconds it took, each cohort's state, and what is known of each seed."""
 
     step: int
     seconds: float
-    states: Sequence[TrainState]
+    states: Sequence[StepState]
     histories: Mapping[int, list[dict[str, float]]]
     bad_chunks: Mapping[int, int]
     failures: Mapping[int, str]
@@ -89,12 +89,12 @@ class Snapshots:
             pilot_arrays.check_target(path, self._target, pilot, arrays["energies"])
         return pilots
 
-    def offer(self, standing: Standing) -> None:
+    def offer(self, standing: TrainingState) -> None:
         """Writes it, if enough time has gone since the last."""
         if time.perf_counter() >= self._due:
             self.write(standing)
 
-    def write(self, standing: Standing) -> None:
+    def write(self, standing: TrainingState) -> None:
         """Writes it in place of the older of the two that there are.
 
         A disk that is full does not end a training: what was wrong is in `trouble`, and a minute later it is tried
@@ -118,7 +118,7 @@ class Snapshots:
         took = time.perf_counter() - start
         self._due = time.perf_counter() + max(_MIN_INTERVAL, took / _MAX_SHARE)
 
-    def read(self, untrained: Sequence[TrainState]) -> Standing | None:
+    def read(self, untrained: Sequence[StepState]) -> TrainingState | None:
         """The latest that can be read, in the shape of these states; None where there is none.
 
         A damaged one is passed over, with a sentence in `notes`. Raises `InputError` where it is of other settings.
@@ -149,7 +149,7 @@ class Snapshots:
             first += len(leaves)
         histories = {int(seed): [_numbers(row) for row in rows] for seed, rows in record["histories"].items()}
         bad_chunks, failures = ({int(k): v for k, v in record[name].items()} for name in ("bad_chunks", "failures"))
-        return Standing(record["step"], record["seconds"], states, histories, bad_chunks, failures)
+        return TrainingState(record["step"], record["seconds"], states, histories, bad_chunks, failures)
 
     def _check(self, path: Path, record: Mapping[str, Any]) -> None:
         if record.get("format") != FORMAT:

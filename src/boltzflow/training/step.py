@@ -16,7 +16,7 @@ from boltzflow.model.losses import continuity_loss, reverse_kl_loss, stratified_
 from boltzflow.training.build import make_flow, make_optimizer
 
 
-class TrainState(eqx.Module):
+class StepState(eqx.Module):
     """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone.
 
     `num_steps` is how many there will be: the learning rate has then fallen to 0, and further steps change nothing.
@@ -38,7 +38,7 @@ _BLOCK = 2048  # points
 _LOWER = 0.3  # of the learning rate, after a chunk of steps that were all skipped
 
 
-def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config, length: int):
+def train_chunk(state: StepState, frozen: Transport, points, *, config: Config, length: int):
     """`length` optimizer steps in one dispatch; the state after them and the mean loss of the finite ones.
 
     A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step's number. Where
@@ -46,7 +46,7 @@ def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config,
     """
     optimizer, start = make_optimizer(config), state
 
-    def one(state: TrainState, _):
+    def one(state: StepState, _):
         key = jax.random.fold_in(state.key, state.step)
         loss, gradient = _loss_and_gradient(state, frozen, points, key, config)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -55,7 +55,7 @@ def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config,
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: rate * update, updates))
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         params, opt_state = _where(good, (params, opt_state), (state.params, state.opt_state))
-        return TrainState(
+        return StepState(
             params, opt_state, state.key, state.num_steps, state.step + 1, state.num_skipped + ~good, state.good,
             state.rate,
         ), loss  # fmt: skip
@@ -65,13 +65,13 @@ def train_chunk(state: TrainState, frozen: Transport, points, *, config: Config,
     params, opt_state = _where(skipped == length, start.good, now)
     good = _where(skipped == 0, (start.params, start.opt_state), start.good)
     rate = jnp.where(skipped == length, _LOWER * start.rate, start.rate)
-    state = TrainState(
+    state = StepState(
         params, opt_state, state.key, state.num_steps, state.step, state.num_skipped, good, rate
     )  # fmt: skip
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
 
 
-def offending_point(state: TrainState, frozen: Transport, points, *, config: Config):
+def offending_point(state: StepState, frozen: Transport, points, *, config: Config):
     """Of the step that is next: the first (t, x) at which its residual or, for the reverse KL, its log-weight is not
     finite; the target's energy there; and whether there is any such point."""
     key = jax.random.fold_in(state.key, state.step)
@@ -93,7 +93,7 @@ def _where(condition, one: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
-def _loss_and_gradient(state: TrainState, frozen: Transport, points, key: PRNGKeyArray, config: Config):
+def _loss_and_gradient(state: StepState, frozen: Transport, points, key: PRNGKeyArray, config: Config):
     if config.loss == "reverse-kl":
 
         def reverse_kl(params):

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from boltzflow import config as presets
 from boltzflow import run as runs
-from boltzflow.config import Config
+from boltzflow.config import Config, make_preset, paper_preset, with_changes
 from boltzflow.densities.catalog import make_target
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.run import Run
@@ -79,7 +78,7 @@ def config_of(cell: Cell, preset: str, changes: Mapping[str, Any] | None = None)
     dim = make_target(name, **options).dim
     settings = dict(METHODS[cell.method])
     if preset != "paper" and cell.method in _BASELINES:
-        paper = presets.paper(name, dim)
+        paper = paper_preset(name, dim)
         settings["base"] = paper.base
         settings |= {"base_std": paper.base_std} if paper.base == "gaussian" else {"base_power": paper.base_power}
         settings |= {"pilot_fraction": 0.0, "warmup_fraction": 0.0}
@@ -92,7 +91,7 @@ def config_of(cell: Cell, preset: str, changes: Mapping[str, Any] | None = None)
         settings.pop("num_steps", None)
         if cell.method == "reverse_kl_loss":
             settings["num_steps"] = _QUICK_REVERSE_KL_STEPS
-    return presets.with_changes(presets.preset(preset, name, dim), {**settings, **(changes or {})})
+    return with_changes(make_preset(preset, name, dim), {**settings, **(changes or {})})
 
 
 def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress], None], keep: Path) -> Run:
