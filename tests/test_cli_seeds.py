@@ -162,7 +162,7 @@ def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monke
     together = (tmp_path / "a" / "seeds.json").read_text()
     (tmp_path / "a" / "seeds.json").unlink()
     (tmp_path / "a" / "seed-10" / "report.json").unlink()
-    monkeypatch.setattr("boltzflow.stored.load", lambda folder: FakeRun(10, value=3.0))
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun(10, value=3.0))
     capsys.readouterr()
     assert main(["resume", "a"]) == 3
     assert "The seeds disagree on log Z" in capsys.readouterr().out

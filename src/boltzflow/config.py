@@ -10,73 +10,96 @@ from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean
 
 
+def _setting(default: Any, help: str, **bounds: float) -> Any:
+    """A field of `Config`: its default, what it does, and the bounds `at_least`, `at_most` or `above` of its value."""
+    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """How to train and sample; the defaults are the preset "default", our best.
 
     They are made for the continuity loss. The reverse KL trains well with others, which `--loss reverse-kl` brings on
-    the command line, and in Python `boltzflow.presets.with_changes(Config(), {"loss": "reverse-kl"})`.
+    the command line, and in Python `boltzflow.config.with_changes(Config(), {"loss": "reverse-kl"})`.
     """
 
-    preset: str = "default"
-    """Which preset this configuration started from."""
-    loss: Literal["continuity", "reverse-kl"] = "continuity"
-    """What is minimized: the continuity loss (16), or the reverse KL divergence (1) as the paper's baseline."""
-    penalty: Literal["abs", "square", "abs+square", "log1p"] = "abs+square"
-    """The function L of the residual: |r|, r², |r| + r² (the paper's) or log(1 + |r|)."""
-    interpolation: Literal["trainable", "linear", "trigonometric", "diffusion"] = "trainable"
-    """The path of energies: Eq. (20), Eq. (17), its trigonometric form, or Eq. (19) for Gaussian mixtures."""
-    base: Literal["pilot", "gaussian", "generalized-gaussian"] = "pilot"
-    """The base: a Gaussian fitted to the pilot's points, a centered isotropic Gaussian, or exp(-|x/scale|^power)."""
-    base_std: float = 1.0
-    """Standard deviation of the base "gaussian", in units of x."""
-    base_scale: float = 1.0
-    """The scale of the base "generalized-gaussian", in units of x."""
-    base_power: float = 4.0
-    """The power p of the base "generalized-gaussian"."""
-    clock: bool = True
-    """Walk the path at the even pace that the pilot found, instead of linearly in t."""
-    field: Literal["time-mixture", "lattice"] = "time-mixture"
-    """The networks of field and path: MLPs of the whitened point, or, for a target on a periodic lattice, networks that
-    act alike at every site."""
-    num_networks: int = 4
-    """How many MLPs the time kernels mix, in the field and in the path."""
-    width: int = 64
-    """Units in each hidden layer; at each site of a lattice a quarter of them."""
-    depth: int = 2
-    """Hidden layers in each MLP; the divergence is exact with any, and costs no more than the value with one or two."""
-    optimizer: Literal["muon", "adam"] = "muon"
-    """Muon on the matrices (Adam on the biases), or Adam on everything."""
-    learning_rate: float = 0.02
-    """The initial learning rate, annealed to 0 by a cosine."""
-    clip_norm: float = 0.0
-    """Clip the gradient at this norm; 0 does not clip."""
-    num_steps: int = 0
-    """Optimizer steps; 0 takes as many as the pilot's temperatures say that the target needs."""
-    batch_size: int = 256
-    """Trajectories of the flow in each step."""
-    num_intervals: int = 16
-    """Time steps of a training trajectory; the residual is taken at each of them."""
-    jitter: bool = True
-    """Shift the training times by a random fraction of a step, so that a coarse grid sees every time."""
-    points_per_step: int = 1024
-    """At how many points each step takes the residual, drawn from trajectories and pilot; 0 takes every point."""
-    pilot_fraction: float = 0.25
-    """The share of these points that comes from the pilot."""
-    warmup_fraction: float = 0.25
-    """The first share of the steps, in which all points come from the pilot."""
-    train_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = "heun"
-    """The Runge–Kutta method of the training trajectories."""
-    sample_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = "rk4"
-    """The Runge–Kutta method of the final sampler."""
-    sample_steps: int = 0
-    """Steps of the final sampler; 0 takes the fewest that its solver's error, measured, allows."""
-    num_eval_samples: int = 100_000
-    """Samples behind the report's estimates."""
-    log_z_error: float = 0.0
-    """The standard error of log Z that is wanted, in nats: as many samples are drawn as give it (2²⁰ at most of a
-    flow), and with the base "pilot" and `num_steps` 0 nothing is trained where weighted samples (2²⁴ at most) of a
-    mixture fitted to the pilot's points are enough. 0 trains, and draws `num_eval_samples`."""
+    preset: str = _setting("default", "Which preset this configuration started from.")
+    loss: Literal["continuity", "reverse-kl"] = _setting(
+        "continuity",
+        "What is minimized: the continuity loss (16), or the reverse KL divergence (1) as the paper's baseline.",
+    )
+    penalty: Literal["abs", "square", "abs+square", "log1p"] = _setting(
+        "abs+square", "The function L of the residual: |r|, r², |r| + r² (the paper's) or log(1 + |r|)."
+    )
+    interpolation: Literal["trainable", "linear", "trigonometric", "diffusion"] = _setting(
+        "trainable",
+        "The path of energies: Eq. (20), Eq. (17), its trigonometric form, or Eq. (19) for Gaussian mixtures.",
+    )
+    base: Literal["pilot", "gaussian", "generalized-gaussian"] = _setting(
+        "pilot",
+        "The base: a Gaussian fitted to the pilot's points, a centered isotropic Gaussian, or exp(-|x/scale|^power).",
+    )
+    base_std: float = _setting(1.0, 'Standard deviation of the base "gaussian", in units of x.', above=0)
+    base_scale: float = _setting(1.0, 'The scale of the base "generalized-gaussian", in units of x.', above=0)
+    base_power: float = _setting(4.0, 'The power p of the base "generalized-gaussian".', above=0)
+    clock: bool = _setting(True, "Walk the path at the even pace that the pilot found, instead of linearly in t.")
+    field: Literal["time-mixture", "lattice"] = _setting(
+        "time-mixture",
+        "The networks of field and path: MLPs of the whitened point, or, for a target on a periodic lattice, "
+        "networks that act alike at every site.",
+    )
+    num_networks: int = _setting(4, "How many MLPs the time kernels mix, in the field and in the path.", at_least=1)
+    width: int = _setting(64, "Units in each hidden layer; at each site of a lattice a quarter of them.", at_least=1)
+    depth: int = _setting(
+        2,
+        "Hidden layers in each MLP; the divergence is exact with any, and costs no more than the value with "
+        "one or two.",
+        at_least=1,
+    )
+    optimizer: Literal["muon", "adam"] = _setting(
+        "muon", "Muon on the matrices (Adam on the biases), or Adam on everything."
+    )
+    learning_rate: float = _setting(0.02, "The initial learning rate, annealed to 0 by a cosine.", above=0)
+    clip_norm: float = _setting(0.0, "Clip the gradient at this norm; 0 does not clip.", at_least=0)
+    num_steps: int = _setting(
+        0, "Optimizer steps; 0 takes as many as the target needs by the pilot's measure of its path.", at_least=0
+    )
+    batch_size: int = _setting(256, "Trajectories of the flow in each step.", at_least=1)
+    num_intervals: int = _setting(
+        16, "Time steps of a training trajectory; the residual is taken at each of them.", at_least=1
+    )
+    jitter: bool = _setting(
+        True, "Shift the training times by a random fraction of a step, so that a coarse grid sees every time."
+    )
+    points_per_step: int = _setting(
+        1024,
+        "At how many points each step takes the residual, drawn from trajectories and pilot; 0 takes every point.",
+        at_least=0,
+    )
+    pilot_fraction: float = _setting(
+        0.25, "The share of these points that comes from the pilot.", at_least=0, at_most=1
+    )
+    warmup_fraction: float = _setting(
+        0.25, "The first share of the steps, in which all points come from the pilot.", at_least=0, at_most=1
+    )
+    train_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = _setting(
+        "heun", "The Runge–Kutta method of the training trajectories."
+    )
+    sample_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = _setting(
+        "rk4", "The Runge–Kutta method of the final sampler."
+    )
+    sample_steps: int = _setting(
+        0, "Steps of the final sampler; 0 takes the fewest that its solver's error, measured, allows.", at_least=0
+    )
+    num_eval_samples: int = _setting(100_000, "Samples behind the report's estimates.", at_least=16)
+    log_z_error: float = _setting(
+        0.0,
+        "The standard error of log Z that is wanted, in nats: as many samples are drawn as give it (2²⁰ at "
+        'most of a flow), and with the base "pilot" and `num_steps` 0 nothing is trained where weighted '
+        "samples (2²⁴ at most) of a mixture fitted to the pilot's points are enough. 0 trains, and draws "
+        "`num_eval_samples`.",
+        at_least=0,
+    )
 
 
 def quick_preset() -> Config:
@@ -98,10 +121,22 @@ def paper_preset(target_name: str = "", dim: int = 2) -> Config:
     treated as `mixture-4`.
     """
     config = Config(
-        preset="paper", base="gaussian", clock=False, optimizer="adam", learning_rate=3e-3, num_steps=10_000,
-        num_intervals=50, jitter=False, points_per_step=0, pilot_fraction=0.0, warmup_fraction=0.0, train_solver="rk4",
-        sample_solver="rk4", sample_steps=50, num_eval_samples=4096,
-    )  # fmt: skip
+        preset="paper",
+        base="gaussian",
+        clock=False,
+        optimizer="adam",
+        learning_rate=3e-3,
+        num_steps=10_000,
+        num_intervals=50,
+        jitter=False,
+        points_per_step=0,
+        pilot_fraction=0.0,
+        warmup_fraction=0.0,
+        train_solver="rk4",
+        sample_solver="rk4",
+        sample_steps=50,
+        num_eval_samples=4096,
+    )
     if target_name == "mixture-2":
         return dataclasses.replace(config, base_std=2.0)
     if target_name == "double-well":
@@ -122,21 +157,20 @@ def make_preset(name: str, target_name: str = "", dim: int = 2) -> Config:
 
 # --- what may stand in a configuration --------------------------------------------------------------------------------
 
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(Config)
 
-_AT_LEAST = {
-    "num_networks": 1, "width": 1, "depth": 1, "num_steps": 0, "batch_size": 1, "num_intervals": 1,
-    "points_per_step": 0, "sample_steps": 0, "num_eval_samples": 16, "clip_norm": 0, "log_z_error": 0,
-}  # fmt: skip
-_POSITIVE = ("base_std", "base_scale", "base_power", "learning_rate")
-_FRACTIONS = ("pilot_fraction", "warmup_fraction")
 _BASE_OF = {"base_std": "gaussian", "base_scale": "generalized-gaussian", "base_power": "generalized-gaussian"}
 
 
 _REVERSE_KL: dict[str, Any] = {
-    "optimizer": "muon", "learning_rate": 0.01, "clip_norm": 1.0, "train_solver": "rk4", "num_intervals": 8,
+    "optimizer": "muon",
+    "learning_rate": 0.01,
+    "clip_norm": 1.0,
+    "train_solver": "rk4",
+    "num_intervals": 8,
     "num_steps": 1000,
-}  # fmt: skip
+}
 """What the reverse KL trains with unless told otherwise. Its gradient goes through the solver, whose error it exploits
 where it can: so the solver's order is high, its steps are many, and the parameters' are small."""
 
@@ -193,10 +227,11 @@ def _checked_number(name: str, kind: type, value: Any) -> int | float:
         raise InputError(f"{name} must be {what}, got {value!r}")
     if not math.isfinite(value):
         raise InputError(f"{name} must be finite, got {value!r}")
-    if name in _POSITIVE and not value > 0:
-        raise InputError(f"{name} must be above 0, got {value!r}")
-    if name in _AT_LEAST and value < _AT_LEAST[name]:
-        raise InputError(f"{name} must be {what} of at least {_AT_LEAST[name]}, got {value!r}")
-    if name in _FRACTIONS and not 0 <= value <= 1:
-        raise InputError(f"{name} must be from 0 to 1, got {value!r}")
+    bounds = FIELDS[name].metadata
+    if "above" in bounds and not value > bounds["above"]:
+        raise InputError(f"{name} must be above {bounds['above']}, got {value!r}")
+    low, high = bounds.get("at_least", -math.inf), bounds.get("at_most", math.inf)
+    if not low <= value <= high:
+        wanted = f"{what} of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise InputError(f"{name} must be {wanted}, got {value!r}")
     return kind(value)

@@ -13,6 +13,7 @@ from boltzflow.report.report import Report, render_console, write_html
 from boltzflow.report.seeds import seeds_warnings
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
+from boltzflow.storage.files import write_text
 from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord, is_seed_folder
 from boltzflow.training.loop import Progress
 
@@ -30,7 +31,7 @@ def measure(finished: Run, directory: Path, record: RunRecord, display: Display)
     display.phase("evaluate")
     try:
         report = finished.report()
-        run_folder.write_whole(directory / REPORT_JSON, report.to_json())
+        write_text(directory / REPORT_JSON, report.to_json())
         text = run_folder.record_to_toml(record)
         write_html(report, finished.figures(), directory / REPORT_HTML, record.command, text)
     except KeyboardInterrupt:

@@ -4,13 +4,10 @@ Every option is read as text and converted here, so that a flag, a TOML file and
 that cannot be used.
 """
 
-import ast
 import contextlib
 import dataclasses
 import functools
-import inspect
 import io
-import itertools
 import shlex
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +23,7 @@ from boltzflow.cli.reproduce import FOLDER, PAGE, reproduce
 from boltzflow.cli.resume import resume
 from boltzflow.cli.seeds import check_num_seeds
 from boltzflow.cli.train import RunRequest, run
-from boltzflow.config import FIELD_TYPES, PRESETS, Config
+from boltzflow.config import FIELD_TYPES, FIELDS, PRESETS, Config
 from boltzflow.densities.catalog import SHIPPED, TargetOption
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean
@@ -61,16 +58,6 @@ def _arguments(summary: str, types: dict[str, Any]) -> Any:
     return dataclasses.make_dataclass("Arguments", fields, namespace={"__doc__": summary})
 
 
-def _setting_descriptions() -> dict[str, str]:
-    """The docstring under each field of `Config`."""
-    body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(Config)).body[0]).body
-    return {
-        field.target.id: " ".join(ast.literal_eval(below.value).split())
-        for field, below in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr)
-    }
-
-
 _METAVARS = {int: "INT", float: "FLOAT", bool: "{true,false}"}
 _DIM = TargetOption("dim", int, 0, "dimension of a function in a file")
 _OPTION_KINDS = {option.name: option.kind for record in SHIPPED.values() for option in (*record.options, _DIM)}
@@ -81,10 +68,10 @@ _DIRECTORY = _positional("The folder of a run.", "DIR")
 
 def _settings() -> Any:
     """All of `Config` as options, besides the preset, which has one of its own."""
-    descriptions, defaults = _setting_descriptions(), dataclasses.asdict(Config())
+    defaults = dataclasses.asdict(Config())
     types = {
         name: _text(
-            descriptions[name],
+            FIELDS[name].metadata["help"],
             _METAVARS.get(kind) or "{" + ",".join(typing.get_args(kind)) + "}",
             f"(preset default: {str(defaults[name]).lower()})",
         )

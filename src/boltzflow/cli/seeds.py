@@ -19,6 +19,7 @@ from boltzflow.report.report import Report
 from boltzflow.report.seeds import compare_seeds, render_seeds
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
+from boltzflow.storage.files import write_text
 from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, SEEDS_JSON, RunRecord, check_seed, seed_folder
 from boltzflow.training import snapshots
 from boltzflow.training.loop import Progress
@@ -66,7 +67,7 @@ def conclude_seeds(
 ) -> int:
     """Compares the seeds, writes and prints what follows, and returns the exit status."""
     together = compare_seeds(reports, failures)
-    run_folder.write_whole(directory / SEEDS_JSON, together.to_json(__version__))
+    write_text(directory / SEEDS_JSON, together.to_json(__version__))
     console.print()
     render_seeds(together, console)
     console.print(

@@ -51,6 +51,11 @@ def replace_whole(path: Path, write_to: Callable[[IO[bytes]], Any]) -> None:
     os.replace(temporary, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file such that a reader finds the old text or the new one, never a part."""
+    replace_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import tomllib
@@ -25,6 +24,7 @@ except ImportError:  # Windows: folders are not locked there
 from boltzflow.config import FIELD_TYPES, Config, validate_config
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean, whole_number
+from boltzflow.storage.files import write_text
 
 CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML = (
     "config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html",
@@ -168,7 +168,7 @@ def append_metrics(directory: Path, row: Mapping[str, float]) -> None:
 
 def write_metrics(directory: Path, rows: Iterable[Mapping[str, float]]) -> None:
     """All of `metrics.jsonl`, in place of what was there."""
-    write_whole(directory / METRICS, "".join(map(_json_line, rows)))
+    write_text(directory / METRICS, "".join(map(_json_line, rows)))
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
@@ -266,7 +266,7 @@ def locked(directory: Path) -> Iterator[None]:
 def open_folder(directory: Path, record: RunRecord) -> None:
     """Makes the folder, removes what an earlier run left there, and writes `config.toml`."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / CONFIG, record_to_toml(record))
+    write_text(directory / CONFIG, record_to_toml(record))
     _clear(directory, keep=CONFIG)
 
 
@@ -286,13 +286,6 @@ def _clear(directory: Path, keep: str = "") -> None:
     shutil.rmtree(directory / CHECKPOINT, ignore_errors=True)
     for name in set(_CONTENTS) - {CHECKPOINT, keep}:
         (directory / name).unlink(missing_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file such that a reader finds the old text or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _is_run(directory: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boltzflow.storage.run_folder import write_whole
+from boltzflow.storage.files import write_text
 from boltzflow.studies.paper import letter
 from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell
 from boltzflow.studies.paper.experiments import EXPERIMENTS, picture_name
@@ -34,7 +34,7 @@ BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
 def write_page(path: Path, folder: Path, preset: str) -> None:
     """Writes the page of the results in `folder`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page(folder, preset, os.path.relpath(folder, path.parent)))
+    write_text(path, page(folder, preset, os.path.relpath(folder, path.parent)))
 
 
 def page(folder: Path, preset: str, link: str) -> str:

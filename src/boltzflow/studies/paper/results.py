@@ -17,7 +17,7 @@ from boltzflow.config import Config
 from boltzflow.errors import InputError
 from boltzflow.report.evaluation import versions
 from boltzflow.report.report import plain
-from boltzflow.storage.run_folder import write_whole
+from boltzflow.storage.files import write_text
 from boltzflow.studies.paper.cells import Cell
 
 Row = dict[str, Any]
@@ -66,7 +66,7 @@ class Results:
         """The file as a whole, one row a line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in self.rows)
-        write_whole(self.path, f'{{"rows": [\n{lines}\n]}}\n')
+        write_text(self.path, f'{{"rows": [\n{lines}\n]}}\n')
 
 
 def numbers(row: Row, name: str) -> list[float]:
