@@ -15,7 +15,7 @@ from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot
-from boltzflow.storage import files as storage
+from boltzflow.storage import files
 from boltzflow.testing.model import randomize
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, build_transport, make_transport
@@ -88,15 +88,15 @@ def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):
 
 def rewritten(folder, change_arrays=lambda arrays: arrays, **changes):
     """The checkpoint with other contents, and a digest that fits them."""
-    arrays, record = storage.read(folder / checkpoint.FILE)
-    storage.write(folder / checkpoint.FILE, change_arrays(arrays), record | changes)
+    arrays, record = files.read(folder / checkpoint.FILE)
+    files.write(folder / checkpoint.FILE, change_arrays(arrays), record | changes)
 
 
 def test_a_checkpoint_of_another_format_is_refused_with_a_sentence(tmp_path):
     checkpoint.save(tmp_path, trained(BASES["matrix"], None), RECORD)
-    assert checkpoint.read_record(tmp_path)["format"] == checkpoint.FORMAT
-    rewritten(tmp_path, format=checkpoint.FORMAT - 1)
-    with pytest.raises(bf.InputError, match=f"is not a checkpoint of format {checkpoint.FORMAT}, the one"):
+    assert checkpoint.read_record(tmp_path)["format"] == files.FORMAT
+    rewritten(tmp_path, format=files.FORMAT - 1)
+    with pytest.raises(bf.InputError, match=f"is not a checkpoint of format {files.FORMAT}, the one"):
         checkpoint.load(tmp_path, TARGET)
 
 

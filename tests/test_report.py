@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from boltzflow.errors import InputError
-from boltzflow.report.formatting import format_duration, format_error, format_value
-from boltzflow.report.report import Report, Verdict, render_console, write_html
+from boltzflow.report.formatting import format_duration, format_error, format_value, render_console
+from boltzflow.report.html import html_page
+from boltzflow.report.report import Report, Verdict
 from boltzflow.statistics.estimates import Estimate, exact
 
 COST = {
@@ -155,10 +156,9 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("report", [GOOD, BAD], ids=["good", "bad"])
-def test_the_page_stands_alone_and_escapes_everything(report, tmp_path):
-    path, evil = tmp_path / "report.html", "<img src=x onerror=1>"
-    write_html(report, [(evil, evil, b"\x89PNG")], path, command=f"boltzflow run {evil}", config=f"name = '{evil}'")
-    text = path.read_text(encoding="utf-8")
+def test_the_page_stands_alone_and_escapes_everything(report):
+    evil = "<img src=x onerror=1>"
+    text = html_page(report, [(evil, evil, b"\x89PNG")], f"boltzflow run {evil}", f"name = '{evil}'")
     parsed = Page(text)
     assert not parsed.open
     assert "script" not in parsed.tags
@@ -168,10 +168,8 @@ def test_the_page_stands_alone_and_escapes_everything(report, tmp_path):
     assert text.index("banner") < text.index("Key numbers") < text.index("Estimates") < text.index("To repeat it")
 
 
-def test_the_page_tells_good_from_bad(tmp_path):
-    write_html(GOOD, [], tmp_path / "good.html")
-    write_html(BAD, [], tmp_path / "bad.html")
-    good, bad = ((tmp_path / name).read_text(encoding="utf-8") for name in ("good.html", "bad.html"))
+def test_the_page_tells_good_from_bad():
+    good, bad = (html_page(report, []) for report in (GOOD, BAD))
     assert 'class="banner good"' in good
     assert "off by -0.2 σ" in good
     assert "Figures" not in good

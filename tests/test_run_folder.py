@@ -7,7 +7,7 @@ import pytest
 
 from boltzflow.config import FIELD_TYPES, PRESETS, Config, make_preset, validate_config, with_changes
 from boltzflow.errors import InputError
-from boltzflow.storage import run_folder
+from boltzflow.storage import files, run_folder
 from boltzflow.storage.run_folder import RunRecord
 
 RECORD = RunRecord(
@@ -222,7 +222,7 @@ def test_a_file_or_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", refuse)  # tests may run as root, who may write anywhere
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)  # tests may run as root, who may write anywhere
     with pytest.raises(InputError, match="cannot be written: Permission denied"):
         run_folder.claim(tmp_path / "new")
 

@@ -21,8 +21,7 @@ from boltzflow.report.report import Verdict
 from boltzflow.run import Run
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport
-from boltzflow.training.cohort import Cohort, Member, with_full_block
-from boltzflow.training.loop import Trained, steps_for
+from boltzflow.training.loop import Trained, Trainer, steps_for
 
 TINY = dataclasses.replace(default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
 
@@ -180,7 +179,7 @@ class Hidden(bf.AbstractDensity):
 def test_collapsed_flow_is_not_reported_as_good(known):
     """All of the flow sits on one of four modes: reverse ESS is perfect, and the run must be distrusted."""
     target = bf.mixture_4() if known else Hidden(bf.mixture_4(), 2)
-    report = evaluate(still_run(target, Gaussian(np.array([8.0, 8.0]), 1.0)))
+    report = evaluate(still_run(target, Gaussian(np.array([8.0, 8.0]), 1.0)).draws)
     assert report.estimates["reverse_ess"].value > 0.999
     assert not report.verdict.trustworthy
     missing = [w for w in report.verdict.warnings if "is not covered" in w]
@@ -190,7 +189,7 @@ def test_collapsed_flow_is_not_reported_as_good(known):
 
 
 def test_mode_outside_a_base_of_ones_own_is_found_from_a_wide_one():
-    """From N(0, 1) even the pilot's second flight sees half of the target, and agrees with the flow."""
+    """From N(0, 1) even the pilot's second SMC run sees half of the target, and agrees with the flow."""
     target = Hidden(bf.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [30.0, 0.0]], 1.0), 2)
     base = Gaussian(np.zeros(2), 1.0)
     run = still_run(target, base, pilot_base=base)
@@ -204,13 +203,13 @@ def test_one_of_two_wells_of_the_chain_is_not_reported_as_good():
     target = bf.DoubleWell(8, 6.0)
     x = jax.vmap(lambda k: target.sample_and_log_prob(k)[0])(jax.random.split(jax.random.key(1), 4000))
     right = np.asarray(x)[np.asarray(x).mean(axis=1) > 0]
-    report = evaluate(still_run(target, Gaussian(right.mean(axis=0), np.cov(right.T))))
+    report = evaluate(still_run(target, Gaussian(right.mean(axis=0), np.cov(right.T))).draws)
     assert not report.verdict.trustworthy
     assert any("not covered" in warning for warning in report.verdict.warnings)
 
 
 def test_wide_base_is_distrusted_for_its_weights():
-    report = evaluate(still_run(bf.mixture_4(), Gaussian(np.zeros(2), 1e6)))
+    report = evaluate(still_run(bf.mixture_4(), Gaussian(np.zeros(2), 1e6)).draws)
     assert not report.verdict.trustworthy
     assert not report.estimates["log_z"].ok
 
@@ -263,30 +262,29 @@ def test_settings_that_belong_together():
 def test_training_that_diverges_says_so():
     config = dataclasses.replace(TINY, num_steps=400, learning_rate=1e30, optimizer="adam")
     with pytest.raises(
-        bf.errors.TrainingError, match=r"not finite for 50 steps.* learning rate.* At t = .*, x = \(.*energy there"
+        bf.errors.TrainingError, match=r"not finite for 50 steps.* learning rate.* point is t = .*, x = \(.*energy is"
     ):
         bf.fit(correlated_gaussian(), config=config)
 
 
-def test_training_goes_back_to_the_last_good_state_with_a_lower_rate():
+def test_training_returns_to_the_last_good_state_with_a_lower_rate():
     pilot = run_pilot(correlated_gaussian(), jax.random.key(0))
     transport = build_transport(
         TINY, bf.Parts(), pilot.base, correlated_gaussian(), pilot.clock, jax.random.key(1), None
     )
-    points = with_full_block(pilot.path_times, pilot.path_points)
-    cohort = Cohort([Member(0, 100, transport, points, jax.random.key(2), jax.random.key(3))], TINY, Stopwatch())
-    assert np.isfinite(cohort.take_steps(10)[0]) and cohort.state.rate == 1.0
-    good = cohort.state.good
-    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, cohort.state.params)
-    cohort.go_on_from(eqx.tree_at(lambda state: state.params, cohort.state, broken))
-    assert np.isnan(cohort.take_steps(10)[0]) and cohort.num_skipped() == {0: 10}
-    t, x, energy = cohort.offending_point(0)
+    trainer = Trainer(transport, pilot, TINY, 100, jax.random.key(2), jax.random.key(3), Stopwatch())
+    assert np.isfinite(trainer.take_steps(10)) and trainer.state.rate == 1.0
+    good = trainer.state.good
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, trainer.state.params)
+    trainer.state = eqx.tree_at(lambda state: state.params, trainer.state, broken)
+    assert np.isnan(trainer.take_steps(10)) and trainer.num_skipped == 10
+    t, x, energy = trainer.nonfinite_point()
     assert 0 <= t <= 1 and x.shape == (2,) and (np.isfinite(energy) == np.isfinite(x).all())
-    assert cohort.state.rate == pytest.approx(0.3) and cohort.state.step == 20
-    for now, then in zip(jax.tree.leaves(cohort.state.params), jax.tree.leaves(good[0]), strict=True):
+    assert trainer.state.rate == pytest.approx(0.3) and trainer.state.step == 20
+    for now, then in zip(jax.tree.leaves(trainer.state.params), jax.tree.leaves(good[0]), strict=True):
         np.testing.assert_array_equal(now, then)
-    assert np.isfinite(cohort.take_steps(10)[0]) and cohort.state.rate == pytest.approx(0.3)
-    assert cohort.num_skipped() == {0: 10} and cohort.offending_point(0) is None
+    assert np.isfinite(trainer.take_steps(10)) and trainer.state.rate == pytest.approx(0.3)
+    assert trainer.num_skipped == 10 and trainer.nonfinite_point() is None
 
 
 def test_unusable_targets_are_refused_with_a_sentence():

@@ -1,4 +1,4 @@
-"""A finished run: samples, expectations, log Z, a report; and the way to a folder and back."""
+"""Training a flow and asking it: `fit`, `fit_seeds`, `load`, and the `Run` that they return."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -12,52 +12,40 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.config import PRESETS, Config, make_preset, validate_config
-from boltzflow.densities.base import AbstractDensity, sample_batch
+from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import Stream, map_points, stream_key
+from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.validation import whole_number
-from boltzflow.report.draws import Resolutions, two_resolutions, with_sufficient_steps
+from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
-from boltzflow.report.figures import figures
 from boltzflow.report.report import Report
 from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.sampling.pilot import Pilot
-from boltzflow.statistics import estimates as estimators
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
-from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record
+from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
 from boltzflow.training import checkpoint
-from boltzflow.training.build import NO_PARTS, Parts, make_flow
+from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained, train
 from boltzflow.training.snapshots import Snapshots
-
-_STREAM_BATCH = 2**15
-_MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Independent samples of the flow with all that is needed to weigh them.
-
-    `x` of shape `(num, dim)`; `log_prob` of the flow, `energy` of the target and `log_weight = -energy - log_prob`,
-    each of shape `(num,)`.
-    """
-
-    x: Float[Array, "num dim"]
-    log_weight: Float[Array, " num"]
-    log_prob: Float[Array, " num"]
-    energy: Float[Array, " num"]
 
 
 @dataclass
 class Run:
-    """What `fit` returns: a trained flow and the questions it answers.
+    """A trained flow and the questions it answers; `fit` and `load` return it.
 
-    `name` and `options` describe the target for the records; `history` has a row for every few steps.
+    Args:
+        target: The target density.
+        config: The settings.
+        seed: The seed.
+        trained: The result of training.
+        name: The name of the target, for the records.
+        options: The options of the target, for the records.
+        parts: The user's own parts.
     """
 
     target: AbstractDensity
@@ -68,102 +56,101 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
     parts: Parts = NO_PARTS
 
+    @cached_property
+    def draws(self) -> Draws:
+        """Everything that the report is made from, each part drawn once."""
+        return Draws(self.target, self.config, self.seed, self.trained)
+
     @property
     def history(self) -> list[dict[str, float]]:
-        """Rows of `step`, `seconds`, `loss`, and now and then `reverse_ess`."""
+        """Rows of `step`, `seconds`, `loss`, and at twenty looks `reverse_ess`."""
         return self.trained.history
 
     @property
     def pilot(self) -> Pilot:
-        """What was found before training."""
+        """The findings of the pilot, before training."""
         return self.trained.pilot
 
-    @cached_property
+    @property
     def flow(self) -> Flow:
         """The sampler, an `AbstractDistribution`."""
-        flow = make_flow(self.config, self.trained.transport)
-        if self.config.sample_steps:
-            return flow
-        return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
+        return self.draws.flow
+
+    @property
+    def samples(self) -> Samples:
+        """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
+        return self.draws.samples
+
+    @property
+    def log_weights(self) -> Float[np.ndarray, " num"]:
+        """The log-weights of `samples`, and of further samples that `config.log_z_error` needs, in double precision."""
+        return self.draws.log_weights
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
-        """`num_samples` independent samples with their weights; `report().verdict` says whether to trust these."""
-        x, log_prob = sample_batch(self.flow, key, num_samples)
-        energy = map_points(self.target.energy, x)
-        return Samples(x, -energy - log_prob, log_prob, energy)
+        """Draw independent samples with their weights. `report().verdict` says whether to trust them.
+
+        Args:
+            key: A JAX random key.
+            num_samples: How many samples.
+
+        Returns:
+            Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+        """
+        return self.draws.sample(key, num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
-        """`num_samples` equally weighted samples, exact as their number grows where the flow comes at all.
+        """Draw equally weighted samples, exact as their number grows wherever the flow has density.
 
-        `method`: "importance" resamples four times as many by their weights, "metropolis" takes them as proposals of
-        Markov chains, "annealed" adds Langevin moves along the learned path, which mend a mediocre flow. None of them
-        comes to a mode that the flow never visits: whether there may be one is what `report().verdict` says. Raises
-        `InputError` for another method, and for "annealed" after training with the reverse KL, which learns no path.
+        No method reaches a mode that the flow never visits; `report().verdict` says whether there may be one.
+
+        Args:
+            key: A JAX random key.
+            num_samples: How many samples.
+            method: "importance" resamples four times as many samples by their weights. "metropolis" takes samples as
+                proposals of four Markov chains. "annealed" adds Langevin moves along the learned path, which correct a
+                mediocre flow.
+
+        Raises:
+            InputError: `method` is another one, or "annealed" after training with the reverse KL, which learns no path.
         """
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
         return correct(self.flow, self.trained.transport, self.target, key, num_samples, method)
 
-    @cached_property
-    def samples(self) -> Samples:
-        """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
-        return self.sample(stream_key(self.seed, Stream.REPORT_SAMPLES), self.config.num_eval_samples)
-
-    @cached_property
-    def log_weights(self) -> np.ndarray:
-        """The log-weights of `samples`, `(num,)` in double precision; where `config.log_z_error` asks for more samples
-        than these, up to 2²⁴ or, of a flow that was trained, 2²⁰, theirs besides: of them nothing else is kept."""
-        found = np.asarray(self.samples.log_weight, np.float64)
-        most = estimators.MOST_SAMPLES if self.pilot.enough else _MOST_OF_A_FLOW
-        num = estimators.samples_for(self.config.log_z_error, found, most)
-        parts = [found]
-        for start in range(len(found), num, _STREAM_BATCH):
-            key = jax.random.fold_in(stream_key(self.seed, Stream.MORE_WEIGHTS), start)
-            more = self.sample(key, min(_STREAM_BATCH, num - start))
-            parts.append(np.asarray(more.log_weight, np.float64))
-        return np.concatenate(parts)
-
-    @cached_property
-    def resolutions(self) -> Resolutions:
-        """Samples from the same start in the flow's own steps and in twice as many: what they differ in is the solver's
-        error."""
-        return two_resolutions(self.flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
-
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
-        """E_p[fn(x)] by self-normalized importance weights: an `Estimate` for each number or array that `fn` returns.
+        """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.
 
-        `fn` takes one point and returns a number, an array, or a tree of them (a dictionary, say). `num_samples` 0
-        takes the `samples` of the report; any other number is drawn, weighed and let go of batch by batch, so that it
-        may be as large as one has time for. The error is that of the samples and, in quadrature, the solver's. Not ok
-        where the verdict distrusts the run. Raises `InputError` where `fn` fails or returns NaN.
+        The error has the samples' own error and the solver's in quadrature. An estimate is not ok where the verdict
+        distrusts the run. Samples are processed in batches, so that memory does not grow with their number.
+
+        Args:
+            fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them.
+            num_samples: How many new samples to draw; 0 takes the `samples` of the report.
+
+        Returns:
+            The pytree of `fn` with an `Estimate` for each leaf.
+
+        Raises:
+            InputError: `fn` fails or returns NaN.
         """
-        estimates = expect(fn, self.target.dim, self._batches(num_samples))
-        coarse, fine, factor = self.resolutions
+        estimates = expect(fn, self.target.dim, self.draws.batches(num_samples))
+        coarse, fine, factor = self.draws.resolutions
         both = (expect(fn, self.target.dim, [batch]) for batch in (coarse, fine))
 
         def with_solver_error(estimate: Estimate, before: Estimate, after: Estimate) -> Estimate:
             change = factor * np.abs(np.subtract(after.value, before.value))
             stderr = np.hypot(estimate.stderr, np.where(np.isfinite(change), change, np.inf))
-            return self._vouched(replace(estimate, stderr=stderr[()]))
+            return self._judged(replace(estimate, stderr=stderr[()]))
 
         return jax.tree.map(with_solver_error, estimates, *both, is_leaf=lambda node: isinstance(node, Estimate))
 
-    def _batches(self, num_samples: int) -> Iterable[tuple[Array, Array]]:
-        if num_samples == 0:
-            yield self.samples.x, self.samples.log_weight
-        whole_number("num_samples", num_samples, at_least=0)
-        for start in range(0, num_samples, _STREAM_BATCH):
-            key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
-            samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
-            yield samples.x, samples.log_weight
-
     def log_z(self) -> Estimate:
-        """log ∫ exp(-energy), by importance weights over `samples`; not ok where the verdict distrusts the run."""
-        return self._vouched(self.report().estimates["log_z"])
+        """log ∫ exp(-energy) in nats, with its standard error; not ok where the verdict distrusts the run."""
+        return self._judged(self.report().estimates["log_z"])
 
-    def _vouched(self, estimate: Estimate) -> Estimate:
-        """Weights alone cannot see a missing mode: an estimate is as good as the run it comes from."""
+    def _judged(self, estimate: Estimate) -> Estimate:
+        """The estimate, not ok where the verdict distrusts the run: weights alone cannot see a missing mode."""
         verdict = self.report().verdict
         if verdict.trustworthy or not estimate.ok:
             return estimate
@@ -171,20 +158,29 @@ class Run:
 
     @cached_property
     def _report(self) -> Report:
-        return evaluate(self)
+        return evaluate(self.draws, self.name, self.options)
 
     def report(self) -> Report:
         """Every estimate with its error, exact values where known, the cost, and the verdict."""
         return self._report
 
     def figures(self) -> list[tuple[str, str, bytes]]:
-        """(title, caption, PNG) of each picture of the report."""
-        return figures(self)
+        """(title, caption, PNG) of each figure of the report."""
+        from boltzflow.report.figures import figures  # matplotlib is loaded where a figure is drawn
+
+        return figures(self.draws)
 
     def save(self, folder: str | Path) -> None:
-        """Write `folder`/checkpoint: what `load` needs to sample and report again. Nothing in it is code."""
-        record = {"seed": self.seed, "name": self.name, "options": self.options, "config": asdict(self.config)}
-        record |= {"parts": self.parts.names(), "history": self.history, "cost": self.trained.cost}
+        """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code."""
+        record = {
+            "seed": self.seed,
+            "name": self.name,
+            "options": self.options,
+            "config": asdict(self.config),
+            "parts": self.parts.names(),
+            "history": self.history,
+            "cost": self.trained.cost,
+        }
         checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
 
 
@@ -203,19 +199,28 @@ def fit(
 ) -> Run:
     """Learn a flow to `target`: `boltzflow.fit(target).log_z()` is an answer, with no number that must be tuned.
 
-    The same seed gives the same numbers on the same machine. `config` overrides `preset`; `parts`
-    are a base, path or field of your own. `keep` is a folder in which training keeps where it stands: after an
-    interruption the same call goes on from there, and ends with the same numbers to the last bit; with `resume` False
-    it starts anew. Raises `InputError`
-    for a target or preset that cannot be used and `TrainingError` when training diverges.
+    The same seed gives the same numbers on the same machine.
+
+    Args:
+        target: A density on R^dim, such as `boltzflow.Energy(fn, dim)`.
+        seed: The seed of all random numbers.
+        preset: "quick", "default" or "paper".
+        config: The settings; they override `preset`.
+        name: The name of the target, for the records; the preset "paper" depends on it.
+        options: The target's options, for the records.
+        on_progress: Called with each `Progress`.
+        parts: A base, path or field of the user's own.
+        keep: A folder for the state of training. After an interruption the same call continues from there and ends with
+            the same numbers to the last bit.
+        resume: False starts anew in `keep`.
+
+    Raises:
+        InputError: The target or a setting cannot be used.
+        TrainingError: Training diverges.
     """
     [seed] = _check_seeds([seed])
     name, config = _settle(target, preset, config, name)
-    snapshots = Snapshots(Path(keep), target, config, [seed], resume, parts) if keep is not None else None
-    outcome = train(target, config, [seed], on_progress, parts, snapshots)[seed]
-    if isinstance(outcome, TrainingError):
-        raise outcome
-    return Run(target, config, seed, outcome, name, dict(options or {}), parts)
+    return _fit(target, config, seed, name, options, on_progress, parts, keep, resume, Stopwatch())
 
 
 def fit_seeds(
@@ -231,26 +236,58 @@ def fit_seeds(
     keep: str | Path | None = None,
     resume: bool = True,
 ) -> list[Run]:
-    """What `fit` gives for each of `seeds`, trained side by side: `boltzflow.fit_seeds(target, seeds=range(5))`.
+    """`fit` for each of several seeds, one after another: `boltzflow.fit_seeds(target, seeds=range(5))`.
 
-    Each seed has its own pilot, base, networks and random numbers, and its run is the one it would have alone, up to
-    rounding (which training amplifies). The seconds in its cost are those of all; `keep` and `resume` are as
-    in `fit`. Raises `InputError` for seeds that
-    are not different whole numbers, a target or preset that cannot be used; and where seeds diverge, after the others
-    are trained, a `SeedsError` that names them and has the runs of the others.
+    Each run is bit for bit that of `fit` with its seed. Programs are compiled once for all seeds.
+
+    Args:
+        target: As in `fit`.
+        seeds: Different whole numbers.
+        preset: As in `fit`.
+        config: As in `fit`.
+        name: As in `fit`.
+        options: As in `fit`.
+        on_progress: Called with each `Progress` of each seed.
+        parts: As in `fit`.
+        keep: A folder that has a folder `seed-N` for each seed, used as in `fit`.
+        resume: As in `fit`.
+
+    Raises:
+        InputError: The seeds, the target or a setting cannot be used.
+        SeedsError: Training diverges for some seeds. It is raised after the other seeds are trained, names those that
+            failed, and has the runs of the others.
     """
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
-    runs, failures = [], {}
-    snapshots = Snapshots(Path(keep), target, config, seeds, resume, parts) if keep is not None else None
-    for seed, outcome in train(target, config, seeds, on_progress, parts, snapshots).items():
-        if isinstance(outcome, TrainingError):
-            failures[seed] = outcome
-        else:
-            runs.append(Run(target, config, seed, outcome, name, dict(options or {}), parts))
+    watch = Stopwatch()
+    runs: list[Run] = []
+    failures: dict[int, TrainingError] = {}
+    for seed in seeds:
+        folder = seed_folder(Path(keep), seed) if keep is not None else None
+        try:
+            runs.append(_fit(target, config, seed, name, options, on_progress, parts, folder, resume, watch))
+        except TrainingError as error:
+            failures[seed] = error
     if failures:
         raise SeedsError(failures, runs)
     return runs
+
+
+def _fit(
+    target: AbstractDensity,
+    config: Config,
+    seed: int,
+    name: str,
+    options: dict[str, Any] | None,
+    on_progress: Callable[[Progress], None],
+    parts: Parts,
+    keep: str | Path | None,
+    resume: bool,
+    watch: Stopwatch,
+) -> Run:
+    snapshots = Snapshots(Path(keep), target, config, seed, resume, parts) if keep is not None else None
+    trained = train(target, config, seed, on_progress, parts, snapshots, watch)
+    return Run(target, config, seed, trained, name, dict(options or {}), parts)
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
@@ -280,11 +317,16 @@ def _settle(target: AbstractDensity, preset: str, config: Config | None, name: s
 
 
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
-    """The run in a folder that `boltzflow run` or `Run.save` wrote.
+    """Load the run in a folder that `boltzflow run` or `Run.save` wrote.
 
-    Without `target` a shipped one is made again, and one in a file is imported if the file is the same as then; give
-    the `target` of a run on a density that only Python knew, and the `parts` that were one's own. Raises `InputError`
-    where the folder holds no finished run, or its target cannot be had.
+    Args:
+        directory: The folder.
+        target: The target of a run on a density that only Python knew. Without it a shipped target is made again, and a
+            target in a file is imported if the file is unchanged.
+        parts: The user's own parts, the same as in training.
+
+    Raises:
+        InputError: The folder holds no finished run, or its target cannot be made.
     """
     directory = Path(directory)
     if target is None:

@@ -9,7 +9,9 @@ from rich.text import Text
 
 from boltzflow.cli.progress import Display
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.report.report import Report, render_console, write_html
+from boltzflow.report.formatting import render_console
+from boltzflow.report.html import html_page
+from boltzflow.report.report import Report
 from boltzflow.report.seeds import seeds_warnings
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
@@ -33,7 +35,7 @@ def measure(finished: Run, directory: Path, record: RunRecord, display: Display)
         report = finished.report()
         write_text(directory / REPORT_JSON, report.to_json())
         text = run_folder.record_to_toml(record)
-        write_html(report, finished.figures(), directory / REPORT_HTML, record.command, text)
+        write_text(directory / REPORT_HTML, html_page(report, finished.figures(), record.command, text))
     except KeyboardInterrupt:
         sentence = f"interrupted; the flow is trained and saved, and `boltzflow report {directory}` measures it"
         raise KeyboardInterrupt(sentence) from None

@@ -1,54 +1,159 @@
-"""How finely a flow is integrated, and has to be: measured on samples, by taking twice as many steps from the same
-start."""
+"""What a report is made from: the flow, its samples with their log-weights, and the same samples at two resolutions.
 
+Evaluation and figures take `Draws`. Everything in it is drawn once, when it is first needed, from random streams of the
+run's seed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
-from boltzflow.numerics.batching import BATCH_SIZE, map_points
+from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, stream_key
+from boltzflow.numerics.validation import whole_number
+from boltzflow.sampling.pilot import Pilot
+from boltzflow.statistics.estimates import MOST_SAMPLES, samples_for
+from boltzflow.training.build import make_flow
+from boltzflow.training.loop import Trained
 
-FIRST_STEPS, _MOST_STEPS = 8, 128
+_STREAM_BATCH = 2**15
+_MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
+FIRST_STEPS = 8
+_MOST_STEPS = 128
 _TOLERANCE = 1e-4  # mean |change of a log-weight| at twice the steps; of a fourth-order method a sixteenth is left then
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Independent samples of the flow with their importance weights.
+
+    Args:
+        x: The samples, `(num, dim)`.
+        log_weight: -energy - log_prob, in nats, `(num,)`.
+        log_prob: The flow's log-density, `(num,)`.
+        energy: The target's energy, `(num,)`.
+    """
+
+    x: Float[Array, "num dim"]
+    log_weight: Float[Array, " num"]
+    log_prob: Float[Array, " num"]
+    energy: Float[Array, " num"]
+
+
 class Weighted(NamedTuple):
-    """Points and their log-weights -energy - log q."""
+    """Points and their log-weights -energy - log q, in double precision."""
 
     x: Float[Array, "num dim"]
     log_weight: Float[np.ndarray, " num"]
 
 
 class Resolutions(NamedTuple):
-    """The same starting points carried in the flow's own steps, and in twice as many. What a method of order p still
-    lacks is 2ᵖ / (2ᵖ - 1) of what changes: `factor`."""
+    """The same starting points carried in the flow's own number of steps, and in twice as many.
+
+    The error that a method of order p still has is `factor` = 2ᵖ / (2ᵖ - 1) times the change between the two.
+    """
 
     coarse: Weighted
     fine: Weighted
     factor: float
 
 
+@dataclass
+class Draws:
+    """The flow of a trained run and everything that is drawn from it.
+
+    Args:
+        target: The target density.
+        config: The settings of the run.
+        seed: The seed of the run.
+        trained: The result of training.
+    """
+
+    target: AbstractDensity
+    config: Config
+    seed: int
+    trained: Trained
+
+    @property
+    def pilot(self) -> Pilot:
+        """The pilot's findings."""
+        return self.trained.pilot
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The sampler, with as many solver steps as its measured error needs where the settings leave them open."""
+        flow = make_flow(self.config, self.trained.transport)
+        if self.config.sample_steps:
+            return flow
+        return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
+
+    def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
+        """Independent samples of the flow with their weights."""
+        x, log_prob = sample_batch(self.flow, key, num_samples)
+        energy = map_points(self.target.energy, x)
+        return Samples(x, -energy - log_prob, log_prob, energy)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The `config.num_eval_samples` samples behind the report."""
+        return self.sample(stream_key(self.seed, Stream.REPORT_SAMPLES), self.config.num_eval_samples)
+
+    @cached_property
+    def log_weights(self) -> Float[np.ndarray, " num"]:
+        """The log-weights of `samples` in double precision, and of further samples that a target error of log Z needs.
+
+        Of the further samples, 2²⁴ at most or 2²⁰ of a trained flow, nothing but their log-weights is kept.
+        """
+        found = np.asarray(self.samples.log_weight, np.float64)
+        most = MOST_SAMPLES if self.pilot.enough else _MOST_OF_A_FLOW
+        num = samples_for(self.config.log_z_error, found, most)
+        parts = [found]
+        for start in range(len(found), num, _STREAM_BATCH):
+            key = jax.random.fold_in(stream_key(self.seed, Stream.MORE_WEIGHTS), start)
+            more = self.sample(key, min(_STREAM_BATCH, num - start))
+            parts.append(np.asarray(more.log_weight, np.float64))
+        return np.concatenate(parts)
+
+    def batches(self, num_samples: int) -> Iterator[tuple[Array, Array]]:
+        """Points and log-weights, batch by batch: those of `samples`, or `num_samples` new ones where it is not 0."""
+        if num_samples == 0:
+            yield self.samples.x, self.samples.log_weight
+        whole_number("num_samples", num_samples, at_least=0)
+        for start in range(0, num_samples, _STREAM_BATCH):
+            key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
+            samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
+            yield samples.x, samples.log_weight
+
+    @cached_property
+    def resolutions(self) -> Resolutions:
+        """Samples from the same starting points in the flow's own steps and in twice as many."""
+        return two_resolutions(self.flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
+
+
 def two_resolutions(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Resolutions:
-    """Of 8192 samples."""
+    """8192 samples at both resolutions: flows of any resolution start from the same points at the same key."""
     fine = with_resolution(flow, 2 * flow.num_steps)
     power = 2.0 ** SOLVERS[flow.solver].order
     return Resolutions(_weighted(flow, target, key), _weighted(fine, target, key), power / (power - 1))
 
 
-def _weighted(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Weighted:
-    """Flows of any resolution start from the same points at the same key."""
-    x, log_prob = sample_batch(flow, key, BATCH_SIZE)
-    return Weighted(x, -np.asarray(map_points(target.energy, x), np.float64) - np.asarray(log_prob, np.float64))
-
-
 def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Flow:
-    """`flow` in the fewest of 8, 16, 32, ... steps of which twice as many change a sample's log-weight by no more than
-    10⁻⁴ on average. Where rounding or 128 steps come first, what they give: the verdict looks at the change again."""
+    """`flow` with the fewest of 8, 16, 32, ... solver steps whose measured error is small enough.
+
+    Doubling these steps changes a sample's log-weight by at most 10⁻⁴ on average. The search ends at 128 steps, or
+    where rounding stops the convergence; the verdict checks the change again.
+    """
     coarse = with_resolution(flow, FIRST_STEPS)
-    before, last = _weighted(coarse, target, key).log_weight, np.inf
+    before = _weighted(coarse, target, key).log_weight
+    last = np.inf
     while coarse.num_steps < _MOST_STEPS:
         fine = with_resolution(flow, 2 * coarse.num_steps)
         after = _weighted(fine, target, key).log_weight
@@ -56,5 +161,12 @@ def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray
             change = np.nanmean(np.abs(after - before)) if np.isfinite(after - before).any() else 0.0
         if change <= _TOLERANCE or change > last / 2:
             break
-        coarse, before, last = fine, after, change
+        coarse = fine
+        before = after
+        last = change
     return coarse
+
+
+def _weighted(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Weighted:
+    x, log_prob = sample_batch(flow, key, BATCH_SIZE)
+    return Weighted(x, -np.asarray(map_points(target.energy, x), np.float64) - np.asarray(log_prob, np.float64))

@@ -1,23 +1,21 @@
-"""From a run to its report: every estimate, what is known exactly, and whether to believe any of it.
-
-The verdict is what this module is for. It asks the samples themselves (weights, k̂, solver error), the pilot, which
-found points and minima of the target without the flow and asks whether the flow would ever come to them, and exact
-answers where there are some. Each check that fails is a sentence; one is enough to distrust the run.
-"""
+"""From the draws of a run to its report: every estimate, the known values, and the findings that the verdict judges."""
 
 import dataclasses
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
 from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge
 from boltzflow.sampling.coverage import (
@@ -30,40 +28,57 @@ from boltzflow.sampling.coverage import (
 )
 from boltzflow.sampling.flow_smc import FlowSMCSample, run_flow_smc
 from boltzflow.sampling.resampling import spread
-from boltzflow.statistics import estimates as estimators
-from boltzflow.statistics.estimates import Estimate
-
-if TYPE_CHECKING:
-    from boltzflow.run import Run
+from boltzflow.statistics.estimates import (
+    MIN_SAMPLES,
+    Estimate,
+    disagreement,
+    exact,
+    forward_ess,
+    forward_kl,
+    hausdorff,
+    largest_weight_share,
+    log_z_bounds,
+    log_z_importance,
+    pareto_k,
+    reverse_ess,
+    reverse_kl,
+    tail_excess,
+)
 
 _NUM_FORWARD = 20_000
 _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
-_NUM_PROBE = 1024
+_NUM_COVERAGE = 1024
 _NUM_PARTS = 10
 _MIN_ANCESTORS = 100
 _MIN_STDERR = 1e-4  # single precision along the path
 
 
-def evaluate(run: "Run") -> Report:
-    """Everything there is to say about a run."""
+def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = None) -> Report:
+    """Measure everything that a report has, and judge it.
+
+    Args:
+        draws: The draws of the run.
+        name: The name of the target, for the record.
+        options: The target's options, for the record.
+    """
     start = time.perf_counter()
-    samples, target = run.samples, run.target
-    log_weight = run.log_weights
-    solver_error, numerical_error = solver_errors(run)
-    weights = estimators.log_z_importance(log_weight)
-    annealed = anneal(run) if run.config.loss == "continuity" else None
+    target = draws.target
+    log_weight = draws.log_weights
+    solver_error, numerical_error = solver_errors(draws)
+    weights = log_z_importance(log_weight)
+    annealed = flow_smc(draws) if draws.config.loss == "continuity" else None
     importance = _widened(weights, numerical_error)
-    estimates = _from_samples(run, log_weight, importance, numerical_error, annealed) | {"solver_error": solver_error}
+    estimates = _from_samples(draws, importance, numerical_error, annealed) | {"solver_error": solver_error}
     known: dict[str, Estimate] = {}
     if isinstance(target, AbstractDistribution):
-        known["log_z"] = estimators.exact(float(target.log_z))
-        estimates |= _from_exact_samples(run, target, numerical_error)
+        known["log_z"] = exact(float(target.log_z))
+        estimates |= _from_exact_samples(draws, target, numerical_error)
     if isinstance(target, HasModes):
-        estimates["hausdorff"] = estimators.hausdorff(np.asarray(target.modes), samples.x[:_NUM_HAUSDORFF])
-    uncovered, regions, num_unweighed = _uncovered(run, estimates["log_z"].value)
+        estimates["hausdorff"] = hausdorff(np.asarray(target.modes), draws.samples.x[:_NUM_HAUSDORFF])
+    uncovered, regions, num_unweighed = _uncovered(draws, estimates["log_z"].value)
     small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
-    for name in ("log_z", "log_z_importance"):  # what was weighed and is too little to distrust the run for is known
-        estimates[name] = _widened(estimates[name], -float(np.log1p(-small)))
+    for route in ("log_z", "log_z_importance"):  # a small missed mode that was weighed is in the error of log Z
+        estimates[route] = _widened(estimates[route], -float(np.log1p(-small)))
     findings = Findings(
         estimates=estimates,
         known=known,
@@ -72,160 +87,178 @@ def evaluate(run: "Run") -> Report:
         uncovered_share=uncovered,
         regions=regions,
         num_unweighed=num_unweighed,
-        pilot_complaints=run.pilot.complaints,
-        skipped_share=run.trained.cost.get("skipped_steps", 0) / max(1, run.trained.cost["steps"]),
+        pilot_complaints=draws.pilot.complaints,
+        skipped_share=draws.trained.cost.get("skipped_steps", 0) / max(1, draws.trained.cost["steps"]),
         sampled_exactly=isinstance(target, AbstractDistribution),
-        nonfinite_share=run.pilot.nonfinite_share,
+        nonfinite_share=draws.pilot.nonfinite_share,
         parts_sigma=_parts_sigma(log_weight),
-        asked_error=run.config.log_z_error,
-        untrained=run.pilot.enough,
+        target_error=draws.config.log_z_error,
+        untrained=draws.pilot.enough,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
-        target={"name": run.name, **run.options, "dim": target.dim},
-        seed=run.seed,
-        preset=run.config.preset,
+        target={"name": name, **(options or {}), "dim": target.dim},
+        seed=draws.seed,
+        preset=draws.config.preset,
         versions=versions(),
         estimates=estimates,
         verdict=Verdict(trustworthy, warnings, notes),
-        cost=_cost(run, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
+        cost=_cost(draws, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
     )
 
 
-def _parts_sigma(log_weight: np.ndarray) -> float:
-    """How far log Z from a tenth of the samples is from that of the other nine, in errors; the largest of the ten."""
-    usable = log_weight[log_weight < np.inf]
-    tenths = np.array_split(usable, _NUM_PARTS)
-    if min(map(len, tenths)) < estimators.MIN_SAMPLES or not all(np.isfinite(part).any() for part in tenths):
-        return 0.0  # too few to say; the weights' own checks speak then
-    parts = [estimators.log_z_importance(part) for part in tenths]
-    others = [estimators.log_z_importance(np.concatenate(tenths[:i] + tenths[i + 1 :])) for i in range(_NUM_PARTS)]
-    return max(estimators.disagreement(part, rest) for part, rest in zip(parts, others, strict=True))
-
-
-def _uncovered(run: "Run", log_z: float) -> tuple[float, list[Region], int]:
-    """What the flow does not cover of the points that the pilot found, from the run's base or from a wide one, and of
-    exact samples where there are some: the share of these points, and regions of them; where that is nothing to speak
-    of, of the wells around the minima, and how many minima were left."""
-    points, wide = (spread(points, _NUM_PROBE) for points in (run.pilot.points, run.pilot.wide_points))
-    probes, minima = [points, wide], np.asarray(run.pilot.minima)
-    if isinstance(run.target, AbstractDistribution):
-        probes.append(sample_batch(run.target, stream_key(run.seed, Stream.COVERAGE), _NUM_PROBE)[0])
-    x = jnp.concatenate([*probes, run.pilot.minima])
-    excess = -np.asarray(map_points(run.target.energy, x) + map_points(run.flow.log_prob, x)) - log_z
-    *parts, last = np.split(excess, np.cumsum([len(probe) for probe in probes]))
-    share, points, part = max(
-        ((uncovered_share(part), probe, part) for probe, part in zip(probes, parts, strict=True)),
-        key=lambda one: one[0],
-    )
-    regions = uncovered_regions(np.asarray(points), part)
-    if share >= MIN_SHARE:
-        return share, regions, 0
-    scale, key = np.std(np.asarray(wide), axis=0) + 1e-12, stream_key(run.seed, Stream.MISSED_MODES)
-    away = behind_barriers(run.target, minima, np.asarray(wide), scale, Stopwatch())
-    wells, left = weigh_missed_modes(run.target, run.flow.log_prob, minima[away], last[away], log_z, scale, key)
-    # What is behind nothing is a part of what the pilot found, or a hole in the midst of it.
-    holes, _ = weigh_missed_modes(run.target, run.flow.log_prob, minima[~away], last[~away], log_z, scale, key)
-    return share, [*regions, *wells, *holes], left
-
-
 def versions() -> dict[str, str]:
-    """The versions that produced the numbers, and on what."""
+    """The versions that produced the numbers, and the device."""
     packages = {name: version(name) for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy")}
     return packages | {"python": platform.python_version(), "device": str(jax.devices()[0].device_kind)}
 
 
+def flow_smc(draws: Draws) -> FlowSMCSample:
+    """SMC along the learned path, whose moves correct the flow's errors."""
+    key = stream_key(draws.seed, Stream.FLOW_SMC)
+    return run_flow_smc(draws.trained.transport, key, solver_steps=draws.flow.num_steps)
+
+
+def solver_errors(draws: Draws) -> tuple[Estimate, float]:
+    """The solver's error of a log-weight, and the numerical error of log Z.
+
+    The first is the mean |change of a log-weight| when the solver takes twice as many steps from the same start. The
+    second adds, in quadrature, the change of log Z that is left at twice the steps and rounding in single precision.
+    """
+    coarse = draws.resolutions.coarse.log_weight
+    fine = draws.resolutions.fine.log_weight
+    with np.errstate(invalid="ignore"):
+        change = np.abs(fine - coarse)
+    stderr = change.std(ddof=1) / np.sqrt(len(change))
+    finite = np.isfinite(coarse) & np.isfinite(fine)
+    shift = np.logaddexp.reduce(fine[finite]) - np.logaddexp.reduce(coarse[finite]) if finite.any() else 0.0
+    estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
+    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(draws.samples.energy)))
+    return estimate, float(np.hypot(draws.resolutions.factor * shift, rounding))
+
+
+# --- estimates --------------------------------------------------------------------------------------------------------
+
+
 def _widened(estimate: Estimate, numerical_error: float) -> Estimate:
-    """The error of sampling is not all of it: the solver's bias and rounding do not fall as samples grow."""
+    """The estimate with an error in quadrature that does not fall as samples grow: the solver's bias, rounding."""
     return dataclasses.replace(estimate, stderr=float(np.hypot(estimate.stderr, numerical_error)))
 
 
-def anneal(run: "Run") -> FlowSMCSample:
-    """By Langevin moves along the learned path, which mend what the flow leaves undone."""
-    return run_flow_smc(run.trained.transport, stream_key(run.seed, Stream.FLOW_SMC), solver_steps=run.flow.num_steps)
-
-
 def _from_samples(
-    run: "Run", log_weight: np.ndarray, importance: Estimate, numerical_error: float, annealed: FlowSMCSample | None
+    draws: Draws, importance: Estimate, numerical_error: float, annealed: FlowSMCSample | None
 ) -> dict[str, Estimate]:
+    log_weight = draws.log_weights
+    pilot = draws.pilot
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
-        "log_z_pilot": Estimate(run.pilot.log_z, run.pilot.log_z_stderr, run.pilot.num_particles, "annealing, no flow"),
+        "log_z_pilot": Estimate(pilot.log_z, pilot.log_z_stderr, pilot.num_particles, "annealing, no flow"),
     }
     if annealed:
-        if not run.pilot.enough:
-            estimates["log_z_rate"] = _log_z_rate(run, float(np.std(log_weight[np.isfinite(log_weight)])))
+        if not pilot.enough:
+            estimates["log_z_rate"] = _log_z_rate(draws, float(np.std(log_weight[np.isfinite(log_weight)])))
         estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed)
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
     return estimates | {
-        "reverse_ess": estimators.reverse_ess(log_weight),
-        "reverse_kl": _widened(estimators.reverse_kl(log_weight), numerical_error),
-        "pareto_k": estimators.pareto_k(log_weight),
-        "tail_excess": estimators.tail_excess(log_weight),
-        "largest_weight_share": estimators.largest_weight_share(log_weight),
+        "reverse_ess": reverse_ess(log_weight),
+        "reverse_kl": _widened(reverse_kl(log_weight), numerical_error),
+        "pareto_k": pareto_k(log_weight),
+        "tail_excess": tail_excess(log_weight),
+        "largest_weight_share": largest_weight_share(log_weight),
     }
 
 
-def _log_z_rate(run: "Run", spread: float) -> Estimate:
-    """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training and not of sampling: the scatter of log-weights."""
-    transport = run.trained.transport
+def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
+    """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training: the scatter of the log-weights stands for it."""
+    transport = draws.trained.transport
     nodes, weights = np.polynomial.legendre.leggauss(64)
     rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2, jnp.float32))
     value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
-    return Estimate(value, spread, 0, "integral of C_t")
+    return Estimate(value, scatter, 0, "integral of C_t")
 
 
 def _log_z_annealed(sample: FlowSMCSample) -> Estimate:
-    n, doubt = len(sample.x), ""
+    n = len(sample.x)
+    doubt = ""
     if sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS:
         doubt = f"Few particles came through: {sample.num_ancestors} ancestors, {sample.ess * n:.0f} effective."
     method = f"annealed along the path, moves of size {sample.step_size:g}"
     return Estimate(sample.log_z, max(sample.log_z_stderr, _MIN_STDERR), n, method, not doubt, doubt)
 
 
-def solver_errors(run: "Run") -> tuple[Estimate, float]:
-    """The mean |change of a sample's log-weight| at twice the solver's steps from the same start, and the numerical
-    error of log Z: what its change at twice the steps leaves, and rounding in single precision, in quadrature."""
-    coarse_weight, fine_weight = (one.log_weight for one in (run.resolutions.coarse, run.resolutions.fine))
-    with np.errstate(invalid="ignore"):
-        change = np.abs(fine_weight - coarse_weight)
-    stderr = change.std(ddof=1) / np.sqrt(len(change))
-    finite = np.isfinite(coarse_weight) & np.isfinite(fine_weight)
-    shift = (
-        np.logaddexp.reduce(fine_weight[finite]) - np.logaddexp.reduce(coarse_weight[finite]) if finite.any() else 0.0
-    )
-    estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
-    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(run.samples.energy)))
-    return estimate, float(np.hypot(run.resolutions.factor * shift, rounding))
-
-
-def _from_exact_samples(run: "Run", target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
-    x, log_prob = sample_batch(target, stream_key(run.seed, Stream.EXACT_SAMPLES), _NUM_FORWARD)
-    log_weight = np.asarray(log_prob + float(target.log_z) - map_points(run.flow.log_prob, x), np.float64)
-    # Where the flow's density underflows, or its inverse leaves the range of floats, it does not come: q = 0.
+def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
+    x, log_prob = sample_batch(target, stream_key(draws.seed, Stream.EXACT_SAMPLES), _NUM_FORWARD)
+    log_weight = np.asarray(log_prob + float(target.log_z) - map_points(draws.flow.log_prob, x), np.float64)
+    # NaN means that the flow's density underflows, or that its inverse leaves the range of floats: q = 0 there.
     log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)
-    forward_ess = estimators.forward_ess(log_weight)
-    if not forward_ess.ok:
-        reason = f"Its own error bar is in doubt; log Z and expectations do not use it. {forward_ess.reason}"
-        forward_ess = dataclasses.replace(forward_ess, reason=reason)
-    bounds = estimators.log_z_bounds(run.log_weights, log_weight)
+    forward = forward_ess(log_weight)
+    if not forward.ok:
+        reason = f"Its own error bar is in doubt; log Z and expectations do not use it. {forward.reason}"
+        forward = dataclasses.replace(forward, reason=reason)
+    bounds = log_z_bounds(draws.log_weights, log_weight)
     return {
-        "forward_ess": forward_ess,
-        "forward_kl": _widened(estimators.forward_kl(log_weight, float(target.log_z)), numerical_error),
+        "forward_ess": forward,
+        "forward_kl": _widened(forward_kl(log_weight, float(target.log_z)), numerical_error),
         **{name: _widened(bound, numerical_error) for name, bound in bounds.items()},
     }
 
 
-def _cost(run: "Run", seconds: float, num_gradients: int) -> dict[str, float]:
-    """What training cost, and the report's own samples, checks and `num_gradients` of its annealing; not the looks
-    into wells that the flow misses."""
-    forward = _NUM_FORWARD if isinstance(run.target, AbstractDistribution) else 0
-    cost = dict(run.trained.cost)
+# --- findings for the verdict -----------------------------------------------------------------------------------------
+
+
+def _parts_sigma(log_weight: Float[np.ndarray, " num"]) -> float:
+    """How far log Z from a tenth of the samples is from that of the other nine, in errors; the largest of the ten."""
+    usable = log_weight[log_weight < np.inf]
+    tenths = np.array_split(usable, _NUM_PARTS)
+    if min(map(len, tenths)) < MIN_SAMPLES or not all(np.isfinite(part).any() for part in tenths):
+        return 0.0  # too few to compare; the weights' own checks apply
+    parts = [log_z_importance(part) for part in tenths]
+    others = [log_z_importance(np.concatenate(tenths[:i] + tenths[i + 1 :])) for i in range(_NUM_PARTS)]
+    return max(disagreement(part, rest) for part, rest in zip(parts, others, strict=True))
+
+
+def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
+    """The coverage check: the share of the target's points that the flow hardly reaches, and the regions they form.
+
+    Its points are the pilot's, from the run's base and from a wide one, and exact samples where there are some. Where
+    that share is small, the modes around the pilot's minima are weighed too. The last number counts the minima that
+    were left.
+    """
+    target = draws.target
+    points, wide = (spread(points, _NUM_COVERAGE) for points in (draws.pilot.points, draws.pilot.wide_points))
+    probes = [points, wide]
+    minima = np.asarray(draws.pilot.minima)
+    if isinstance(target, AbstractDistribution):
+        probes.append(sample_batch(target, stream_key(draws.seed, Stream.COVERAGE), _NUM_COVERAGE)[0])
+    x = jnp.concatenate([*probes, draws.pilot.minima])
+    centered = -np.asarray(map_points(target.energy, x) + map_points(draws.flow.log_prob, x)) - log_z
+    *parts, at_minima = np.split(centered, np.cumsum([len(probe) for probe in probes]))
+    share, worst, part = max(
+        ((uncovered_share(part), probe, part) for probe, part in zip(probes, parts, strict=True)),
+        key=lambda one: one[0],
+    )
+    regions = uncovered_regions(np.asarray(worst), part)
+    if share >= MIN_SHARE:
+        return share, regions, 0
+    scale = np.std(np.asarray(wide), axis=0) + 1e-12
+    key = stream_key(draws.seed, Stream.MISSED_MODES)
+    away = behind_barriers(target, minima, np.asarray(wide), scale, Stopwatch())
+    missed, left = weigh_missed_modes(target, draws.flow.log_prob, minima[away], at_minima[away], log_z, scale, key)
+    # A minimum behind no barrier is part of what the pilot found, or a hole in the middle of it.
+    holes, _ = weigh_missed_modes(target, draws.flow.log_prob, minima[~away], at_minima[~away], log_z, scale, key)
+    return share, [*regions, *missed, *holes], left
+
+
+def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:
+    """The cost of training and of the report: its samples, checks and SMC run, but not the weighing of missed modes."""
+    forward = _NUM_FORWARD if isinstance(draws.target, AbstractDistribution) else 0
+    cost = dict(draws.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
     cost["gradient_evaluations"] += num_gradients
-    probes = (2 + (forward > 0)) * _NUM_PROBE + len(run.pilot.minima)
-    cost["energy_evaluations"] = len(run.log_weights) + forward + 2 * len(run.resolutions.coarse.x) + probes
+    coverage = (2 + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
+    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x)
+    cost["energy_evaluations"] = weighed + forward + coverage
     return cost

@@ -1,6 +1,16 @@
-"""Numbers and names as people read them, the same on the console and on the page."""
+"""The report in words: labels, numbers with their errors, and the report on a terminal."""
 
 import math
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from boltzflow.report.report import Report, Verdict
+from boltzflow.statistics.estimates import Estimate, disagreement
 
 LABELS = {
     "log_z": "log Z",
@@ -24,11 +34,11 @@ COST_LABELS = {
     "train_seconds": "training",
     "compile_seconds": "compilation",
     "total_seconds": "total",
-    "num_seeds": "seeds trained in that time",
     "steps": "steps",
     "gradient_evaluations": "energies with their gradient",
     "energy_evaluations": "energies alone",
 }
+_ROUTES = ("log_z_importance", "log_z_rate", "log_z_annealed", "log_z_pilot")  # all of them estimate log_z
 
 
 def format_value(value: float, stderr: float) -> str:
@@ -50,8 +60,91 @@ def format_error(stderr: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time as people say it."""
+    """A time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimate in words, for the terminal and for the page."""
+
+    label: str
+    value: str
+    error: str
+    exact: str
+    pull: str
+    detail: str
+    complaint: str
+
+
+def estimate_rows(report: Report) -> list[Row]:
+    """A row for each estimate, known names first and in the order of `LABELS`; arrays have a row for each entry."""
+    order = [*LABELS, *sorted(set(report.estimates) - set(LABELS))]
+    rows = []
+    for name in (name for name in order if name in report.estimates):
+        estimate = report.estimates[name]
+        known = report.exact.get("log_z" if name in _ROUTES else name)
+        detail = ", ".join(filter(None, [estimate.method, f"n = {estimate.n:,}" if estimate.n else ""]))
+        complaint = "" if estimate.ok else estimate.reason or "Not to be relied on."
+        values = np.asarray(estimate.value, dtype=np.float64)
+        stderrs = np.asarray(estimate.stderr, dtype=np.float64)
+        exact = ""
+        pull = ""
+        if known is not None and np.ndim(known.value) == values.ndim == 0:
+            exact = format_value(known.value, known.stderr)
+            pull = _pull(estimate, known)
+        for index, value in np.ndenumerate(values):
+            label = LABELS.get(name, name) + (str(list(index)) if index else "")
+            stderr = float(stderrs[index])
+            rows.append(Row(label, format_value(value, stderr), format_error(stderr), exact, pull, detail, complaint))
+    return rows
+
+
+def _pull(estimate: Estimate, known: Estimate) -> str:
+    size = disagreement(estimate, known)
+    return f"{math.copysign(size, estimate.value - known.value):+.1f} σ" if math.isfinite(size) else ""
+
+
+def cost_lines(report: Report) -> dict[str, str]:
+    """The cost in words: labels and values."""
+    names = [*(n for n in COST_LABELS if n in report.cost), *(n for n in report.cost if n not in COST_LABELS)]
+    texts = {n: format_duration(report.cost[n]) if n.endswith("_seconds") else f"{report.cost[n]:,}" for n in names}
+    return {COST_LABELS.get(name, name): text for name, text in texts.items()}
+
+
+def headline(verdict: Verdict) -> tuple[str, str]:
+    """The mood of the verdict, "good", "warn" or "bad", and its first sentence."""
+    if not verdict.trustworthy:
+        return "bad", "Do not rely on this result."
+    return ("warn", "Trusted, with a warning.") if verdict.warnings else ("good", "Trusted: every check passed.")
+
+
+def plain_table() -> Table:
+    """An empty table in the style of all tables on the terminal."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def render_console(report: Report, console: Console) -> None:
+    """Print the report on a terminal or in a pipe: a table of estimates, the cost, the verdict."""
+    rows = estimate_rows(report)
+    table = plain_table()
+    with_exact = any(row.exact for row in rows)
+    table.add_column("estimate", no_wrap=True)
+    for header in ("value", "error", *(("exact", "off by") if with_exact else ())):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row.value, row.error, *((row.exact, row.pull) if with_exact else ())]
+        table.add_row(Text(row.label), *map(Text, cells), style="" if not row.complaint else "yellow")
+    console.print(Text(f"{report.target.get('name', 'target')}, seed {report.seed}, preset {report.preset}", "bold"))
+    console.print(table)
+    for complaint in dict.fromkeys(row.complaint for row in rows if row.complaint):
+        labels = dict.fromkeys(row.label for row in rows if row.complaint == complaint)
+        console.print(Text(f"! {'; '.join(labels)}: {complaint}", "yellow"))
+    console.print(Text("cost: " + ", ".join(f"{name} {text}" for name, text in cost_lines(report).items()), "dim"))
+    mood, sentence = headline(report.verdict)
+    console.print(Text(sentence, {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}[mood]))
+    for sentence in [*report.verdict.warnings, *report.verdict.notes]:
+        console.print(Text(f"- {sentence}"))

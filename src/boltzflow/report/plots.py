@@ -1,7 +1,7 @@
-"""Pictures from arrays: pure functions that return the bytes of a PNG file of less than 300 kB. No global state.
+"""Figures from arrays: pure functions that return the bytes of a PNG file of less than 300 kB. No global state.
 
-The only importer of matplotlib. Colors are those of Okabe & Ito, which survive every common color blindness:
-blue for what the flow gives as it is, orange for the same after reweighting, black for what is exact, green for pilots.
+The colors are those of Okabe & Ito, which common color blindness leaves distinct: blue for the flow's samples, orange
+for the reweighted samples, black for exact values, green for the pilot.
 """
 
 import io
@@ -15,9 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from boltzflow.statistics import weights as reliability
+from boltzflow.statistics.weights import as_log_weight, screen, shares
 
-RAW, REWEIGHTED, PILOT, EXACT = "#0072B2", "#D55E00", "#009E73", "#222222"
+RAW = "#0072B2"
+REWEIGHTED = "#D55E00"
+PILOT = "#009E73"
+EXACT = "#222222"
 MAX_BYTES = 300_000
 MAX_POINTS = 1_500
 STYLE: dict[Any, Any] = {
@@ -38,7 +41,7 @@ Floats = NDArray[np.float64]
 
 def draw(shape: tuple[int, int], size: tuple[float, float], paint: Callable[..., None], **kwargs: Any) -> bytes:
     """The PNG of a grid of axes after `paint` has drawn on them; the resolution falls until it is small enough."""
-    with matplotlib.rc_context():  # the user's own settings are put aside, the backend is not touched
+    with matplotlib.rc_context():  # the user's own settings and backend stay as they are
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=size)
@@ -60,7 +63,8 @@ def training_curves(
     `steps`, `seconds`, `loss`: shape `(n,)`; `ess_steps`, `ess`: shape `(m,)`, measured more rarely, possibly never.
     """
     step, second, value = (np.asarray(a, dtype=np.float64) for a in (steps, seconds, loss))
-    ess_step, fraction = np.asarray(ess_steps, dtype=np.float64), np.asarray(ess, dtype=np.float64)
+    ess_step = np.asarray(ess_steps, dtype=np.float64)
+    fraction = np.asarray(ess, dtype=np.float64)
     ess_second = np.interp(ess_step, step, second) if len(step) else ess_step
     num_rows = 2 if len(fraction) else 1
 
@@ -80,7 +84,8 @@ def training_curves(
 def _loss_curve(ax: Axes, x: Floats, loss: Floats) -> None:
     """The loss, pale, and its running median, which shows the trend through the noise of small batches."""
     shown = np.isfinite(loss) & (loss > 0)
-    x, loss = x[shown], loss[shown]
+    x = x[shown]
+    loss = loss[shown]
     window = max(1, len(loss) // 60)
     ax.plot(x, loss, color=RAW, alpha=0.3 if window > 1 else 1.0, linewidth=0.9)
     if window > 1:
@@ -99,12 +104,18 @@ def path_panels(
     arrow_points: ArrayLike | None = None,
     arrows: ArrayLike | None = None,
 ) -> bytes:
-    """The path in two dimensions: above, the densities exp(-f_t), where there are any; below, samples and velocities
-    over the target's contours.
+    """The path in two dimensions: densities above, samples and velocities over the target's contours below.
 
-    `times`: `(T,)`; `grid`: the two axes `(nx,)` and `(ny,)`; `target_log_density`, unnormalized: `(ny, nx)`;
-    `samples`: `(T, n, 2)`; `log_densities`: -f_t, `(T, ny, nx)`; `arrow_points` and `arrows` (V_t there): `(T, m, 2)`.
-    Source: the layout of Figs. 2, 3, 4, 7 and 8.
+    The layout is that of Figs. 2, 3, 4, 7 and 8 of the paper.
+
+    Args:
+        times: The times of the panels, `(T,)`.
+        grid: The two axes, `(nx,)` and `(ny,)`.
+        target_log_density: The target's log-density on the grid, unnormalized, `(ny, nx)`.
+        samples: The samples at each time, `(T, n, 2)`.
+        log_densities: -f_t on the grid, `(T, ny, nx)`; None leaves out the upper row.
+        arrow_points: Where velocities are drawn, `(T, m, 2)`.
+        arrows: V_t at these points, `(T, m, 2)`.
     """
     t, x, target_log_p = (np.asarray(a, dtype=np.float64) for a in (times, samples, target_log_density))
     grid_x, grid_y = (np.asarray(a, dtype=np.float64) for a in grid)
@@ -115,8 +126,8 @@ def path_panels(
 
     def paint(axes: NDArray[Any]) -> None:
         for i, below in enumerate(axes[-1]):
-            below.contour(grid_x, grid_y, _density(target_log_p), levels=[0.05, 0.3, 0.7], colors=EXACT,
-                          linewidths=0.6, alpha=0.6)  # fmt: skip
+            contours = {"levels": [0.05, 0.3, 0.7], "colors": EXACT, "linewidths": 0.6, "alpha": 0.6}
+            below.contour(grid_x, grid_y, _density(target_log_p), **contours)
             below.scatter(*x[i, :MAX_POINTS].T, s=3, color=RAW, alpha=0.45, linewidths=0)
             if points is not None and velocity is not None and np.any(velocity[i]):
                 below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.007, alpha=0.9)
@@ -135,7 +146,7 @@ def path_panels(
 
 
 def _density(log_density: Floats) -> Floats:
-    """exp(log_density) over its largest value; points of no density, also where it is NaN, are 0."""
+    """exp(log_density) over its largest value; 0 where the log-density is -inf or NaN."""
     log_p = np.where(np.isfinite(log_density), log_density, -np.inf)
     return np.exp(log_p - log_p.max())
 
@@ -147,13 +158,18 @@ def site_histogram(
     boltzmann: ArrayLike,
     exact_density: ArrayLike | None = None,
 ) -> bytes:
-    """The histogram of flattened samples, raw and reweighted, against e^{-V} of one site and the exact density.
+    """The histogram of all sites, raw and reweighted, against e^{-V} of one site and the exact density (Fig. 10).
 
-    `sites`: `(n, num_sites)`; `log_weight`: `(n,)`; `grid`: `(g,)`; `boltzmann`: e^{-V} on the grid in any scale,
-    normalized here; `exact_density`: the density of one site, already normalized. Source: Fig. 10.
+    Args:
+        sites: The samples, `(n, num_sites)`.
+        log_weight: Their log-weights, `(n,)`.
+        grid: Values of one site, `(g,)`.
+        boltzmann: e^{-V} on the grid in any scale, `(g,)`; it is normalized here.
+        exact_density: The normalized density of one site on the grid, `(g,)`.
     """
     x, weight = _weighted(sites, log_weight)
-    phi, potential = np.asarray(grid, dtype=np.float64), np.asarray(boltzmann, dtype=np.float64)
+    phi = np.asarray(grid, dtype=np.float64)
+    potential = np.asarray(boltzmann, dtype=np.float64)
     potential = potential / np.trapezoid(potential, phi)
 
     def paint(axes: NDArray[Any]) -> None:
@@ -171,10 +187,11 @@ def site_histogram(
 
 def _weighted(x: ArrayLike, log_weight: ArrayLike) -> tuple[Floats, Floats]:
     """The samples `(n, dim)` whose weights are usable, and those weights, normalized; uniform if all are zero."""
-    log_w, points = reliability.as_log_weight(log_weight), np.asarray(x, dtype=np.float64)
+    log_w = as_log_weight(log_weight)
+    points = np.asarray(x, dtype=np.float64)
     usable = (log_w < np.inf) & np.isfinite(points).all(axis=-1)
     log_w = log_w[usable]
-    weight = reliability.shares(log_w) if np.isfinite(log_w).any() else np.full(len(log_w), 1.0)
+    weight = shares(log_w) if np.isfinite(log_w).any() else np.full(len(log_w), 1.0)
     return points[usable], weight
 
 
@@ -194,8 +211,9 @@ def weight_histogram(log_weight: ArrayLike) -> bytes:
 
     `log_weight`: shape `(n,)`. A line of slope -1/k on the right is a Pareto tail; steeper than -1/0.7 is safe.
     """
-    log_w = np.sort(reliability.screen(log_weight)[0])
-    n, num_zero = len(log_w), int(np.isneginf(log_w).sum())
+    log_w = np.sort(screen(log_weight)[0])
+    n = len(log_w)
+    num_zero = int(np.isneginf(log_w).sum())
     log_w = log_w[num_zero:]
 
     def paint(axes: NDArray[Any]) -> None:
@@ -204,7 +222,7 @@ def weight_histogram(log_weight: ArrayLike) -> bytes:
         right.set(xlabel="w / mean(w)", ylabel="fraction of samples above")
         if len(log_w) == 0:
             return
-        share = reliability.shares(log_w)
+        share = shares(log_w)
         relative = log_w - log_w[-1] + np.log(n * share[-1])
         left.hist(relative, bins=70, color=RAW, alpha=0.75, log=True)
         left.axvline(0.0, color=EXACT, linewidth=1.0)
@@ -216,22 +234,29 @@ def weight_histogram(log_weight: ArrayLike) -> bytes:
     return draw((1, 2), (8.6, 3.2), paint)
 
 
-def marginals(x: ArrayLike, log_weight: ArrayLike, probe: ArrayLike | None = None) -> bytes:
-    """One-dimensional marginals of the flow, raw and reweighted, with the points a pilot found without the flow.
+def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | None = None) -> bytes:
+    """One-dimensional marginals of the flow, raw and reweighted, with the points that the pilot found without the flow.
 
-    Up to six dimensions: the coordinates themselves; above, the projections on the first six principal axes of flow
-    and pilot together, so that a mode which only the pilot found shows. `x`: `(n, dim)`; `log_weight`: `(n,)`;
-    `probe`: `(m, dim)`.
+    Up to six dimensions these are the coordinates. Above six they are projections on the first six principal axes of
+    flow and pilot together, so that a mode which only the pilot found is visible.
+
+    Args:
+        x: The flow's samples, `(n, dim)`.
+        log_weight: Their log-weights, `(n,)`.
+        pilot_points: The pilot's points, `(m, dim)`.
     """
     points, weight = _weighted(x, log_weight)
-    pilot = np.empty((0, points.shape[1])) if probe is None else np.asarray(probe, dtype=np.float64)
+    pilot = np.empty((0, points.shape[1])) if pilot_points is None else np.asarray(pilot_points, dtype=np.float64)
     pilot = pilot[np.isfinite(pilot).all(axis=1)]
     name = "coordinate"
     if points.shape[1] > 6:
-        together, name = np.concatenate([points, pilot]), "principal axis"
+        together = np.concatenate([points, pilot])
+        name = "principal axis"
         axes_of_spread = np.linalg.eigh(np.cov(together.T))[1][:, ::-1][:, :6]
         points, pilot = ((part - together.mean(axis=0)) @ axes_of_spread for part in (points, pilot))
-    dim, num_rows, num_columns = points.shape[1], -(-points.shape[1] // 3), min(points.shape[1], 3)
+    dim = points.shape[1]
+    num_rows = -(-dim // 3)
+    num_columns = min(dim, 3)
 
     def paint(axes: NDArray[Any]) -> None:
         for i, ax in enumerate(axes.ravel()):
@@ -244,7 +269,7 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, probe: ArrayLike | None = Non
 
 
 def _marginal(ax: Axes, x: Floats, weight: Floats, pilot: Floats) -> None:
-    """One marginal as histograms and, below the axis, a tick for each pilot point; none of those falls outside."""
+    """One marginal as histograms, and below the axis a tick for each pilot point, all of them inside the limits."""
     ends = [*np.quantile(x, [0.0005, 0.9995]), *pilot] if len(x) else [-1.0, 1.0, *pilot]
     margin = 0.05 * (max(ends) - min(ends)) + 1e-9
     limits = (min(ends) - margin, max(ends) + margin)

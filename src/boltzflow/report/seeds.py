@@ -1,8 +1,8 @@
-"""What several seeds of one target say together: their answers side by side, and whether they agree on log Z.
+"""Several seeds of one target beside each other: their answers, and whether they agree on log Z.
 
-Each seed vouches for itself in its own report. What only several can show is whether the errors they state are true:
-the squared distances of their log Z from the common mean, in units of the errors, sum to a χ² with one degree of
-freedom fewer than there are seeds.
+The report of each seed covers that seed alone. Several seeds also show whether the stated errors are true: the squared
+distances of their log Z from the weighted mean, in units of the errors, sum to a χ² with one degree of freedom fewer
+than there are seeds.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import statistics
 from collections.abc import Mapping
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+from scipy.special import chdtrc, ndtri
 
-from boltzflow.report.formatting import LABELS, format_error, format_value
-from boltzflow.report.report import Report, plain
+from boltzflow.report.formatting import LABELS, format_error, format_value, plain_table
+from boltzflow.report.report import Report, dump
+from boltzflow.statistics.estimates import Estimate
 
 _COMPARED = ("log_z", "reverse_ess", "forward_ess")
 _MAX_SIGMA = 4.0
@@ -26,7 +26,7 @@ _MAX_SIGMA = 4.0
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """χ² of the seeds' log Z about their weighted mean; `sigma` is what a normal number as improbable would be."""
+    """χ² of the seeds' log Z about their weighted mean; `sigma` is the normal deviate of the same probability."""
 
     chi_squared: float
     degrees_of_freedom: int
@@ -35,7 +35,7 @@ class Agreement:
 
 @dataclasses.dataclass(frozen=True)
 class SeedsReport:
-    """The reports of the seeds that were trained, why the others were not, and what follows from all of them."""
+    """The reports of the seeds that were trained, the failures of the others, and their agreement on log Z."""
 
     reports: Mapping[int, Report]
     failures: Mapping[int, str]
@@ -43,7 +43,7 @@ class SeedsReport:
 
     @property
     def warnings(self) -> list[str]:
-        """Why not to rely on the seeds, those that failed first."""
+        """The reasons not to rely on the seeds, failures first."""
         sentences = [f"Seed {seed} failed: {reason}" for seed, reason in self.failures.items()]
         for seed, report in self.reports.items():
             sentences += [f"Seed {seed}: {warning}" for warning in report.verdict.warnings]
@@ -61,7 +61,7 @@ class SeedsReport:
         return agree and not self.failures and all(report.verdict.trustworthy for report in self.reports.values())
 
     def values(self, name: str) -> list[float]:
-        """The estimates of that name, of the seeds that have one."""
+        """The estimates of that name, one for each seed that has it."""
         return [float(r.estimates[name].value) for r in self.reports.values() if name in r.estimates]
 
     def to_json(self, version: str) -> str:
@@ -91,55 +91,46 @@ class SeedsReport:
             "agreement": dataclasses.asdict(self.agreement) if self.agreement else None,
             "verdict": {"trustworthy": self.trustworthy, "warnings": self.warnings},
         }
-        return json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return dump(content)
 
 
 def seeds_warnings(text: str) -> list[str]:
-    """Why not to rely on the seeds, from what `SeedsReport.to_json` wrote."""
+    """The warnings in the text that `SeedsReport.to_json` wrote."""
     return json.loads(text)["verdict"]["warnings"]
 
 
 def compare_seeds(reports: Mapping[int, Report], failures: Mapping[int, str]) -> SeedsReport:
-    """The reports of at least one seed beside each other."""
+    """Put the reports of at least one seed beside each other.
+
+    Args:
+        reports: The reports by seed.
+        failures: The reasons of the seeds that could not be trained, by seed.
+    """
     log_z = [report.estimates["log_z"] for report in reports.values() if "log_z" in report.estimates]
-    finite = [(e.value, e.stderr) for e in log_z if math.isfinite(e.value) and math.isfinite(e.stderr)]
-    return SeedsReport(reports, failures, _agreement(*zip(*finite, strict=True)) if len(finite) > 1 else None)
+    finite = [estimate for estimate in log_z if math.isfinite(estimate.value) and math.isfinite(estimate.stderr)]
+    return SeedsReport(reports, failures, _agreement(finite) if len(finite) > 1 else None)
 
 
-def _agreement(values: tuple[float, ...], stderrs: tuple[float, ...]) -> Agreement:
-    value = np.asarray(values, np.float64)
-    stderr = np.maximum(
-        stderrs, 64 * np.finfo(np.float64).eps * np.maximum(np.abs(value), 1.0)
-    )  # rounding is no quarrel
+def _agreement(estimates: list[Estimate]) -> Agreement:
+    value = np.array([estimate.value for estimate in estimates], np.float64)
+    rounding = 64 * np.finfo(np.float64).eps * np.maximum(np.abs(value), 1.0)
+    stderr = np.maximum([estimate.stderr for estimate in estimates], rounding)
     mean = np.average(value, weights=stderr**-2.0)
     chi_squared = float(np.sum(((value - mean) / stderr) ** 2))
     return Agreement(chi_squared, len(value) - 1, chi_squared_sigma(chi_squared, len(value) - 1))
 
 
 def chi_squared_sigma(chi_squared: float, degrees_of_freedom: int) -> float:
-    """The |z| that a normal number exceeds as rarely as χ² exceeds `chi_squared`: its root for one degree of freedom.
-
-    Q(k/2, x/2) is a finite sum for whole k (Abramowitz & Stegun 26.4.4 and 26.4.5).
-    """
+    """The |z| that a normal number exceeds as rarely as χ² exceeds `chi_squared`; √χ² for one degree of freedom."""
     if not math.isfinite(chi_squared):
         return math.inf
-    half = chi_squared / 2
-    if degrees_of_freedom % 2:
-        probability, term = math.erfc(math.sqrt(half)), math.exp(-half) * math.sqrt(half) / math.gamma(1.5)
-        steps = [step + 1.5 for step in range(degrees_of_freedom // 2)]
-    else:
-        probability, term = 0.0, math.exp(-half)
-        steps = [step + 1.0 for step in range(degrees_of_freedom // 2)]
-    for step in steps:
-        probability += term
-        term *= half / step
-    return max(0.0, -statistics.NormalDist().inv_cdf(probability / 2)) if probability > 0 else math.inf
+    return max(0.0, -float(ndtri(chdtrc(degrees_of_freedom, chi_squared) / 2)))
 
 
 def render_seeds(report: SeedsReport, console: Console) -> None:
-    """A row for each seed, median and standard deviation over them, whether they agree, and the verdict."""
+    """Print a row for each seed, the median and standard deviation over them, their agreement, and the verdict."""
     shown = [name for name in _COMPARED if report.values(name)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("seed", no_wrap=True)
     for name in shown:
         table.add_column(LABELS[name], justify="right", no_wrap=True)
@@ -153,8 +144,10 @@ def render_seeds(report: SeedsReport, console: Console) -> None:
     console.print(table)
     if report.agreement and report.agreement.sigma <= _MAX_SIGMA:
         console.print(Text(f"The seeds agree on log Z: {_in_words(report.agreement)}.", "dim"))
-    good = "Trusted: every check of every seed passed, and they agree."
-    console.print(Text(*((good, "bold green") if report.trustworthy else ("Do not rely on this result.", "bold red"))))
+    if report.trustworthy:
+        console.print(Text("Trusted: every check of every seed passed, and they agree.", "bold green"))
+    else:
+        console.print(Text("Do not rely on this result.", "bold red"))
     for sentence in report.warnings:
         console.print(Text(f"- {sentence}"))
 
@@ -166,7 +159,8 @@ def _rows(report: SeedsReport, shown: list[str]) -> list[list[str]]:
         if seed in report.failures:
             rows.append(["red", str(seed), *[""] * (2 * len(shown)), "failed"])
             continue
-        estimates, good = report.reports[seed].estimates, report.reports[seed].verdict.trustworthy
+        estimates = report.reports[seed].estimates
+        good = report.reports[seed].verdict.trustworthy
         cells = [(format_value(e.value, e.stderr), format_error(e.stderr)) for e in (estimates[n] for n in shown)]
         rows.append(["" if good else "yellow", str(seed), *sum(cells, ()), "trusted" if good else "not trusted"])
     columns = [report.values(name) for name in shown]

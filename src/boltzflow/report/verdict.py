@@ -1,7 +1,10 @@
-"""Whether to trust a run: each check is a few lines, and each that fails is a plain sentence with advice in it."""
+"""Whether to trust a run. Each check is a function of the findings that yields a sentence where it fails.
+
+To add a check, write such a function and name it in `judge`.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +24,23 @@ _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the judge looks at: estimates by name, known values, and what the probe and the pilot found.
+    """Everything that the checks of the verdict look at.
 
-    `uncovered_share`: of the points at which the probe asked, in `regions` or not;
-    `num_unweighed` minima to which the flow does not come were not weighed. `sampling_error`: of log Z by
-    weights, without the solver's. `parts_sigma`: how many of its errors log Z from any tenth of the samples is away
-    from that of the others, at most; `asked_error`: the error of log Z that was asked for, 0 where none was.
-    `untrained`: no flow was needed for it.
+    Args:
+        estimates: The estimates by name.
+        known: The known values by name.
+        ess_count: The number of effective samples.
+        regions: Regions of the target that the sampler hardly reaches.
+        uncovered_share: The share of the coverage check's points that the sampler hardly reaches.
+        num_unweighed: How many minima that the sampler does not reach were not weighed.
+        sampling_error: The error of log Z by weights, without the solver's.
+        pilot_complaints: Sentences on what went wrong in the pilot.
+        skipped_share: The share of training steps that were skipped.
+        sampled_exactly: Whether the target has exact samples.
+        nonfinite_share: The share of the pilot's proposals with a non-finite energy.
+        parts_sigma: How far log Z from a tenth of the samples is from that of the others, in errors, at most.
+        target_error: The error of log Z that was asked for; 0 where none was.
+        untrained: Whether a fitted mixture was enough and no flow was trained.
     """
 
     estimates: Mapping[str, Estimate]
@@ -42,7 +55,7 @@ class Findings:
     sampled_exactly: bool
     nonfinite_share: float
     parts_sigma: float = 0.0
-    asked_error: float = 0.0
+    target_error: float = 0.0
     untrained: bool = False
 
 
@@ -53,7 +66,7 @@ def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
     return not warnings, warnings, tuple(_notes(findings))
 
 
-def _modes(f: Findings):
+def _modes(f: Findings) -> Iterator[str]:
     for region in f.regions:
         if region.share >= MIN_SHARE:
             yield (
@@ -67,7 +80,7 @@ def _modes(f: Findings):
         )
 
 
-def _weights(f: Findings):
+def _weights(f: Findings) -> Iterator[str]:
     weights = f.estimates["log_z_importance"]
     if not weights.ok and not _tail_is_thin(f):
         what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
@@ -76,19 +89,20 @@ def _weights(f: Findings):
         yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
     elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
         yield (
-            f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from that of the others: the "
-            "error bars are too small. Train longer, or use a wider base."
+            f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from log Z of the others: "
+            "the error bars are too small. Train longer, or use a wider base."
         )
 
 
 def _tail_is_thin(f: Findings) -> bool:
-    """Whether nothing is wrong but k̂, of a tail that holds too little to matter, and log Z is known without it."""
-    weights, k = f.estimates["log_z_importance"], f.estimates["pareto_k"]
+    """Whether k̂ alone is too high, its tail holds too little to matter, and log Z comes from another route."""
+    weights = f.estimates["log_z_importance"]
+    k = f.estimates["pareto_k"]
     tail_alone = not weights.ok and weights.reason == distrust_tail(k.value, k.n, k.n)
     return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
 
 
-def _log_z_routes(f: Findings):
+def _log_z_routes(f: Findings) -> Iterator[str]:
     log_z = f.estimates["log_z"]
     routes = (
         ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
@@ -99,7 +113,7 @@ def _log_z_routes(f: Findings):
         if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
             continue
         other = f.estimates[name]
-        if name == "log_z_annealed" and not other.ok:  # few of its particles came through: its error says nothing
+        if name == "log_z_annealed" and not other.ok:  # too few particles for an error bar
             continue
         if not disagreement(log_z, other) <= _MAX_SIGMA:
             yield (
@@ -109,29 +123,31 @@ def _log_z_routes(f: Findings):
             )
 
 
-def _bound(f: Findings):
-    """The reverse KL divergence is never negative; seen below zero, the solver or the log-density is wrong."""
+def _bound(f: Findings) -> Iterator[str]:
+    """The reverse KL divergence is never negative: below zero, the solver or the log-density is wrong."""
     reference = f.known.get("log_z", f.estimates["log_z_pilot"])
     kl = f.estimates["reverse_kl"]
-    gap, error = kl.value + reference.value, math.hypot(kl.stderr, reference.stderr)
+    gap = kl.value + reference.value
+    error = math.hypot(kl.stderr, reference.stderr)
     if math.isfinite(gap) and gap < -_MAX_SIGMA * error:
         yield (
-            f"The reverse KL divergence comes out as {gap:.3g} ± {error:.2g}, below the zero it cannot go below: the "
-            "solver's error is too large (use more sampling steps)."
+            f"The reverse KL divergence is {gap:.3g} ± {error:.2g}, below its bound of zero: the solver's error is too "
+            "large (use more sampling steps)."
         )
 
 
-def _exact(f: Findings):
+def _exact(f: Findings) -> Iterator[str]:
     if "log_z" in f.known:
         pull = disagreement(f.estimates["log_z"], f.known["log_z"])
         if not pull <= _MAX_EXACT_SIGMA:
             yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
 
 
-def _forward(f: Findings):
-    """A mixture that needed no training lies between the modes too, on purpose: one exact sample there is all of its
-    forward ESS. What it does not come to, the probe finds among the exact samples."""
-    forward, reverse = f.estimates.get("forward_ess"), f.estimates["reverse_ess"]
+def _forward(f: Findings) -> Iterator[str]:
+    """A mixture that needed no training is exempt: its defensive part lies between the modes, where one exact sample
+    dominates the forward ESS. The coverage check asks the exact samples instead."""
+    forward = f.estimates.get("forward_ess")
+    reverse = f.estimates["reverse_ess"]
     if forward and not f.untrained and not forward.value > 0.5 * reverse.value:
         yield (
             f"The forward ESS ({forward.value:.3f}, from exact samples) is less than half the reverse ESS "
@@ -139,8 +155,8 @@ def _forward(f: Findings):
         )
 
 
-def _solver(f: Findings):
-    """Beside the samples' own error: that of log Z has the solver's in it, and would excuse it."""
+def _solver(f: Findings) -> Iterator[str]:
+    """The comparison is with the samples' own error, because the error of log Z includes the solver's."""
     error = f.estimates["solver_error"]
     if not error.value <= max(_MAX_SOLVER_ERROR, f.sampling_error):
         yield (
@@ -149,18 +165,18 @@ def _solver(f: Findings):
         )
 
 
-def _pilot(f: Findings):
+def _pilot(f: Findings) -> Iterator[str]:
     if f.pilot_complaints:
-        yield "The search for modes is itself in doubt: " + " ".join(f.pilot_complaints)
+        yield "The search for modes is in doubt: " + " ".join(f.pilot_complaints)
     if f.skipped_share > 0.2:
         yield f"{f.skipped_share:.0%} of the training steps were skipped for a loss or gradient that was not finite."
 
 
-def _notes(f: Findings):
+def _notes(f: Findings) -> Iterator[str]:
     if not f.sampled_exactly:
         yield (
-            "No exact samples of this target exist: modes are known to be covered only as far as the annealed pilot "
-            "found them. Reverse ESS and reverse KL cannot see a mode that neither it nor the flow has visited."
+            "This target has no exact samples: coverage is checked only for modes that the pilot found. Reverse ESS "
+            "and reverse KL cannot see a mode that neither the pilot nor the flow has visited."
         )
     for region in f.regions:
         if region.points is not None and f.sampling_error < region.share < MIN_SHARE:
@@ -170,14 +186,14 @@ def _notes(f: Findings):
             )
     if f.num_unweighed:
         yield (
-            f"The sampler does not come to {f.num_unweighed} more minima of the energy beyond barriers, besides the "
-            "lowest: how much probability there is around them has not been looked at."
+            f"The sampler does not reach {f.num_unweighed} more minima of the energy beyond barriers, besides the "
+            "lowest: the probability around them has not been measured."
         )
     log_z = f.estimates["log_z"]
-    if f.asked_error and not log_z.stderr <= 1.1 * f.asked_error:
+    if f.target_error and not log_z.stderr <= 1.1 * f.target_error:
         yield (
-            f"log Z was asked for to {f.asked_error:.2g} and is known to {log_z.stderr:.2g}: train longer, or ask for "
-            "less."
+            f"The target error of log Z was {f.target_error:.2g}, and {log_z.stderr:.2g} was reached: train longer, or "
+            "set a larger one."
         )
     k = f.estimates["pareto_k"].value
     if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
@@ -188,15 +204,15 @@ def _notes(f: Findings):
     elif _tail_is_thin(f):
         yield (
             f"The weights have a heavy tail (Pareto k̂ = {k:.2f}), which holds {f.estimates['tail_excess'].value:.2%} "
-            "of them: expectations by weights may be off by a few times that, beyond their error bars. log Z does not "
-            "rest on it, and `sample --correct annealed` gives samples without weights."
+            "of them: expectations by weights may be off by a few times that share, beyond their error bars. log Z "
+            "comes from another route, and `sample --correct annealed` gives samples without weights."
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
     if f.nonfinite_share > _MAX_NONFINITE_SHARE:
         yield (
-            f"At {f.nonfinite_share:.1%} of the points that the pilot tried, the energy was not finite (NaN, or beyond "
-            "single precision); it did not move there."
+            f"The energy was not finite (NaN, or beyond single precision) at {f.nonfinite_share:.1%} of the points "
+            "that the pilot proposed; such proposals are rejected."
         )
 
 

@@ -1,13 +1,16 @@
-"""Arrays and a record in one file that is there whole or not at all, and says when it has been damaged.
+"""Files that are there whole or not at all, arrays that are known to be undamaged, and folders with one writer.
 
-A file is an `.npz`: NumPy arrays, and the record as JSON with the SHA-256 of all arrays. Reading one executes nothing.
+Arrays and their record are one `.npz` file: NumPy arrays, and the record as JSON with a SHA-256 of all arrays. Reading
+one executes nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,19 +18,32 @@ import numpy as np
 
 from boltzflow.errors import InputError
 
-_RECORD, _DIGEST = "record", "sha256"
+try:
+    import fcntl
+except ImportError:  # Windows: folders are not locked there
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 7
+"""Of checkpoints and snapshots. A file of another format is refused."""
+_RECORD = "record"
+_DIGEST = "sha256"
+_FAILURES = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, NotImplementedError)
 
 
 def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Writes the file whole."""
+    """Write arrays and a record as one file, whole."""
     plain = {name: np.asarray(value) for name, value in arrays.items()}
-    text = json.dumps({**record, _DIGEST: _digest(plain)}).encode()
+    text = json.dumps({"format": FORMAT, **record, _DIGEST: _digest(plain)}).encode()
     plain[_RECORD] = np.frombuffer(text, np.uint8)
-    replace_whole(path, lambda file: np.savez(file, allow_pickle=False, **plain))
+    write_arrays(path, plain)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and record. Raises `InputError` where there is no such file, or it is not what was written."""
+    """Arrays and record of a file.
+
+    Raises:
+        InputError: There is no such file, or its content is not what was written.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -36,24 +52,29 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise ValueError("its arrays are not those that were written")
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _FAILURES as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     return arrays, record
 
 
-def replace_whole(path: Path, write_to: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the machine stops."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write NumPy arrays as an `.npz` file, whole."""
+    _replace(path, lambda file: np.savez(file, allow_pickle=False, **dict(arrays)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file such that a reader finds the old text or the new one, never a part."""
+    _replace(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def _replace(path: Path, write_to: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file that is there whole or not at all, whenever the machine stops."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         write_to(file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file such that a reader finds the old text or the new one, never a part."""
-    replace_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -63,3 +84,34 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+# --- who may write where ----------------------------------------------------------------------------------------------
+
+
+def check_writable(directory: Path) -> None:
+    """Raise `InputError` unless the folder, or the nearest one above it that exists, can be written to."""
+    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # os.access does not see read-only file systems
+            pass
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes on this machine out of a folder; raise `InputError` where one is at work there.
+
+    The lock is a file in the folder for temporary files. It is released when the process ends, however that happens.
+    """
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"boltzflow-{name}.lock").open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is at work in {directory}; wait for it, or use another folder"
+                ) from None
+        yield

@@ -1,45 +1,47 @@
-"""The folder of a run: `config.toml` (enough to repeat it) and `metrics.jsonl`; and who may write where.
+"""The folder of a run: `config.toml`, which repeats the run, and `metrics.jsonl`; and the folders of several seeds.
 
-`checkpoint/`, `report.json` and `report.html` lie beside them and are written elsewhere. A folder is claimed before
-anything is computed and opened, which is the first write, only when the input has proved usable.
+`checkpoint/`, `report.json` and `report.html` lie beside these two and are written elsewhere. A folder is claimed
+before anything is computed. It is opened, which is the first write, when the input has proved usable.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import shutil
-import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # Windows: folders are not locked there
-    fcntl = None  # type: ignore[assignment]
 
 from boltzflow.config import FIELD_TYPES, Config, validate_config
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean, whole_number
-from boltzflow.storage.files import write_text
+from boltzflow.storage.files import check_writable, locked, write_text  # noqa: F401
 
-CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML = (
-    "config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html",
-)  # fmt: skip
-SEEDS_JSON = "seeds.json"  # of several seeds, each of which has a folder of its own beside it
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+SEEDS_JSON = "seeds.json"  # in the folder of several seeds, beside the folder of each seed
 _CONTENTS = (CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML, SEEDS_JSON)
-_MAX_SEED = 2**32 - 1  # what jax.random.key keeps of it in single precision
+_MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits in single precision
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What determines a run, and how it came to be.
+    """The content of `config.toml`: everything that determines a run, and how the run was started.
 
-    `target` and `options` are the target's name and complete options; `path` and `sha256` those of the file it is
-    from, empty for a shipped one; `command` is what was typed; `version` that of boltzflow.
+    Args:
+        target: The name of the target.
+        options: The complete options of the target.
+        seed: The seed.
+        config: The settings.
+        path: The file that defines the target; empty for a shipped one.
+        sha256: The SHA-256 of that file.
+        command: The command line.
+        version: The version of boltzflow.
     """
 
     target: str
@@ -85,19 +87,25 @@ def _toml_value(value: Any) -> str:
 
 
 def read_record(directory: Path) -> RunRecord:
-    """What `config.toml` in the folder says; raises `InputError` where there is no run or it cannot be understood."""
+    """The record in `config.toml`; raises `InputError` where there is none or it cannot be read."""
     path = directory / CONFIG
     if not path.is_file():
         raise InputError(f"{directory} holds no run: there is no {CONFIG} in it")
     content = _read_toml(path)
     try:
-        target, settings = dict(content["target"]), content["settings"]
+        target = dict(content["target"])
+        settings = content["settings"]
         _check_settings(path, settings)
         return RunRecord(
-            target=str(target["name"]), options=dict(target["options"]), seed=check_seed(content["seed"]),
-            config=validate_config(Config(**settings)), path=str(target.get("path", "")),
-            sha256=str(target.get("sha256", "")), command=str(content["command"]), version=str(content["boltzflow"]),
-        )  # fmt: skip
+            target=str(target["name"]),
+            options=dict(target["options"]),
+            seed=check_seed(content["seed"]),
+            config=validate_config(Config(**settings)),
+            path=str(target.get("path", "")),
+            sha256=str(target.get("sha256", "")),
+            command=str(content["command"]),
+            version=str(content["boltzflow"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"{path} is not the record of a run: {what}") from error
@@ -105,7 +113,7 @@ def read_record(directory: Path) -> RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class GivenSettings:
-    """What a file given with `--config` says: some settings, and perhaps a seed, a target's name and its options."""
+    """The content of a file given with `--config`: settings, and perhaps a seed, a target's name and its options."""
 
     settings: Mapping[str, Any]
     seed: int | None = None
@@ -114,10 +122,10 @@ class GivenSettings:
 
 
 def read_settings(path: Path) -> GivenSettings:
-    """The settings in a TOML file of a person's own, or in the `config.toml` of another run.
+    """The settings in a TOML file of the user's own, or in the `config.toml` of another run.
 
-    Settings stand at the top or in a table `settings`; `seed` beside them. Raises `InputError`, naming the file, where
-    it cannot be read, has a key that is not a setting, or a value is of the wrong type or out of range.
+    Settings stand at the top or in a table `settings`; `seed` stands beside them. Raises `InputError`, naming the file,
+    where the file cannot be read, a key is no setting, or a value is of the wrong type or out of range.
     """
     content = _read_toml(path)
     target = content.pop("target", {})
@@ -134,7 +142,8 @@ def read_settings(path: Path) -> GivenSettings:
         seed = None if seed is None else check_seed(seed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    name, options = target.get("name", ""), target.get("options", {})
+    name = target.get("name", "")
+    options = target.get("options", {})
     if target.get("path"):
         name = f"{target['path']}:{str(name).rpartition(':')[2]}"
     if not isinstance(name, str) or not isinstance(options, dict):
@@ -173,7 +182,8 @@ def write_metrics(directory: Path, rows: Iterable[Mapping[str, float]]) -> None:
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
     """The rows of `metrics.jsonl`; a last line that was cut off by an interruption is left out."""
-    path, rows = directory / METRICS, []
+    path = directory / METRICS
+    rows = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -192,11 +202,11 @@ def _json_line(row: Mapping[str, float]) -> str:
     return json.dumps(plain, allow_nan=False) + "\n"
 
 
-# --- who may write where ----------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
 def free_folder(short_name: str, parent: Path = Path("runs")) -> Path:
-    """The first of `runs/NAME-1`, `runs/NAME-2`, ... that does not exist."""
+    """The first of the folders `runs/NAME-1`, `runs/NAME-2`, ... that does not exist."""
     number = 1
     while (parent / f"{short_name}-{number}").exists():
         number += 1
@@ -204,14 +214,15 @@ def free_folder(short_name: str, parent: Path = Path("runs")) -> Path:
 
 
 def claim(directory: Path, overwrite: bool = False) -> None:
-    """Raises `InputError` unless a run may be written to this folder; writes nothing itself.
+    """Raise `InputError` unless a run may be written to this folder; write nothing.
 
-    A folder that holds another run needs `overwrite`. One that holds files of these names that are not from a run of
-    boltzflow is refused in any case.
+    A folder that holds another run needs `overwrite`. A folder with files of these names that are not from boltzflow is
+    refused in any case.
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file; --out must name a folder")
-    held, seeds = [name for name in _CONTENTS if (directory / name).exists()], seed_folders(directory)
+    held = [name for name in _CONTENTS if (directory / name).exists()]
+    seeds = seed_folders(directory)
     if held and not (_is_run(directory) or seeds):
         raise InputError(f"{directory} holds a {held[0]} that is not from boltzflow; give another folder with --out")
     if (held or seeds) and not overwrite:
@@ -220,12 +231,12 @@ def claim(directory: Path, overwrite: bool = False) -> None:
 
 
 def seed_folder(directory: Path, seed: int) -> Path:
-    """Where one of several seeds lies in their folder: a run's folder like any other."""
+    """The folder of one of several seeds, which is a run's folder like any other."""
     return directory / f"seed-{seed}"
 
 
 def seed_folders(directory: Path) -> list[Path]:
-    """The runs of several seeds that were trained at once, if this is their folder."""
+    """The folders of the seeds in this folder, in the order of the seeds."""
     seeds = [path for path in directory.glob("seed-*") if is_seed_folder(path) and _is_run(path)]
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
@@ -235,43 +246,15 @@ def is_seed_folder(path: Path) -> bool:
     return path.name.startswith("seed-") and path.name[5:].isdecimal()
 
 
-def check_writable(directory: Path) -> None:
-    """Raises `InputError` unless the folder, or the nearest one above it that exists, can be written to."""
-    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):  # os.access knows nothing of read-only file systems
-            pass
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Keeps other processes on this machine out of a run's folder; raises `InputError` where one is at work there.
-
-    The lock is a file among the temporary ones and goes with the process, however that ends: the folder holds no trace.
-    """
-    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"boltzflow-{name}.lock").open("a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another process is at work in {directory}; wait for it, or use another folder"
-                ) from None
-        yield
-
-
 def open_folder(directory: Path, record: RunRecord) -> None:
-    """Makes the folder, removes what an earlier run left there, and writes `config.toml`."""
+    """Make the folder, write `config.toml`, and remove what an earlier run left there."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / CONFIG, record_to_toml(record))
     _clear(directory, keep=CONFIG)
 
 
 def open_seed_folders(directory: Path, records: Iterable[RunRecord]) -> None:
-    """The same for several seeds: a folder for each, and nothing left of a run or of seeds that were there."""
+    """Open a folder for each of several seeds; remove an earlier run and earlier seeds."""
     directory.mkdir(parents=True, exist_ok=True)
     _clear(directory)
     for record in records:

@@ -30,10 +30,12 @@ from boltzflow.sampling.pilot import Pilot
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of your own, each used in place of the one that the configuration names.
+    """Parts of the user's own, each in place of the one that the configuration names. Nothing needs to be registered.
 
-    `base`: a distribution; `make_interpolation(base, target, key)`: a path of energies, its arrays are trained;
-    `make_field(base, key)`: a velocity field. Nothing needs to be registered.
+    Args:
+        base: A normalized distribution, where the path of densities starts.
+        make_interpolation: `(base, target, key)` to a path of energies; its arrays are trained.
+        make_field: `(base, key)` to a velocity field; its arrays are trained.
     """
 
     base: AbstractDistribution | None = None
@@ -43,7 +45,7 @@ class Parts:
     make_field: Callable[[AbstractDistribution, PRNGKeyArray], AbstractVectorField] | None = None
 
     def names(self) -> list[str]:
-        """Which parts are one's own."""
+        """The names of the parts that are given."""
         return [name for name, part in vars(self).items() if part is not None]
 
 
@@ -51,7 +53,7 @@ NO_PARTS = Parts()
 
 
 def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution | None:
-    """The base that the parts give or the configuration names; None where the pilot is to fit it."""
+    """The base that the parts give or the configuration names; None where the pilot fits it."""
     if parts.base is not None:
         return parts.base
     if config.base == "gaussian":
@@ -62,7 +64,7 @@ def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution 
 
 
 def check_field(config: Config, target: AbstractDensity) -> None:
-    """Raises `InputError` where the field that the configuration names cannot be one on `target`."""
+    """Raise `InputError` where the field that the configuration names does not exist for `target`."""
     if config.field == "lattice" and lattice_of(target) is None:
         raise InputError(
             'field "lattice" needs a target that declares its lattice_shape, as boltzflow.Energy(function, dim, '
@@ -71,7 +73,7 @@ def check_field(config: Config, target: AbstractDensity) -> None:
 
 
 def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
-    """What there is to train on `target` after its `pilot`, or, where no flow is needed, the base as it stands."""
+    """The untrained transport for `target` after its `pilot`; where no flow is needed, one that moves nothing."""
     if not pilot.enough:
         return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.active_subspace)
     rate = LogZRate(width=config.width, depth=config.depth, key=key)
@@ -87,36 +89,44 @@ def build_transport(
     key: PRNGKeyArray,
     subspace: Float[np.ndarray, "dim size"] | None = None,
 ) -> Transport:
-    """Field, path and rate, untrained. The Gaussian of a base that was fitted also whitens what the networks see, and
-    they see and move only the `subspace` of it, where some are given."""
-    whitening: Whitening | None = None
+    """Field, path and rate, untrained.
+
+    The Gaussian of a base that the pilot fitted also whitens the input of the networks, which act in the `subspace`
+    alone where one is given.
+    """
+    path_key, field_key, rate_key = jax.random.split(key, 3)
     shape = lattice_of(target) if config.field == "lattice" else None
+    whitening: Whitening | None = None
     if config.base == "pilot" and parts.base is None and isinstance(base, (Gaussian, SubspaceMixture)):
         gaussian = whitening_gaussian(base)
         whitening = Whitening(gaussian.mean, gaussian.scale, subspace if shape is None else None)
-    sizes = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
-    path_key, field_key, rate_key = jax.random.split(key, 3)
-    networks: dict[str, Any] = {"whitening": whitening, **sizes}
-    on_lattice: dict[str, Any] = {}
-    if shape is not None:
-        on_lattice = {"sign_symmetric": is_sign_symmetric(target), **sizes, "width": max(config.width // 4, 1)}
-        networks = {"network": LatticePotential(Bands(shape, whitening), key=path_key, **on_lattice)}
+    sizes: dict[str, Any] = {"num_networks": config.num_networks, "width": config.width, "depth": config.depth}
+    lattice_sizes = {**sizes, "sign_symmetric": is_sign_symmetric(target), "width": max(config.width // 4, 1)}
+
     path: AbstractInterpolation
     if parts.make_interpolation is not None:
         path = parts.make_interpolation(base, target, path_key)
-    elif config.interpolation == "trainable":
-        path = Trainable(base, target, clock=clock, key=path_key, **networks)
     elif config.interpolation == "linear":
         path = Linear(base, target, clock)
-    else:
-        path = {"trigonometric": Trigonometric, "diffusion": Diffusion}[config.interpolation](base, target)
-    if parts.make_field is not None:
-        velocity_field: AbstractVectorField = parts.make_field(base, field_key)
+    elif config.interpolation == "trigonometric":
+        path = Trigonometric(base, target)
+    elif config.interpolation == "diffusion":
+        path = Diffusion(base, target)
     elif shape is not None:
-        velocity_field = LatticeField(shape, whitening=whitening, key=field_key, **on_lattice)
+        potential = LatticePotential(Bands(shape, whitening), key=path_key, **lattice_sizes)
+        path = Trainable(base, target, clock=clock, network=potential, key=path_key)
+    else:
+        path = Trainable(base, target, clock=clock, whitening=whitening, key=path_key, **sizes)
+
+    velocity_field: AbstractVectorField
+    if parts.make_field is not None:
+        velocity_field = parts.make_field(base, field_key)
+    elif shape is not None:
+        velocity_field = LatticeField(shape, whitening=whitening, key=field_key, **lattice_sizes)
     else:
         velocity_field = TimeMixture(target.dim, whitening=whitening, key=field_key, **sizes)
-    return Transport(velocity_field, path, LogZRate(width=config.width, depth=config.depth, key=rate_key))
+    rate = LogZRate(width=config.width, depth=config.depth, key=rate_key)
+    return Transport(velocity_field, path, rate)
 
 
 def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
@@ -125,12 +135,12 @@ def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Muon or Adam at the rate 1, which the step's own rate multiplies, after clipping if the configuration asks."""
+    """Muon or Adam with learning rate 1, which the step's own rate multiplies, after clipping where it is asked for."""
     optimizer = optax.contrib.muon(1.0) if config.optimizer == "muon" else optax.adam(1.0)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
 
 
 def make_flow(config: Config, transport: Transport) -> Flow:
     """The sampler of a transport, in 8 steps where the configuration leaves their number open."""
-    base, velocity_field = transport.interpolation.base, transport.field
-    return Flow(base, velocity_field, solver=config.sample_solver, num_steps=config.sample_steps or 8)
+    base = transport.interpolation.base
+    return Flow(base, transport.field, solver=config.sample_solver, num_steps=config.sample_steps or 8)

@@ -13,14 +13,14 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
-from boltzflow.sampling import pilot_arrays
-from boltzflow.storage import files as storage
+from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
+from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
 
-FORMAT = 7
 FILE = "run.npz"
-_KEPT_POINTS = 2048  # pilot points kept for the mode probe
+
+_KEPT_POINTS = 2048  # pilot points kept for the coverage check
 
 
 def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
@@ -28,14 +28,18 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    found, numbers = pilot_arrays.pilot_contents(trained.pilot, _KEPT_POINTS)
-    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(found["pilot.points"]))
-    found["energies"] = pilot_arrays.energies(trained.transport.interpolation.target, kept)
-    storage.write(folder / FILE, {**arrays, **found}, {"format": FORMAT, **record, "pilot": numbers})
+    of_pilot, numbers = pilot_contents(trained.pilot, _KEPT_POINTS)
+    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(of_pilot["pilot.points"]))
+    of_pilot["energies"] = energies(trained.transport.interpolation.target, kept)
+    files.write(folder / FILE, {**arrays, **of_pilot}, {**record, "pilot": numbers})
 
 
 def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tuple[Trained, dict[str, Any]]:
-    """What `save` wrote, for the same target and parts. Raises `InputError` where it cannot be read or does not fit."""
+    """The run that `save` wrote, and its record, for the same target and parts.
+
+    Raises:
+        InputError: The file cannot be read, or is of another target or other parts.
+    """
     arrays, record = _read(folder)
     if record.get("parts", []) != parts.names():
         raise InputError(
@@ -44,10 +48,9 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])
-    pilot = pilot_arrays.pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
-    pilot_arrays.check_target(folder / FILE, target, pilot, arrays["energies"])
-    key = jax.random.key(0)
-    transport = make_transport(config, parts, target, pilot, key)
+    pilot = pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
+    check_target(folder / FILE, target, pilot, arrays["energies"])
+    transport = make_transport(config, parts, target, pilot, jax.random.key(0))
     params, frozen = eqx.partition(transport, trainable(transport))
     try:
         params = jax.tree_util.tree_map_with_path(
@@ -59,24 +62,26 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a checkpoint. Raises `InputError` where there is none or it is of another format."""
+    """The record of a checkpoint.
+
+    Raises:
+        InputError: There is no checkpoint, or it is of another format.
+    """
     return _read(folder)[1]
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    if not (folder / FILE).exists():
+    path = folder / FILE
+    if not path.exists():
         older = " of this format (it is of an older boltzflow: train again)" if folder.is_dir() else ""
-        raise InputError(f"{folder.parent} holds no finished run{older}: {folder / FILE} is missing.")
-    arrays, record = storage.read(folder / FILE)
-    if record.get("format") != FORMAT:
-        raise InputError(f"{folder / FILE} is not a checkpoint of format {FORMAT}, the one this version reads.")
+        raise InputError(f"{folder.parent} holds no finished run{older}: {path} is missing.")
+    arrays, record = files.read(path)
+    if record.get("format") != files.FORMAT:
+        raise InputError(f"{path} is not a checkpoint of format {files.FORMAT}, the one this version reads.")
     known = {field.name for field in dataclasses.fields(Config)}
-    if (
-        set(record.get("config", ())) != known
-        or "pilot" not in record
-        or not {"pilot.points", "energies"} <= arrays.keys()
-    ):
-        raise InputError(f"{folder / FILE} does not have the settings this version of boltzflow reads.")
+    complete = "pilot" in record and {"pilot.points", "energies"} <= arrays.keys()
+    if set(record.get("config", ())) != known or not complete:
+        raise InputError(f"{path} does not have the settings this version of boltzflow reads.")
     return arrays, record
 
 

@@ -1,14 +1,15 @@
-"""Where training stands, kept while it goes on: what an interrupted run continues from, bit for bit.
+"""Snapshots of a training that is under way: an interrupted run continues from them bit for bit.
 
-`pilot-SEED.npz` has what the pilot of a seed found, once; `state-0.npz` and `state-1.npz`, written in turn, have
-everything that the next optimizer step needs. Whenever the machine stops one of these two is whole; a damaged one is
-put aside for the other. Steps draw random numbers from the key and their own number: nothing else needs to be kept.
-A kill loses what was trained since the last: two seconds, or a hundred times as long as writing one takes.
+`pilot.npz` holds the pilot's findings and is written once. `state-0.npz` and `state-1.npz`, written in turn, hold
+everything that the next optimizer step needs. Each file is moved into place whole, so that one of the two is whole
+whenever the machine stops; a damaged one is passed over for the other. Steps draw random numbers from the key and their
+own number, so nothing else needs to be kept. A kill loses the steps since the last snapshot: two seconds, or a hundred
+times as long as writing one takes.
 """
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,41 @@ import numpy as np
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.errors import InputError
-from boltzflow.sampling import pilot_arrays
 from boltzflow.sampling.pilot import Pilot
-from boltzflow.storage import files as storage
+from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
+from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.step import StepState
 
-FORMAT = 6
-_MIN_INTERVAL, _PATIENCE = 2.0, 60.0  # seconds
+_MIN_INTERVAL = 2.0  # seconds
+_RETRY_INTERVAL = 60.0  # seconds, after a write that failed
 _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first and the last
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Training after `step` steps: the seconds it took, each cohort's state, and what is known of each seed."""
+    """A training after `step` steps: the seconds it took, the optimizer's state, the history, and the skipped chunks.
+
+    `skipped_chunks` counts the last chunks in a row whose steps were all skipped.
+    """
 
     step: int
     seconds: float
-    states: Sequence[StepState]
-    histories: Mapping[int, list[dict[str, float]]]
-    bad_chunks: Mapping[int, int]
-    failures: Mapping[int, str]
+    state: StepState
+    history: list[dict[str, float]]
+    skipped_chunks: int
 
 
 class Snapshots:
-    """The snapshots of one training in `folder`, of this target, these settings, seeds and kinds of parts.
+    """The snapshots of one training in `folder`.
 
-    Without `resume` it starts anew: what the folder holds is not read, and gone with the first pilot that is written.
+    Args:
+        folder: Where they lie.
+        target: The target of the run; snapshots of another target are refused.
+        config: The settings; snapshots with other settings are refused.
+        seed: The seed; snapshots of another seed are refused.
+        resume: False starts anew: the folder is not read, and cleared when the pilot is written.
+        parts: The user's own parts, known by their names only.
     """
 
     def __init__(
@@ -54,74 +63,79 @@ class Snapshots:
         folder: Path,
         target: AbstractDensity,
         config: Config,
-        seeds: Sequence[int],
+        seed: int,
         resume: bool = True,
         parts: Parts = NO_PARTS,
     ):
-        self._folder, self._target, self._seeds, self._resume = folder, target, list(seeds), resume
-        self._whose: dict[str, Any] = {
-            "format": FORMAT, "config": dataclasses.asdict(config), "seeds": self._seeds, "parts": parts.names(),
-        }  # fmt: skip
-        self._turn, self._due, self.trouble, self.notes = 0, 0.0, "", list[str]()
+        self._folder = folder
+        self._target = target
+        self._resume = resume
+        self._run: dict[str, Any] = {"config": dataclasses.asdict(config), "seed": seed, "parts": parts.names()}
+        self._turn = 0
+        self._due = 0.0
+        self.trouble = ""
+        self.notes: list[str] = []
 
-    def write_pilots(self, pilots: Mapping[int, Pilot]) -> None:
-        """Forgets what the folder held, and keeps these pilots."""
+    def write_pilot(self, pilot: Pilot) -> None:
+        """Clear the folder and keep this pilot."""
         clear(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for seed, pilot in pilots.items():
-            arrays, numbers = pilot_arrays.pilot_contents(pilot)
-            arrays["energies"] = pilot_arrays.energies(self._target, pilot)
-            storage.write(self._folder / f"pilot-{seed}.npz", arrays, {**self._whose, "pilot": numbers})
+        arrays, numbers = pilot_contents(pilot)
+        arrays["energies"] = energies(self._target, pilot)
+        files.write(self._folder / "pilot.npz", arrays, {**self._run, "pilot": numbers})
 
-    def read_pilots(self, base: AbstractDistribution | None) -> dict[int, Pilot]:
-        """The pilots by seed, none of them where there are none; `base` is that of the run, if no pilot fitted it.
+    def read_pilot(self, base: AbstractDistribution | None) -> Pilot | None:
+        """The pilot, None where there is none; `base` is that of the run, unless the pilot fitted it.
 
-        Raises `InputError` for pilots of another target or other settings, and for damaged ones.
+        Raises:
+            InputError: The pilot is of another target or other settings, or its file is damaged.
         """
-        pilots: dict[int, Pilot] = {}
-        for seed in self._seeds if self._resume else ():
-            path = self._folder / f"pilot-{seed}.npz"
-            if not path.exists():
-                return {}
-            arrays, record = storage.read(path)
-            self._check(path, record)
-            pilots[seed] = pilot = pilot_arrays.pilot_from(arrays, record["pilot"], base)
-            pilot_arrays.check_target(path, self._target, pilot, arrays["energies"])
-        return pilots
+        path = self._folder / "pilot.npz"
+        if not self._resume or not path.exists():
+            return None
+        arrays, record = files.read(path)
+        self._check(path, record)
+        pilot = pilot_from(arrays, record["pilot"], base)
+        check_target(path, self._target, pilot, arrays["energies"])
+        return pilot
 
-    def offer(self, standing: TrainingState) -> None:
-        """Writes it, if enough time has gone since the last."""
+    def offer(self, now: TrainingState) -> None:
+        """Write this state if enough time has passed since the last."""
         if time.perf_counter() >= self._due:
-            self.write(standing)
+            self.write(now)
 
-    def write(self, standing: TrainingState) -> None:
-        """Writes it in place of the older of the two that there are.
+    def write(self, now: TrainingState) -> None:
+        """Write this state in place of the older of the two.
 
-        A disk that is full does not end a training: what was wrong is in `trouble`, and a minute later it is tried
-        again.
+        A full disk does not end a training: `trouble` then holds a sentence, and a minute later it is tried again.
         """
         start = time.perf_counter()
-        leaves = [_plain(leaf) for state in standing.states for leaf in jax.tree.leaves(state)]
+        arrays = {str(number): _plain(leaf) for number, leaf in enumerate(jax.tree.leaves(now.state))}
         record = {
-            **self._whose, "step": standing.step, "seconds": standing.seconds, "failures": dict(standing.failures),
-            "bad_chunks": dict(standing.bad_chunks),
-            "histories": {seed: [_texts(row) for row in rows] for seed, rows in standing.histories.items()},
-        }  # fmt: skip
-        arrays = {str(number): leaf for number, leaf in enumerate(leaves)}
+            **self._run,
+            "step": now.step,
+            "seconds": now.seconds,
+            "skipped_chunks": now.skipped_chunks,
+            "history": [_texts(row) for row in now.history],
+        }
         try:
-            storage.write(self._folder / f"state-{self._turn}.npz", arrays, record)
+            files.write(self._folder / f"state-{self._turn}.npz", arrays, record)
         except OSError as error:
-            self.trouble = f"where training stands cannot be kept: {error}"
-            self._due = time.perf_counter() + _PATIENCE
+            self.trouble = f"the state of training cannot be kept: {error}"
+            self._due = time.perf_counter() + _RETRY_INTERVAL
             return
-        self._turn, self.trouble = 1 - self._turn, ""
+        self._turn = 1 - self._turn
+        self.trouble = ""
         took = time.perf_counter() - start
         self._due = time.perf_counter() + max(_MIN_INTERVAL, took / _MAX_SHARE)
 
-    def read(self, untrained: Sequence[StepState]) -> TrainingState | None:
-        """The latest that can be read, in the shape of these states; None where there is none.
+    def read(self, untrained: StepState) -> TrainingState | None:
+        """The latest readable state, with arrays like those of `untrained`; None where there is none.
 
-        A damaged one is passed over, with a sentence in `notes`. Raises `InputError` where it is of other settings.
+        A damaged file is passed over, with a sentence in `notes`.
+
+        Raises:
+            InputError: A file is of another run.
         """
         if not self._resume:
             return None
@@ -131,7 +145,7 @@ class Snapshots:
             if not path.exists():
                 continue
             try:
-                arrays, record = storage.read(path)
+                arrays, record = files.read(path)
             except InputError as error:
                 self.notes.append(f"{error}; the other one is used")
                 continue
@@ -141,26 +155,22 @@ class Snapshots:
             return None
         turn, arrays, record = max(found, key=lambda one: one[2]["step"])
         self._turn = 1 - turn
-        states, first = [], 0
-        for state in untrained:
-            leaves, structure = jax.tree.flatten(state)
-            own = [arrays[str(first + i)] for i in range(len(leaves))]
-            states.append(jax.tree.unflatten(structure, [_like(a, leaf) for a, leaf in zip(own, leaves, strict=True)]))
-            first += len(leaves)
-        histories = {int(seed): [_numbers(row) for row in rows] for seed, rows in record["histories"].items()}
-        bad_chunks, failures = ({int(k): v for k, v in record[name].items()} for name in ("bad_chunks", "failures"))
-        return TrainingState(record["step"], record["seconds"], states, histories, bad_chunks, failures)
+        leaves, structure = jax.tree.flatten(untrained)
+        kept = [_like(arrays[str(number)], leaf) for number, leaf in enumerate(leaves)]
+        history = [_numbers(row) for row in record["history"]]
+        state = jax.tree.unflatten(structure, kept)
+        return TrainingState(record["step"], record["seconds"], state, history, record["skipped_chunks"])
 
     def _check(self, path: Path, record: Mapping[str, Any]) -> None:
-        if record.get("format") != FORMAT:
-            raise InputError(f"{path} is not of format {FORMAT}, the one this version reads; start the run again")
-        if any(record.get(name) != value for name, value in self._whose.items()):
+        if record.get("format") != files.FORMAT:
+            raise InputError(f"{path} is not of format {files.FORMAT}, the one this version reads; start the run again")
+        if any(record.get(name) != value for name, value in self._run.items()):
             raise InputError(f"{path} is of a run with other settings or seeds; start the run again with --overwrite")
 
 
 def clear(folder: Path) -> None:
-    """Removes all snapshots in a folder."""
-    for path in [*folder.glob("pilot-*.npz"), *folder.glob("state-?.npz")]:
+    """Remove all snapshots in a folder, those of older versions too."""
+    for path in [*folder.glob("pilot*.npz"), *folder.glob("state-?.npz")]:
         path.unlink(missing_ok=True)
 
 
@@ -169,7 +179,7 @@ def _plain(leaf: jax.Array) -> np.ndarray:
 
 
 def _like(array: np.ndarray, leaf: jax.Array) -> jax.Array:
-    """The array as what `leaf` is: a key, or numbers of its type."""
+    """The array as the kind of `leaf`: a key, or numbers of its type."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array))
     if array.shape != leaf.shape or array.dtype != leaf.dtype:

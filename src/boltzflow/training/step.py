@@ -1,13 +1,14 @@
-"""The optimizer's steps, of one seed: where the residual is taken, its gradient, and what the next step needs."""
+"""Optimizer steps: where the residual is taken, its gradient, and the state that the next step needs."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.model.continuity import Transport, continuity_residual
@@ -15,13 +16,38 @@ from boltzflow.model.flow import Flow
 from boltzflow.model.losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
 from boltzflow.training.build import make_flow, make_optimizer
 
+_KNOT_BLOCK = 8
+_POINT_BLOCK = 2048
+_RATE_FACTOR = 0.3  # of the learning rate, after a chunk in which every step was skipped
+_ESS_SAMPLES = 2048
+
+
+class PilotPath(NamedTuple):
+    """The pilot's particles along the path: knots at `times`, and equally weighted `points` at each knot."""
+
+    times: Float[Array, " num_knots"]
+    points: Float[Array, "num_knots num_saved dim"]
+
+
+def padded_path(times: Float[Array, " num_knots"], points: Float[Array, "num_knots num_saved dim"]) -> PilotPath:
+    """The pilot's path with its number of knots rounded up to a multiple of 8, so that few lengths are compiled.
+
+    The added knots lie after the last one and repeat its points. Training draws times from [0, 1]. Up to the last knot
+    it never meets an added one; beyond the last knot, where a pilot stopped early, the points are those of the last
+    knot with and without padding. So padding changes no draw.
+    """
+    num_added = -len(times) % _KNOT_BLOCK
+    added_times = times[-1] + jnp.arange(1, num_added + 1, dtype=times.dtype)
+    added_points = jnp.broadcast_to(points[-1:], (num_added, *points.shape[1:]))
+    return PilotPath(jnp.concatenate([times, added_times]), jnp.concatenate([points, added_points]))
+
 
 class StepState(eqx.Module):
     """Everything that the next optimizer step needs. Step k draws its random numbers from `key` and k alone.
 
-    `num_steps` is how many there will be: the learning rate has then fallen to 0, and further steps change nothing.
-    `good` are the parameters and the optimizer's state before the last chunk of steps of which none was skipped, and
-    `rate` is what has become of the learning rate where training had to go back to them.
+    After `num_steps` steps the learning rate is 0, and further steps change nothing. `good` holds the parameters and
+    the optimizer's state before the last chunk without a skipped step. `rate` is the factor on the learning rate after
+    returns to `good`.
     """
 
     params: Transport
@@ -34,89 +60,140 @@ class StepState(eqx.Module):
     rate: Float[Array, ""]
 
 
-_BLOCK = 2048  # points
-_LOWER = 0.3  # of the learning rate, after a chunk of steps that were all skipped
+def initial_state(params: Transport, config: Config, num_steps: int, key: PRNGKeyArray) -> StepState:
+    """The state before the first of `num_steps` optimizer steps."""
+    opt_state = make_optimizer(config).init(params)
+    return StepState(
+        params=params,
+        opt_state=opt_state,
+        key=key,
+        num_steps=jnp.asarray(num_steps, int),
+        step=jnp.zeros((), int),
+        num_skipped=jnp.zeros((), int),
+        good=(params, opt_state),
+        rate=jnp.ones(()),
+    )
 
 
-def train_chunk(state: StepState, frozen: Transport, points, *, config: Config, length: int):
-    """`length` optimizer steps in one dispatch; the state after them and the mean loss of the finite ones.
+def train_chunk(
+    state: StepState, frozen: Transport, path: PilotPath, *, config: Config, length: int
+) -> tuple[StepState, Float[Array, ""]]:
+    """Take `length` optimizer steps in one dispatch; return the state after them and the mean of the finite losses.
 
-    A step whose loss or gradient is not finite is skipped and counted; it changes nothing but the step's number. Where
-    all of them were, training goes back to the last good state with a lower learning rate.
+    A step whose loss or gradient is not finite is skipped: it changes nothing but the counters. Where every step of the
+    chunk was skipped, training returns to the last good state with a lower learning rate.
     """
-    optimizer, start = make_optimizer(config), state
+    optimizer = make_optimizer(config)
+    start = state
 
     def one(state: StepState, _):
         key = jax.random.fold_in(state.key, state.step)
-        loss, gradient = _loss_and_gradient(state, frozen, points, key, config)
+        loss, gradient = _loss_and_gradient(state, frozen, path, key, config)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         done = jnp.minimum(state.step / state.num_steps, 1.0)
         rate = state.rate * config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: rate * update, updates))
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         params, opt_state = _where(good, (params, opt_state), (state.params, state.opt_state))
-        return StepState(
-            params, opt_state, state.key, state.num_steps, state.step + 1, state.num_skipped + ~good, state.good,
-            state.rate,
-        ), loss  # fmt: skip
+        after = dataclasses.replace(
+            state,
+            params=params,
+            opt_state=opt_state,
+            step=state.step + 1,
+            num_skipped=state.num_skipped + ~good,
+        )
+        return after, loss
 
     state, losses = jax.lax.scan(one, state, None, length=length)
-    skipped, now = state.num_skipped - start.num_skipped, (state.params, state.opt_state)
-    params, opt_state = _where(skipped == length, start.good, now)
-    good = _where(skipped == 0, (start.params, start.opt_state), start.good)
-    rate = jnp.where(skipped == length, _LOWER * start.rate, start.rate)
-    state = StepState(
-        params, opt_state, state.key, state.num_steps, state.step, state.num_skipped, good, rate
-    )  # fmt: skip
+    skipped = state.num_skipped - start.num_skipped
+    params, opt_state = _where(skipped == length, start.good, (state.params, state.opt_state))
+    state = dataclasses.replace(
+        state,
+        params=params,
+        opt_state=opt_state,
+        good=_where(skipped == 0, (start.params, start.opt_state), start.good),
+        rate=jnp.where(skipped == length, _RATE_FACTOR * start.rate, start.rate),
+    )
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
 
 
-def offending_point(state: StepState, frozen: Transport, points, *, config: Config):
-    """Of the step that is next: the first (t, x) at which its residual or, for the reverse KL, its log-weight is not
-    finite; the target's energy there; and whether there is any such point."""
+def first_nonfinite_point(
+    state: StepState, frozen: Transport, path: PilotPath, *, config: Config
+) -> tuple[Float[Array, ""], Float[Array, " dim"], Float[Array, ""], Bool[Array, ""]]:
+    """Find the first non-finite residual of the next step, or the first non-finite log-weight for the reverse KL.
+
+    Returns:
+        t, x, the target's energy at x, and whether there is such a point.
+    """
     key = jax.random.fold_in(state.key, state.step)
     transport = eqx.combine(state.params, frozen)
-    path = transport.interpolation
+    target = transport.interpolation.target
     if config.loss == "reverse-kl":
-        flow = Flow(path.base, transport.field, solver=config.train_solver, num_steps=config.num_intervals)
+        flow = _training_flow(transport, config)
         x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, config.batch_size))
-        times, value = jnp.ones(len(x)), log_prob + jax.vmap(path.target.energy)(x)
+        times = jnp.ones(len(x))
+        value = log_prob + jax.vmap(target.energy)(x)
     else:
-        times, x = _draw_points(transport, points, state.step / state.num_steps, key, config)
+        times, x = _draw_points(transport, path, state.step / state.num_steps, key, config)
         value = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, x)
     bad = ~jnp.isfinite(value)
     first = jnp.argmax(bad)
-    return times[first], x[first], path.target.energy(x[first]), bad.any()
+    return times[first], x[first], target.energy(x[first]), bad.any()
 
 
-def _where(condition, one: Any, other: Any) -> Any:
+def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
+    """The reverse ESS (22) of 2048 samples: enough to watch training, too few to report."""
+    transport = eqx.combine(params, frozen)
+    flow = make_flow(config, transport)
+    x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, _ESS_SAMPLES))
+    log_weight = -jax.vmap(transport.interpolation.target.energy)(x) - log_prob
+    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / _ESS_SAMPLES
+
+
+def points_in_step(config: Config) -> int:
+    """The number of points at which a step evaluates the energy and its gradient."""
+    if config.loss == "reverse-kl":
+        return config.batch_size
+    all_points = (config.num_intervals + (not config.jitter)) * config.batch_size
+    return min(config.points_per_step or all_points, all_points)
+
+
+# --- loss and gradient ------------------------------------------------------------------------------------------------
+
+
+def _where(condition: Bool[Array, ""], one: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
-def _loss_and_gradient(state: StepState, frozen: Transport, points, key: PRNGKeyArray, config: Config):
+def _training_flow(transport: Transport, config: Config) -> Flow:
+    """The flow that the reverse KL differentiates through."""
+    base = transport.interpolation.base
+    return Flow(base, transport.field, solver=config.train_solver, num_steps=config.num_intervals)
+
+
+def _loss_and_gradient(state: StepState, frozen: Transport, path: PilotPath, key: PRNGKeyArray, config: Config):
     if config.loss == "reverse-kl":
+        keys = jax.random.split(key, config.batch_size)
 
         def reverse_kl(params):
-            path = eqx.combine(params, frozen).interpolation
-            velocity_field = eqx.combine(params, frozen).field
-            flow = Flow(path.base, velocity_field, solver=config.train_solver, num_steps=config.num_intervals)
-            return reverse_kl_loss(flow, path.target, jax.random.split(key, config.batch_size))
+            transport = eqx.combine(params, frozen)
+            return reverse_kl_loss(_training_flow(transport, config), transport.interpolation.target, keys)
 
         return jax.value_and_grad(reverse_kl)(state.params)
-    times, x = _draw_points(eqx.combine(state.params, frozen), points, state.step / state.num_steps, key, config)
+    times, x = _draw_points(eqx.combine(state.params, frozen), path, state.step / state.num_steps, key, config)
     return _in_blocks(
         lambda p, times, x: continuity_loss(eqx.combine(p, frozen), times, x, config.penalty), state.params, times, x
     )
 
 
 def _in_blocks(loss: Callable[..., Any], params: Transport, times: Float[Array, " num"], x: Float[Array, "num dim"]):
-    """The value and gradient of a mean over points, as the mean of those of equal blocks of points.
+    """The value and gradient of a mean over points, computed as the mean over equal blocks of points.
 
-    What one block keeps for its gradient stays in a CPU's cache, and in memory for a few thousand points only; the
-    1024 points of the default are one block, and so is everything on an accelerator, which wants them all at once.
+    On a CPU the intermediate values of one block stay in the cache, and only those of a few thousand points take
+    memory. The default's 1024 points are one block. An accelerator takes all points at once.
     """
     gradient = jax.value_and_grad(loss)
-    fewest = -(-len(x) // _BLOCK) if jax.default_backend() == "cpu" else 1
+    fewest = -(-len(x) // _POINT_BLOCK) if jax.default_backend() == "cpu" else 1
     number = next((n for n in range(fewest, 2 * fewest) if len(x) % n == 0), 1)
     if number == 1:
         return gradient(params, times, x)
@@ -129,11 +206,16 @@ def _in_blocks(loss: Callable[..., Any], params: Transport, times: Float[Array, 
     return jax.tree.map(lambda value: value / number, total)
 
 
-def _draw_points(transport: Transport, points, done: Float[Array, ""], key: PRNGKeyArray, config: Config):
-    """Times `(num,)` and points `(num, dim)` at which to take the residual: the flow's trajectories and the pilot's."""
+# --- points of a step -------------------------------------------------------------------------------------------------
+
+
+def _draw_points(
+    transport: Transport, path: PilotPath, done: Float[Array, ""], key: PRNGKeyArray, config: Config
+) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
+    """Times and points at which the step takes the residual: from the flow's trajectories and from the pilot's path."""
     base_key, time_key, pick_key, pilot_key = jax.random.split(key, 4)
-    n = config.num_intervals
-    times = stratified_times(time_key, n) if config.jitter else jnp.linspace(0, 1, n + 1)
+    num_intervals = config.num_intervals
+    times = stratified_times(time_key, num_intervals) if config.jitter else jnp.linspace(0, 1, num_intervals + 1)
     warming = done < config.warmup_fraction
 
     def own():
@@ -143,12 +225,12 @@ def _draw_points(transport: Transport, points, done: Float[Array, ""], key: PRNG
         return trajectory(transport, x0, times, config.train_solver).reshape(-1, x0.shape[1])
 
     def unused():
-        return jnp.zeros((times.shape[0] * config.batch_size, points[1].shape[2]))
+        return jnp.zeros((times.shape[0] * config.batch_size, path.points.shape[2]))
 
     all_x = jax.lax.cond(warming, unused, own) if config.warmup_fraction else own()
     all_times = jnp.repeat(times, config.batch_size)
     pick = jax.random.permutation(pick_key, all_x.shape[0])[: config.points_per_step or None]
-    pilot_times, pilot_x = _pilot_points(points, pilot_key, pick.shape[0])
+    pilot_times, pilot_x = _pilot_points(path, pilot_key, pick.shape[0])
     # The pilot's times are stratified in order: every second one of them spans [0, 1] as well as all.
     share = jnp.where(warming, 1.0, config.pilot_fraction)
     slot = jnp.arange(pick.shape[0])
@@ -159,21 +241,13 @@ def _draw_points(transport: Transport, points, done: Float[Array, ""], key: PRNG
     )
 
 
-def _pilot_points(points, key: PRNGKeyArray, num: int) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
-    """Stratified times, and at each a particle of one of the two knots around it, the nearer the likelier."""
-    path_times, path_points = points
+def _pilot_points(
+    path: PilotPath, key: PRNGKeyArray, num: int
+) -> tuple[Float[Array, " {num}"], Float[Array, "{num} dim"]]:
+    """Stratified times, and for each a particle of one of the two knots around it; the nearer knot is likelier."""
     time_key, knot_key, particle_key = jax.random.split(key, 3)
     times = (jnp.arange(num) + jax.random.uniform(time_key, (num,))) / num
-    left = jnp.clip(jnp.searchsorted(path_times, times) - 1, 0, path_times.shape[0] - 2)
-    fraction = (times - path_times[left]) / (path_times[left + 1] - path_times[left])
+    left = jnp.clip(jnp.searchsorted(path.times, times) - 1, 0, path.times.shape[0] - 2)
+    fraction = (times - path.times[left]) / (path.times[left + 1] - path.times[left])
     knot = left + (jax.random.uniform(knot_key, (num,)) < fraction)
-    return times, path_points[knot, jax.random.randint(particle_key, (num,), 0, path_points.shape[1])]
-
-
-def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
-    """The reverse ESS (22) of 2048 samples: to watch training by, too few to report."""
-    transport = eqx.combine(params, frozen)
-    flow = make_flow(config, transport)
-    x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, 2048))
-    log_weight = -jax.vmap(transport.interpolation.target.energy)(x) - log_prob
-    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / 2048
+    return times, path.points[knot, jax.random.randint(particle_key, (num,), 0, path.points.shape[1])]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, sample_batch
 from boltzflow.errors import InputError
-from boltzflow.report.evaluation import anneal
+from boltzflow.report.evaluation import flow_smc
 from boltzflow.run import Run
 from boltzflow.studies.baselines import nuts, smc, tempering
 from boltzflow.studies.baselines.start import Answer
@@ -68,7 +68,7 @@ def of_flow(run: Run) -> Entry:
     start = time.perf_counter()
     run.sample(jax.random.key(run.seed), num)  # once more, compiled by now, to see how long that takes
     if estimates["log_z"].method != estimates["log_z_importance"].method:
-        evaluations += anneal(run).num_gradients
+        evaluations += flow_smc(run.draws).num_gradients
     seconds = cost["train_seconds"] + time.perf_counter() - start
     mean, square = (np.asarray(means[name].value, np.float64) for name in ("mean", "square"))
     detail = {"reverse_ess": float(estimates["reverse_ess"].value)}

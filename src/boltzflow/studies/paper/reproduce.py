@@ -158,7 +158,7 @@ def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1
     except TrainingError as error:
         return error
     result = cells.measure(run) | ({"jobs": jobs} if jobs > 1 else {})
-    return result, {task.cell.figure: path_panels(run)} if task.pictured else {}
+    return result, {task.cell.figure: path_panels(run.draws)} if task.pictured else {}
 
 
 def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:

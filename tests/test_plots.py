@@ -69,7 +69,7 @@ def test_marginals(dim):
     x = rng.normal(size=(400, dim))
     x[0, 0] = np.nan
     assert_png(plotting.marginals(x, rng.normal(size=400)))
-    assert_png(plotting.marginals(x, np.full(400, -np.inf), probe=x[:30] + 5))
+    assert_png(plotting.marginals(x, np.full(400, -np.inf), pilot_points=x[:30] + 5))
 
 
 def test_nothing_global_is_changed_and_nothing_global_matters():
