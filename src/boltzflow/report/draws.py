@@ -68,14 +68,7 @@ class Resolutions(NamedTuple):
 
 @dataclass
 class Draws:
-    """The flow of a trained run and everything that is drawn from it.
-
-    Args:
-        target: The target density.
-        config: The settings of the run.
-        seed: The seed of the run.
-        trained: The result of training.
-    """
+    """The flow of a trained run and everything that is drawn from it."""
 
     target: AbstractDensity
     config: Config

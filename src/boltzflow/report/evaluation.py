@@ -54,13 +54,7 @@ _MIN_STDERR = 1e-4  # single precision along the path
 
 
 def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = None) -> Report:
-    """Measure everything that a report has, and judge it.
-
-    Args:
-        draws: The draws of the run.
-        name: The name of the target, for the record.
-        options: The target's options, for the record.
-    """
+    """Measure everything that a report has, and judge it. The target's `name` and `options` are for the record."""
     start = time.perf_counter()
     target = draws.target
     log_weight = draws.log_weights

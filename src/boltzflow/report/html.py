@@ -13,14 +13,7 @@ Figure = tuple[str, str, bytes]
 
 
 def html_page(report: Report, figures: Sequence[Figure], command: str = "", config: str = "") -> str:
-    """The report as the text of an HTML file that needs nothing else.
-
-    Args:
-        report: The report.
-        figures: Its figures, in order.
-        command: The command that repeats the run; shown as it is.
-        config: The settings that repeat the run; shown as they are.
-    """
+    """The report as the text of an HTML file that needs nothing else, with `command` and `config` to repeat the run."""
     mood, sentence = headline(report.verdict)
     name = report.target.get("name", "target")
     target = {key: str(value) for key, value in report.target.items()}

@@ -108,14 +108,8 @@ def path_panels(
 
     The layout is that of Figs. 2, 3, 4, 7 and 8 of the paper.
 
-    Args:
-        times: The times of the panels, `(T,)`.
-        grid: The two axes, `(nx,)` and `(ny,)`.
-        target_log_density: The target's log-density on the grid, unnormalized, `(ny, nx)`.
-        samples: The samples at each time, `(T, n, 2)`.
-        log_densities: -f_t on the grid, `(T, ny, nx)`; None leaves out the upper row.
-        arrow_points: Where velocities are drawn, `(T, m, 2)`.
-        arrows: V_t at these points, `(T, m, 2)`.
+    `times`: `(T,)`; `grid`: two axes, `(nx,)` and `(ny,)`; `target_log_density`, unnormalized: `(ny, nx)`; `samples`:
+    `(T, n, 2)`; `log_densities`: -f_t, `(T, ny, nx)`; `arrow_points`, and `arrows` (V_t there): `(T, m, 2)`.
     """
     t, x, target_log_p = (np.asarray(a, dtype=np.float64) for a in (times, samples, target_log_density))
     grid_x, grid_y = (np.asarray(a, dtype=np.float64) for a in grid)
@@ -160,12 +154,8 @@ def site_histogram(
 ) -> bytes:
     """The histogram of all sites, raw and reweighted, against e^{-V} of one site and the exact density (Fig. 10).
 
-    Args:
-        sites: The samples, `(n, num_sites)`.
-        log_weight: Their log-weights, `(n,)`.
-        grid: Values of one site, `(g,)`.
-        boltzmann: e^{-V} on the grid in any scale, `(g,)`; it is normalized here.
-        exact_density: The normalized density of one site on the grid, `(g,)`.
+    `sites`: `(n, num_sites)`; `log_weight`: `(n,)`; `grid`: values of one site, `(g,)`; `boltzmann`: e^{-V} on the grid
+    in any scale, normalized here; `exact_density`: the normalized density of one site on the grid.
     """
     x, weight = _weighted(sites, log_weight)
     phi = np.asarray(grid, dtype=np.float64)
@@ -239,11 +229,7 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
 
     Up to six dimensions these are the coordinates. Above six they are projections on the first six principal axes of
     flow and pilot together, so that a mode which only the pilot found is visible.
-
-    Args:
-        x: The flow's samples, `(n, dim)`.
-        log_weight: Their log-weights, `(n,)`.
-        pilot_points: The pilot's points, `(m, dim)`.
+    `x`: `(n, dim)`; `log_weight`: `(n,)`; `pilot_points`: `(m, dim)`.
     """
     points, weight = _weighted(x, log_weight)
     pilot = np.empty((0, points.shape[1])) if pilot_points is None else np.asarray(pilot_points, dtype=np.float64)

@@ -100,12 +100,7 @@ def seeds_warnings(text: str) -> list[str]:
 
 
 def compare_seeds(reports: Mapping[int, Report], failures: Mapping[int, str]) -> SeedsReport:
-    """Put the reports of at least one seed beside each other.
-
-    Args:
-        reports: The reports by seed.
-        failures: The reasons of the seeds that could not be trained, by seed.
-    """
+    """Compare the reports of at least one seed; `failures` has the reasons of the seeds that could not be trained."""
     log_z = [report.estimates["log_z"] for report in reports.values() if "log_z" in report.estimates]
     finite = [estimate for estimate in log_z if math.isfinite(estimate.value) and math.isfinite(estimate.stderr)]
     return SeedsReport(reports, failures, _agreement(finite) if len(finite) > 1 else None)

@@ -24,39 +24,22 @@ _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the checks of the verdict look at.
+    """Everything that the checks of the verdict look at."""
 
-    Args:
-        estimates: The estimates by name.
-        known: The known values by name.
-        ess_count: The number of effective samples.
-        regions: Regions of the target that the sampler hardly reaches.
-        uncovered_share: The share of the coverage check's points that the sampler hardly reaches.
-        num_unweighed: How many minima that the sampler does not reach were not weighed.
-        sampling_error: The error of log Z by weights, without the solver's.
-        pilot_complaints: Sentences on what went wrong in the pilot.
-        skipped_share: The share of training steps that were skipped.
-        sampled_exactly: Whether the target has exact samples.
-        nonfinite_share: The share of the pilot's proposals with a non-finite energy.
-        parts_sigma: How far log Z from a tenth of the samples is from that of the others, in errors, at most.
-        target_error: The error of log Z that was asked for; 0 where none was.
-        untrained: Whether a fitted mixture was enough and no flow was trained.
-    """
-
-    estimates: Mapping[str, Estimate]
-    known: Mapping[str, Estimate]
-    ess_count: float
-    regions: Sequence[Region]
-    uncovered_share: float
-    num_unweighed: int
-    sampling_error: float
+    estimates: Mapping[str, Estimate]  # by name
+    known: Mapping[str, Estimate]  # known values by name
+    ess_count: float  # effective samples
+    regions: Sequence[Region]  # of the target, where the sampler hardly comes
+    uncovered_share: float  # of the coverage check's points
+    num_unweighed: int  # minima that the sampler does not reach and that were not weighed
+    sampling_error: float  # of log Z by weights, without the solver's
     pilot_complaints: Sequence[str]
-    skipped_share: float
-    sampled_exactly: bool
-    nonfinite_share: float
-    parts_sigma: float = 0.0
-    target_error: float = 0.0
-    untrained: bool = False
+    skipped_share: float  # of the training steps
+    sampled_exactly: bool  # the target has exact samples
+    nonfinite_share: float  # of the energies of the pilot's proposals
+    parts_sigma: float = 0.0  # distance of log Z from a tenth of the samples to the others', in errors, at most
+    target_error: float = 0.0  # of log Z; 0 where none was asked for
+    untrained: bool = False  # a fitted mixture was enough
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:

@@ -31,27 +31,16 @@ _MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits in single precision
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """The content of `config.toml`: everything that determines a run, and how the run was started.
+    """The content of `config.toml`: everything that determines a run, and how the run was started."""
 
-    Args:
-        target: The name of the target.
-        options: The complete options of the target.
-        seed: The seed.
-        config: The settings.
-        path: The file that defines the target; empty for a shipped one.
-        sha256: The SHA-256 of that file.
-        command: The command line.
-        version: The version of boltzflow.
-    """
-
-    target: str
-    options: Mapping[str, int | float]
+    target: str  # its name
+    options: Mapping[str, int | float]  # complete
     seed: int
     config: Config
-    path: str = ""
-    sha256: str = ""
-    command: str = ""
-    version: str = ""
+    path: str = ""  # of the file that defines the target; empty for a shipped one
+    sha256: str = ""  # of that file
+    command: str = ""  # as typed
+    version: str = ""  # of boltzflow
 
 
 def check_seed(seed: Any) -> int:

@@ -85,18 +85,8 @@ def train(
 ) -> Trained:
     """Run the pilot on `target`, build what is trained, and take the optimizer steps.
 
-    Args:
-        target: The density to learn.
-        config: The settings.
-        seed: The seed of all random numbers.
-        on_progress: Called with each `Progress`.
-        parts: A base, path or field of the user's own.
-        snapshots: Where the state of training is kept; an interrupted training continues from there.
-        watch: Compiles the programs. Seeds that share one compile each program once.
-
-    Raises:
-        InputError: The energy cannot be used.
-        TrainingError: The loss stays non-finite.
+    An interrupted training continues from its `snapshots`. Seeds that share a `watch` compile each program once. Raises
+    `InputError` where the energy cannot be used, and `TrainingError` where the loss stays non-finite.
     """
     check_field(config, target)
     make_room()

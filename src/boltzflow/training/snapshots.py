@@ -47,15 +47,9 @@ class TrainingState:
 
 
 class Snapshots:
-    """The snapshots of one training in `folder`.
+    """The snapshots of one training in `folder`; those of another target, other settings or another seed are refused.
 
-    Args:
-        folder: Where they lie.
-        target: The target of the run; snapshots of another target are refused.
-        config: The settings; snapshots with other settings are refused.
-        seed: The seed; snapshots of another seed are refused.
-        resume: False starts anew: the folder is not read, and cleared when the pilot is written.
-        parts: The user's own parts, known by their names only.
+    With `resume` False training starts anew: the folder is not read, and is cleared when the pilot is written.
     """
 
     def __init__(
