@@ -1,21 +1,67 @@
-"""One compilation cache for the whole session, its worker processes included: a program is waited for once, and half
-of the time of the tests is that of the compiler, so that it optimizes less than a user's does."""
+"""One compilation cache for all runs of the tests, small pilots, and the order in which files are tested.
+
+Half of the time of the tests is the compiler's. Its programs are kept in a folder of the user's cache between runs, and
+it optimizes less than for a user. The key of a program holds its text, the flags and the versions.
+"""
 
 import os
 import tempfile
+from pathlib import Path
 
 import jax
+import pytest
 
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
 
-_CACHE = "BOLTZFLOW_TEST_CACHE"  # workers of pytest-xdist inherit it
+_CACHE = "BOLTZFLOW_TEST_CACHE"  # a folder, or "off" for one that is gone with the session; workers inherit it
+_HEAVY = (
+    "test_training.py",
+    "test_resume.py",
+    "test_trust.py",
+    "test_seeds.py",
+    "test_pilot.py",
+    "test_interop.py",
+    "test_mixture_fit.py",
+    "test_paper.py",
+    "test_lattice_field.py",
+    "test_contracts.py",
+    "test_baselines.py",
+    "test_coverage.py",
+)
+"""The files that take longest, tested first: with two workers a slow file at the end leaves a core idle."""
 
 
 def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
     if _CACHE not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        os.environ[_CACHE] = str(Path(home).expanduser() / "boltzflow" / "tests")
+    if os.environ[_CACHE] == "off":
         folder = tempfile.TemporaryDirectory(prefix="boltzflow-tests-")
         os.environ[_CACHE] = folder.name
         config.add_cleanup(folder.cleanup)
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(_HEAVY)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_pilot(request):
+    """Pilots of few particles and descents, but for the files that set `FULL_PILOT`."""
+    if getattr(request.module, "FULL_PILOT", False):
+        yield
+        return
+    from boltzflow.sampling import pilot
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _SMALL_PILOT.items():
+            patch.setattr(pilot, name, value)
+        yield
+
+
+_SMALL_PILOT: dict[str, int] = {}
