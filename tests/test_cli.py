@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import boltzflow
-from boltzflow.cli import main
+from boltzflow.cli import main, studies
+from boltzflow.cli.parser import COMMANDS, parse
 from boltzflow.errors import TrainingError
 from boltzflow.interop.callback import Callback
 from boltzflow.storage import run_folder
@@ -118,7 +119,6 @@ def test_an_energy_that_fails_in_training_says_how_to_go_on(asked, monkeypatch, 
     moods = ["ok"]
     program = jax.jit(jax.vmap(Callback(energy, 2).energy))
     monkeypatch.setattr("boltzflow.run.fit", fit)
-    monkeypatch.setattr("boltzflow.run.fit_seeds", fit)
     assert main([*command.split(), "--out", "a"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "the energy fails: RuntimeError: the simulator is gone (at step 3 of 10" in said
@@ -171,7 +171,8 @@ def test_an_interruption_while_measuring_leaves_the_flow(asked, monkeypatch, cap
 
     monkeypatch.setattr(FakeRun, "report", interrupted)
     assert main(["run", "mixture-2", "--out", "a"]) == 130
-    assert "boltzflow report a" in capsys.readouterr().err and (tmp_path / "a" / "checkpoint").is_dir()
+    assert "interrupted while measuring; go on with: boltzflow resume a" in capsys.readouterr().err
+    assert (tmp_path / "a" / "checkpoint").is_dir()
 
 
 # --- what works -------------------------------------------------------------------------------------------------------
@@ -240,15 +241,54 @@ def test_samples_share_no_random_numbers_with_the_training_of_the_same_seed(aske
     assert len(drawn) == 18 and not drawn & trained
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(asked, capsys, command):
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: boltzflow {command} ") and COMMANDS[command].summary in out
+    for argument in COMMANDS[command].arguments:
+        assert (argument.metavar if argument.positional else f"--{argument.name.replace('_', '-')} ") in out
+
+
 def test_help_and_version(asked, capsys):
     assert main(["run", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--num-sites", "--learning-rate", "--overwrite", "--base-std"))
+    assert "double-well: sites" in out and "{continuity,reverse-kl}" in out and "(default: 0.02)" in out
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command.summary in out for command in COMMANDS.values())
     assert main(["--version"]) == 0
     assert boltzflow.__version__ in capsys.readouterr().out
 
 
+def test_help_of_reproduce_names_all_that_can_be_reproduced(asked, capsys):
+    assert main(["reproduce", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    figures = [name for name in studies.paper.names() if name.startswith("fig")]
+    assert f"{figures[0]} to {figures[-1]}" in out and len(figures) == 10
+    others = set(studies.paper.names()) - set(figures)
+    assert all(name in out for name in [*others, studies.FOLDER, studies.QUICK_FOLDER, studies.PAGE])
+
+
+def test_negative_numbers_are_values():
+    for given, value in (("-1", -1.0), ("-.5", -0.5), ("-1e-3", -1e-3), ("-inf", -np.inf)):
+        for words in (["--mass", given], [f"--mass={given}"]):
+            assert parse(["check", "double-well", *words]).keywords["options"] == {"mass": value}
+
+
+def test_words_and_options_come_in_any_order():
+    orders = ("a o.py:f --num-samples 3", "--num-samples 3 a o.py:f", "a --num-samples 3 o.py:f")
+    calls = [parse(["expect", *order.split()]).keywords for order in orders]
+    assert calls == [{"directory": "a", "observable": "o.py:f", "num_samples": 3}] * 3
+
+
 # --- the processes ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_loads_no_studies():
+    program = "import sys, boltzflow.cli; print('boltzflow.studies' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

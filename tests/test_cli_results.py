@@ -49,7 +49,7 @@ def finished(asked, monkeypatch, tmp_path):
 def test_samples_of_what_nobody_measured_are_not_trusted(finished, capsys, tmp_path):
     (tmp_path / "a" / "report.json").unlink()
     assert main(["sample", "a", "--num-samples", "8", "--out", "s.npz"]) == 3
-    assert "Nobody has measured this run yet: boltzflow report a" in capsys.readouterr().out
+    assert "This run has no report yet; run `boltzflow report a`." in capsys.readouterr().out
     assert (tmp_path / "s.npz").exists()
 
 
@@ -120,7 +120,7 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
 
 
 def test_a_folder_that_another_process_works_in_is_left_alone(finished, capsys, tmp_path):
-    command = "import sys, time; from pathlib import Path; from boltzflow.run_folder import locked\n"
+    command = "import sys, time; from pathlib import Path; from boltzflow.storage.run_folder import locked\n"
     command += "with locked(Path('a')):\n    print('in', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, stdout=subprocess.PIPE)
     try:

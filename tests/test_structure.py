@@ -38,9 +38,8 @@ ONLY_IMPORTER = {
     "diffrax": {"model/integrate.py"},
     "matplotlib": {"report/plots.py", "studies/paper/draw.py"},
     "PIL": {"studies/paper/experiments.py"},
-    "tyro": {"cli/parser.py"},
 }
-CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "tyro", "matplotlib", "PIL"}
+CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "matplotlib", "PIL"}
 MAX_TOP_NAMES = 18
 
 
