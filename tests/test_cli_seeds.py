@@ -23,7 +23,7 @@ def report_of(seed, value=1.0, stderr=0.1, warnings=()):
 
 
 class FakeRun:
-    """What the command line uses of a `Run`."""
+    """The part of a `Run` that the command line uses."""
 
     def __init__(self, seed, **answers):
         self.seed, self.answers = seed, answers
@@ -42,7 +42,7 @@ class FakeRun:
 
 @pytest.fixture
 def answers(monkeypatch, tmp_path):
-    """What each seed's run will answer, or the error it fails with; and, under "asked", what was asked for."""
+    """By seed the estimates of the stand-in, or the error it raises; under "asked" the arguments of each `fit`."""
     by_seed: dict = {"asked": []}
 
     def fit(target, *, seed, on_progress, **given):
@@ -59,7 +59,7 @@ def answers(monkeypatch, tmp_path):
     return by_seed
 
 
-def test_each_seed_has_an_ordinary_folder_and_a_row(answers, capsys, tmp_path):
+def test_each_seed_has_the_folder_of_a_run_and_a_row(answers, capsys, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "3", "--seed", "5", "--out", "a"]) == 0
     assert [call["seed"] for call in answers["asked"]] == [5, 6, 7]
     assert [str(call["keep"]) for call in answers["asked"]] == [f"a/seed-{seed}/checkpoint" for seed in (5, 6, 7)]
@@ -115,7 +115,7 @@ def test_seed_that_diverges_is_named_and_the_others_are_kept(answers, capsys, tm
     assert "Of 3 seeds, number 0 and 1 and 2 failed." in capsys.readouterr().err
 
 
-def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypatch, tmp_path):
+def test_a_folder_is_replaced_whole_and_only_with_overwrite(answers, capsys, monkeypatch, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 0
     (tmp_path / "a" / "seed-2" / "mine.txt").write_text("kept")
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 2
@@ -132,7 +132,7 @@ def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypa
 
 
 @pytest.mark.parametrize("command", ["report", "sample --num-samples 3 --out s.npz"])
-def test_commands_on_one_run_ask_for_one_seed(answers, capsys, command):
+def test_commands_on_one_run_refuse_a_folder_of_seeds(answers, capsys, command):
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 0
     name, *rest = command.split()
     capsys.readouterr()
@@ -174,7 +174,7 @@ def test_resume_names_the_seed_that_diverged(answers, capsys, tmp_path):
 
 
 def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monkeypatch, capsys, tmp_path):
-    """Also in the order of their numbers, and not in that of their names."""
+    """The order is that of the seeds' numbers, not of the folders' names."""
     answers |= {9: {"value": 1.0}, 10: {"value": 3.0}}
     assert main(["run", "mixture-2", "--seeds", "2", "--seed", "9", "--out", "a"]) == 3
     assert [path.name for path in run_folder.seed_folders(tmp_path / "a")] == ["seed-9", "seed-10"]
@@ -192,10 +192,10 @@ def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monke
     assert "The report of all seeds distrusts them: The seeds disagree" in " ".join(capsys.readouterr().out.split())
 
 
-def test_one_seed_is_a_run_as_without(answers, monkeypatch, tmp_path):
-    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(given["seed"]))
+def test_one_seed_is_an_ordinary_run(answers, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "1", "--seed", "4", "--out", "a"]) == 0
-    assert answers["asked"] == [] and run_folder.read_record(tmp_path / "a").seed == 4
+    assert [call["seed"] for call in answers["asked"]] == [4] and not (tmp_path / "a" / "seed-4").exists()
+    assert run_folder.read_record(tmp_path / "a").seed == 4
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_bad_numbers_of_seeds(answers, capsys, tmp_path, argv, says):
 
 
 @pytest.mark.parametrize(("seed", "steps"), [(0, 0), (0, 3), (1, 0), (1, 3)])
-def test_an_interruption_says_what_there_is(answers, capsys, monkeypatch, tmp_path, seed, steps):
+def test_an_interruption_gives_its_step_and_the_next_command(answers, capsys, monkeypatch, tmp_path, seed, steps):
     def interrupted(target, *, on_progress, **given):
         if given["seed"] != seed:
             return fit(target, on_progress=on_progress, **given)

@@ -70,12 +70,7 @@ def report(directory: str | None) -> int:
 
 
 def sample(
-    directory: str | None,
-    num_samples: int | None,
-    out: str | None,
-    seed: int = 0,
-    correct: str | None = None,
-    overwrite: bool = False,
+    directory: str | None, num_samples: int | None, out: str | None, seed: int, correct: str | None, overwrite: bool
 ) -> int:
     """Write samples of a finished run to a file of NumPy arrays: weighted ones, or with `correct` of equal weight."""
     if num_samples is None or out is None:
@@ -139,7 +134,7 @@ def _mixing(samples: Corrected) -> str:
 # --- expect -----------------------------------------------------------------------------------------------------------
 
 
-def expect(directory: str | None, observable: str | None, num_samples: int = 0) -> int:
+def expect(directory: str | None, observable: str | None, num_samples: int) -> int:
     """Print the expectation of each number that a function in a file returns, with its standard error."""
     folder = _folder_of_one_run(directory)
     if not observable:

@@ -31,10 +31,9 @@ def output() -> Console:
 
 
 def measure(run: Run, folder: Path, display: LiveDisplay | PlainDisplay) -> Report:
-    """The report of a run that is saved, written to its folder as report.json and report.html."""
+    """The report of a run that is saved, written to its folder as report.html and, last, report.json."""
     display.phase("evaluate")
     report = run.report()
-    write_text(folder / REPORT_JSON, report.to_json())
     if (folder / run_folder.CONFIG).exists():
         record = run_folder.read_record(folder)
     else:  # saved from Python
@@ -42,6 +41,7 @@ def measure(run: Run, folder: Path, display: LiveDisplay | PlainDisplay) -> Repo
     part = folder / f"{REPORT_HTML}.part"
     write_html(report, run.figures(), part, record.command, run_folder.record_to_toml(record))
     os.replace(part, folder / REPORT_HTML)
+    write_text(folder / REPORT_JSON, report.to_json())  # last: its presence ends the work on a run
     return report
 
 

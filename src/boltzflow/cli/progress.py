@@ -29,7 +29,7 @@ _ESS_WORDS = (
     (0.98, "close"),
     (math.inf, "very close"),
 )
-_LINE_EVERY_FRACTION = 0.1
+_NUM_LINES = 10  # of a training, or more of a slow one
 _LINE_EVERY_SECONDS = 30.0
 
 
@@ -123,24 +123,25 @@ class PlainDisplay:
     def show(self, progress: Progress) -> None:
         """Print a line if one is due."""
         self.phase(progress.phase)
-        done = progress.step - self._last_step
-        due = done >= _LINE_EVERY_FRACTION * progress.num_steps or progress.step == progress.num_steps
-        if done > 0 and (due or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS):
+        line = f"step {progress.step} of {progress.num_steps}"
+        if progress.phase != "train":
+            if progress.step > self._last_step:  # a resumed run
+                self._last_step = progress.step
+                self.say(line)
+            return
+        tenths, last_tenths = (_NUM_LINES * step // progress.num_steps for step in (progress.step, self._last_step))
+        if tenths > last_tenths or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS:
             self._last_step = progress.step
             self._last_seconds = progress.seconds
-            numbers = _numbers(progress.loss, progress.reverse_ess, progress.message)
-            self._print(f"step {progress.step} of {progress.num_steps}: {numbers}")
+            self.say(f"{line}: {_numbers(progress.loss, progress.reverse_ess, progress.message)}")
 
     def phase(self, phase: str) -> None:
         """Print the name of a phase that begins."""
         if phase != self._phase:
             self._phase = phase
-            self._print(_PHASES.get(phase, phase))
+            self.say(_PHASES.get(phase, phase))
 
     def say(self, sentence: str) -> None:
-        """Print a sentence."""
-        self._print(sentence)
-
-    def _print(self, what: str) -> None:
+        """Print a sentence after the elapsed time."""
         seconds = time.perf_counter() - self._start
-        self._console.print(f"{seconds:6.1f} s  {what}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{seconds:6.1f} s  {sentence}", markup=False, highlight=False, soft_wrap=True)

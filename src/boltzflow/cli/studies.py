@@ -45,12 +45,7 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
     console = output()
     with make_display(console) as display:
         run = boltzflow.run.fit(
-            loaded.target,
-            seed=seed,
-            preset=preset,
-            name=loaded.name,
-            options=loaded.options,
-            on_progress=display.show,
+            loaded.target, seed=seed, preset=preset, name=loaded.name, options=loaded.options, on_progress=display.show
         )
         display.phase("evaluate")
         flow = of_flow(run)

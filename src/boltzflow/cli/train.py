@@ -26,7 +26,15 @@ from boltzflow.numerics.validation import whole_number
 from boltzflow.report.report import Report
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
-from boltzflow.storage.run_folder import CHECKPOINT, REPORT_JSON, GivenSettings, RunRecord, check_seed, seed_folder
+from boltzflow.storage.run_folder import (
+    CHECKPOINT,
+    REPORT_HTML,
+    REPORT_JSON,
+    GivenSettings,
+    RunRecord,
+    check_seed,
+    seed_folder,
+)
 from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
 
@@ -171,6 +179,8 @@ def _do_seeds(work: _Work) -> int:
         try:
             with run_folder.locked(folder), make_display(console) as display:
                 reports[seed] = _report(work, folder, display)
+            word = "trusted" if reports[seed].verdict.trustworthy else "not trusted"
+            console.print(Text(f"seed {seed} is {word}: {folder / REPORT_HTML}"), soft_wrap=True)
         except TrainingError as failure:
             failures[seed] = failure
             console.print(Text(f"seed {seed} failed: {failure}", "red"), soft_wrap=True)
