@@ -1,6 +1,6 @@
-"""Bad inputs, each with what its message must say: behind test_bad_input.py, and behind docs/errors.md.
+"""Bad inputs, each with a part of its message: for test_bad_input.py and for docs/errors.md.
 
-The page is written anew by `python tests/bad_input.py > docs/errors.md`.
+`python tests/bad_input.py > docs/errors.md` writes the page.
 """
 
 import contextlib
@@ -19,9 +19,13 @@ ARGUMENTS = [
     ("run", "say which target"),
     ("ru mixture-2", "did you mean 'run'?"),
     ("", "run"),
+    ("--verison", "did you mean '--version'?"),
     ("run mixture-2 --sed 1", "did you mean '--seed'?"),
     ("run mixture-2 --frobnicate", "no option --frobnicate"),
-    ("run mixture-2 --seed", "--seed"),
+    ("run mixture-2 --num-step 9", "run has no option --num-step (did you mean '--num-steps'?)"),
+    ("run mixture-2 --seed", "--seed: expected one argument"),
+    ("run mixture-2 --seed --out a", "--seed: expected one argument"),
+    ("run mixture-2 --overwrite=yes", "--overwrite: ignored explicit argument 'yes'"),
     ("run mixture-2 extra", "'extra'"),
     ("run mixture-2 --mass 2", "mixture-2 has no option 'mass'; it takes none"),
     ("run double-well --dim 3", "double-well has no option 'dim'; its options are num_sites, mass"),
@@ -41,6 +45,7 @@ ARGUMENTS = [
     ("run mixture-2 --seed 1.5", "--seed must be a whole number, got '1.5'"),
     ("run mixture-2 --num-steps=-1", "num_steps must be a whole number of at least 0"),
     ("run mixture-2 --learning-rate -0.1", "learning_rate must be above 0"),
+    ("run mixture-2 --learning-rate -1e-3", "learning_rate must be above 0, got -0.001"),
     ("run mixture-2 --pilot-fraction 2", "pilot_fraction must be from 0 to 1"),
     ("run mixture-2 --loss kl", "loss must be one of continuity, reverse-kl, got 'kl'"),
     ("run mixture-2 --jitter maybe", "--jitter must be true or false"),
@@ -147,10 +152,10 @@ ENERGIES = [
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
 
 _HEAD = """\
-# Bad inputs, and what is said of them
+# Bad inputs and their messages
 
-One line on standard error, exit status 2, and nothing is written. This page is written by `python tests/bad_input.py`,
-and a test compares it with what is really said."""
+Bad input gives one line on standard error and exit status 2; nothing is written. `python tests/bad_input.py` writes
+this page, and a test compares it with the messages of the command line."""
 
 
 def write_files(folder: Path) -> None:
@@ -160,7 +165,7 @@ def write_files(folder: Path) -> None:
 
 
 def page(folder: Path) -> str:
-    """The page, from what the command line says in `folder`."""
+    """The page, from the messages of the command line in `folder`."""
     write_files(folder)
     (folder / "s.npz").unlink(missing_ok=True)
     parts = [_HEAD, "## Commands", _table("command", _said(argv for argv, _ in ARGUMENTS))]

@@ -1,4 +1,4 @@
-"""A command line whose training is replaced by one that says what it was asked for."""
+"""Fixtures for the command line with a stand-in for training that records its arguments."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from boltzflow.training.loop import Progress
 
 @dataclasses.dataclass
 class FakeRun:
-    """What the command line uses of a `Run`."""
+    """The part of a `Run` that the command line uses."""
 
     asked: dict
     trustworthy: bool = True
@@ -44,7 +44,7 @@ class FakeRun:
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    """What `fit` was asked for, most recent last; the working folder is an empty one."""
+    """The arguments of each call of `fit`, the most recent last; the working folder is empty."""
     calls = []
 
     def fit(target, *, on_progress, **given):
@@ -62,7 +62,7 @@ def asked(monkeypatch, tmp_path):
 
 @pytest.fixture
 def refused(asked, capsys, tmp_path):
-    """Asserts that arguments are refused with one line on standard error and that nothing was written."""
+    """A function that asserts: arguments are refused with one line on standard error, and nothing is written."""
 
     def contents():
         files = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc")

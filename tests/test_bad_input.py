@@ -68,7 +68,7 @@ def test_unusable_energies(refused, files, monkeypatch, name, says):
     assert not (files / "a").exists()
 
 
-def test_the_page_says_what_is_said(asked, tmp_path):
-    """`python tests/bad_input.py > docs/errors.md` writes it anew."""
+def test_the_page_of_errors_has_the_messages_of_the_command_line(asked, tmp_path):
+    """`python tests/bad_input.py > docs/errors.md` writes the page."""
     assert PAGE.read_text(encoding="utf-8") == bad_input.page(tmp_path)
     assert PAGE.read_text(encoding="utf-8").count("| `") >= 50

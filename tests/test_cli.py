@@ -1,6 +1,6 @@
-"""The command line: exit statuses, one line for every bad input, nothing written over. Training itself is replaced.
+"""The command line: exit statuses, messages, and the files that commands write.
 
-`main` runs in this process, with `fit` replaced by one that says what it was asked for; two tests start a process.
+`main` runs in this process, with a stand-in for `fit` that records its arguments; some tests start a process.
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import boltzflow
-from boltzflow.cli import main
+from boltzflow.cli import main, studies
+from boltzflow.cli.parser import COMMANDS, parse
 from boltzflow.errors import TrainingError
 from boltzflow.interop.callback import Callback
 from boltzflow.storage import run_folder
@@ -103,7 +104,7 @@ def test_a_failure_is_one_line_and_exit_status_1(asked, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", ["run mixture-2", "run mixture-2 --seeds 2"])
 @pytest.mark.parametrize("ran_before", [False, True])  # JAX raises errors of two types
-def test_an_energy_that_fails_in_training_says_how_to_go_on(asked, monkeypatch, capsys, command, ran_before):
+def test_an_energy_that_fails_in_training_gives_the_next_command(asked, monkeypatch, capsys, command, ran_before):
     def energy(x):
         if moods[-1] == "fails":
             raise RuntimeError("the simulator\nis gone")
@@ -118,14 +119,13 @@ def test_an_energy_that_fails_in_training_says_how_to_go_on(asked, monkeypatch, 
     moods = ["ok"]
     program = jax.jit(jax.vmap(Callback(energy, 2).energy))
     monkeypatch.setattr("boltzflow.run.fit", fit)
-    monkeypatch.setattr("boltzflow.run.fit_seeds", fit)
     assert main([*command.split(), "--out", "a"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "the energy fails: RuntimeError: the simulator is gone (at step 3 of 10" in said
     assert "go on with: boltzflow resume a" in said
 
 
-def test_a_loss_that_is_typed_brings_its_own_settings_and_not_those_of_the_other(asked, tmp_path):
+def test_a_given_loss_sets_its_own_defaults(asked, tmp_path):
     (tmp_path / "few.toml").write_text("learning_rate = 0.003\nnum_steps = 200\n")
     assert main(["run", "mixture-2", "--config", "few.toml", "--loss", "reverse-kl", "--out", "a"]) == 0
     assert main(["run", "--config", "a/config.toml", "--loss", "continuity", "--out", "b"]) == 0
@@ -136,7 +136,7 @@ def test_a_loss_that_is_typed_brings_its_own_settings_and_not_those_of_the_other
     assert three == dataclasses.replace(one, width=8)
 
 
-def test_an_error_of_ours_is_not_called_one_of_the_energy(asked, monkeypatch):
+def test_a_defect_of_boltzflow_is_not_reported_as_a_failure_of_the_energy(asked, monkeypatch):
     def fit(target, **given):
         raise ValueError("a defect")
 
@@ -146,7 +146,7 @@ def test_an_error_of_ours_is_not_called_one_of_the_energy(asked, monkeypatch):
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_an_interruption_is_exit_status_130_with_a_sentence(asked, monkeypatch, capsys, tmp_path, steps):
+def test_an_interruption_is_exit_status_130_and_one_line(asked, monkeypatch, capsys, tmp_path, steps):
     def fit(target, *, on_progress, **given):
         for step in range(1, steps + 1):
             on_progress(Progress("train", step, 10, 0.1, loss=1.0))
@@ -171,7 +171,8 @@ def test_an_interruption_while_measuring_leaves_the_flow(asked, monkeypatch, cap
 
     monkeypatch.setattr(FakeRun, "report", interrupted)
     assert main(["run", "mixture-2", "--out", "a"]) == 130
-    assert "boltzflow report a" in capsys.readouterr().err and (tmp_path / "a" / "checkpoint").is_dir()
+    assert "interrupted while measuring; go on with: boltzflow resume a" in capsys.readouterr().err
+    assert (tmp_path / "a" / "checkpoint").is_dir()
 
 
 # --- what works -------------------------------------------------------------------------------------------------------
@@ -188,13 +189,13 @@ def test_targets_in_files(asked, files):
         assert asked[-1]["target"].dim == asked[-1]["options"]["dim"] == dim
 
 
-def test_check_says_what_it_found(asked, capsys):
+def test_check_prints_its_findings(asked, capsys):
     assert main(["check", f"{BANANA}:energy", "--dim", "5"]) == 0
     out = capsys.readouterr().out
     assert "dimension 5" in out and "--dim 5" in out and "advice" not in out
 
 
-def test_check_advises_on_an_energy_without_walls(asked, tmp_path, capsys):
+def test_check_advises_on_an_energy_that_does_not_grow_outward(asked, tmp_path, capsys):
     (tmp_path / "flat.py").write_text("import jax.numpy as jnp\ndef energy(x):\n    return jnp.cos(x[0])\n")
     assert main(["check", "flat.py:energy", "--dim", "1"]) == 0
     assert "grows too little" in capsys.readouterr().out
@@ -206,7 +207,7 @@ def test_targets_are_listed(asked, capsys):
     assert all(name in out for name in ("mixture-4", "mixture-2", "double-well", "--num-sites 16", "--total-time 4"))
 
 
-def test_samples_are_written_whole_and_not_over_others(asked, capsys, tmp_path, monkeypatch):
+def test_samples_are_written_to_a_file_and_replace_one_only_with_overwrite(asked, capsys, tmp_path, monkeypatch):
     assert main(["run", "mixture-2", "--out", "a"]) == 0
     monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun({}))
     argv = ["sample", "a", "--num-samples", "7", "--out", "s.npz"]
@@ -222,7 +223,7 @@ def test_samples_are_written_whole_and_not_over_others(asked, capsys, tmp_path, 
     assert main(["resume", "a"]) == 0
 
 
-def test_samples_share_no_random_numbers_with_the_training_of_the_same_seed(asked, monkeypatch):
+def test_samples_share_no_random_numbers_with_the_training_of_their_seed(asked, monkeypatch):
     class Listening(FakeRun):
         def sample(self, key, num_samples):
             keys.append(key)
@@ -240,15 +241,54 @@ def test_samples_share_no_random_numbers_with_the_training_of_the_same_seed(aske
     assert len(drawn) == 18 and not drawn & trained
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(asked, capsys, command):
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: boltzflow {command} ") and COMMANDS[command].summary in out
+    for argument in COMMANDS[command].arguments:
+        assert (argument.metavar if argument.positional else f"--{argument.name.replace('_', '-')} ") in out
+
+
 def test_help_and_version(asked, capsys):
     assert main(["run", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--num-sites", "--learning-rate", "--overwrite", "--base-std"))
+    assert "double-well: sites" in out and "{continuity,reverse-kl}" in out and "(default: 0.02)" in out
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command.summary in out for command in COMMANDS.values())
     assert main(["--version"]) == 0
     assert boltzflow.__version__ in capsys.readouterr().out
 
 
+def test_help_of_reproduce_names_all_that_can_be_reproduced(asked, capsys):
+    assert main(["reproduce", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    figures = [name for name in studies.paper.names() if name.startswith("fig")]
+    assert f"{figures[0]} to {figures[-1]}" in out and len(figures) == 10
+    others = set(studies.paper.names()) - set(figures)
+    assert all(name in out for name in [*others, studies.FOLDER, studies.QUICK_FOLDER, studies.PAGE])
+
+
+def test_negative_numbers_are_values():
+    for given, value in (("-1", -1.0), ("-.5", -0.5), ("-1e-3", -1e-3), ("-inf", -np.inf)):
+        for words in (["--mass", given], [f"--mass={given}"]):
+            assert parse(["check", "double-well", *words]).keywords["options"] == {"mass": value}
+
+
+def test_words_and_options_come_in_any_order():
+    orders = ("a o.py:f --num-samples 3", "--num-samples 3 a o.py:f", "a --num-samples 3 o.py:f")
+    calls = [parse(["expect", *order.split()]).keywords for order in orders]
+    assert calls == [{"directory": "a", "observable": "o.py:f", "num_samples": 3}] * 3
+
+
 # --- the processes ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_loads_no_studies():
+    program = "import sys, boltzflow.cli; print('boltzflow.studies' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize(

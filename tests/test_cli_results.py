@@ -1,4 +1,4 @@
-"""The commands that use a finished run, or none: sample --correct, expect, reproduce. Training is replaced."""
+"""The commands `sample --correct`, `expect` and `reproduce`, with a stand-in for training."""
 
 import io
 import subprocess
@@ -46,10 +46,10 @@ def finished(asked, monkeypatch, tmp_path):
     return run
 
 
-def test_samples_of_what_nobody_measured_are_not_trusted(finished, capsys, tmp_path):
+def test_samples_of_a_run_without_report_are_not_trusted(finished, capsys, tmp_path):
     (tmp_path / "a" / "report.json").unlink()
     assert main(["sample", "a", "--num-samples", "8", "--out", "s.npz"]) == 3
-    assert "Nobody has measured this run yet: boltzflow report a" in capsys.readouterr().out
+    assert "This run has no report yet; run `boltzflow report a`." in capsys.readouterr().out
     assert (tmp_path / "s.npz").exists()
 
 
@@ -63,7 +63,7 @@ def test_corrected_samples_have_equal_weights(finished, capsys, tmp_path, method
         assert ("chain" in file.files) == (method == "metropolis")
 
 
-def test_expect_prints_every_number_and_what_is_in_doubt(finished, capsys):
+def test_expect_prints_every_number_and_every_doubt(finished, capsys):
     capsys.readouterr()
     assert main(["expect", "a", "o.py:total", "--num-samples", "500"]) == 3
     said = capsys.readouterr().out
@@ -119,8 +119,8 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     assert (tmp_path / "runs/paper-quick/table1.json").exists() and (tmp_path / "runs/paper-quick/paper.md").exists()
 
 
-def test_a_folder_that_another_process_works_in_is_left_alone(finished, capsys, tmp_path):
-    command = "import sys, time; from pathlib import Path; from boltzflow.run_folder import locked\n"
+def test_the_folder_of_another_process_at_work_is_refused(finished, capsys, tmp_path):
+    command = "import sys, time; from pathlib import Path; from boltzflow.storage.run_folder import locked\n"
     command += "with locked(Path('a')):\n    print('in', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, stdout=subprocess.PIPE)
     try:

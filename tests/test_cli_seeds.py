@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+import boltzflow.run
 from boltzflow.cli import main
-from boltzflow.errors import SeedsError, TrainingError
+from boltzflow.errors import TrainingError
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.seeds import chi_squared_sigma, compare_seeds
 from boltzflow.statistics.estimates import Estimate, exact
@@ -22,7 +23,7 @@ def report_of(seed, value=1.0, stderr=0.1, warnings=()):
 
 
 class FakeRun:
-    """What the command line uses of a `Run`."""
+    """The part of a `Run` that the command line uses."""
 
     def __init__(self, seed, **answers):
         self.seed, self.answers = seed, answers
@@ -41,30 +42,27 @@ class FakeRun:
 
 @pytest.fixture
 def answers(monkeypatch, tmp_path):
-    """What each seed's run will answer, or the error it fails with; and, under "asked", what was asked for."""
+    """By seed the estimates of the stand-in, or the error it raises; under "asked" the arguments of each `fit`."""
     by_seed: dict = {"asked": []}
 
-    def fit_seeds(target, *, seeds, on_progress, **given):
-        by_seed["asked"].append({"seeds": seeds, **given})
-        failures = {seed: by_seed[seed] for seed in seeds if isinstance(by_seed.get(seed), Exception)}
-        healthy = [seed for seed in seeds if seed not in failures]
+    def fit(target, *, seed, on_progress, **given):
+        by_seed["asked"].append({"seed": seed, **given})
         on_progress(Progress("pilot", 0, 2, 0.0, message="looking"))
-        rows = {seed: {"step": 2, "seconds": 0.1, "loss": 2.0} for seed in healthy}
-        on_progress(Progress("train", 2, 2, 0.1, loss=2.0, message="median of 3 seeds", rows=rows))
-        runs = [FakeRun(seed, **by_seed.get(seed, {})) for seed in healthy]
-        if failures:
-            raise SeedsError(failures, runs)
-        return runs
+        if isinstance(by_seed.get(seed), Exception):
+            raise by_seed[seed]
+        on_progress(Progress("train", 2, 2, 0.1, loss=2.0))
+        return FakeRun(seed, **by_seed.get(seed, {}))
 
-    monkeypatch.setattr("boltzflow.run.fit_seeds", fit_seeds)
+    monkeypatch.setattr("boltzflow.run.fit", fit)
     monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
     monkeypatch.chdir(tmp_path)
     return by_seed
 
 
-def test_each_seed_has_an_ordinary_folder_and_a_row(answers, capsys, tmp_path):
+def test_each_seed_has_the_folder_of_a_run_and_a_row(answers, capsys, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "3", "--seed", "5", "--out", "a"]) == 0
-    assert answers["asked"][0]["seeds"] == [5, 6, 7]
+    assert [call["seed"] for call in answers["asked"]] == [5, 6, 7]
+    assert [str(call["keep"]) for call in answers["asked"]] == [f"a/seed-{seed}/checkpoint" for seed in (5, 6, 7)]
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"seed-5", "seed-6", "seed-7", "seeds.json"}
     for seed in (5, 6, 7):
         folder = tmp_path / "a" / f"seed-{seed}"
@@ -73,7 +71,8 @@ def test_each_seed_has_an_ordinary_folder_and_a_row(answers, capsys, tmp_path):
         assert run_folder.read_record(folder).seed == seed
         assert run_folder.read_metrics(folder) == [{"step": 2, "seconds": 0.1, "loss": 2.0 + seed}]
     out = capsys.readouterr().out
-    assert "median of 3 seeds" in out and "The seeds agree on log Z: χ² = 0 for 2 degrees of freedom" in out
+    assert "seed 5 (1 of 3)" in out and "seed 7 (3 of 3)" in out
+    assert "The seeds agree on log Z: χ² = 0 for 2 degrees of freedom" in out
     assert "Trusted: every check of every seed passed, and they agree." in out
     for row in ("5 ", "6 ", "7 ", "median", "exact", "standard deviation"):
         assert sum(line.startswith(row) for line in out.splitlines()) == 1
@@ -100,7 +99,7 @@ def test_seeds_that_disagree_are_not_trusted(answers, capsys, tmp_path):
     )
 
 
-def test_a_seed_that_failed_is_named_and_the_others_are_kept(answers, capsys, tmp_path):
+def test_seed_that_diverges_is_named_and_the_others_are_kept(answers, capsys, tmp_path):
     answers[1] = TrainingError("The loss was not finite.")
     assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 1
     said = capsys.readouterr()
@@ -113,9 +112,10 @@ def test_a_seed_that_failed_is_named_and_the_others_are_kept(answers, capsys, tm
     answers[0] = answers[2] = answers[1]
     assert main(["run", "mixture-2", "--seeds", "3", "--out", "b"]) == 1
     assert not (tmp_path / "b" / "seeds.json").exists()
+    assert "Of 3 seeds, number 0 and 1 and 2 failed." in capsys.readouterr().err
 
 
-def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypatch, tmp_path):
+def test_a_folder_is_replaced_whole_and_only_with_overwrite(answers, capsys, monkeypatch, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "3", "--out", "a"]) == 0
     (tmp_path / "a" / "seed-2" / "mine.txt").write_text("kept")
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 2
@@ -132,7 +132,7 @@ def test_a_folder_is_replaced_whole_and_only_when_told(answers, capsys, monkeypa
 
 
 @pytest.mark.parametrize("command", ["report", "sample --num-samples 3 --out s.npz"])
-def test_commands_on_one_run_ask_for_one_seed(answers, capsys, command):
+def test_commands_on_one_run_refuse_a_folder_of_seeds(answers, capsys, command):
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 0
     name, *rest = command.split()
     capsys.readouterr()
@@ -140,22 +140,41 @@ def test_commands_on_one_run_ask_for_one_seed(answers, capsys, command):
     assert capsys.readouterr().err == "boltzflow: a holds several seeds; give the folder of one, as in a/seed-0\n"
 
 
-def test_interrupted_seeds_are_resumed_together(answers, monkeypatch, capsys, tmp_path):
-    assert main(["run", "mixture-2", "--seeds", "2", "--seed", "3", "--out", "a"]) == 0
+def test_resume_trains_only_the_seeds_that_lack_something(answers, monkeypatch, capsys, tmp_path):
+    """Seed 3 is finished, seed 4 not measured, seed 5 interrupted, seed 6 not begun."""
+    assert main(["run", "mixture-2", "--seeds", "4", "--seed", "3", "--out", "a"]) == 0
     capsys.readouterr()
     assert main(["resume", "a"]) == 0
-    assert "nothing to resume" in capsys.readouterr().out
-    (tmp_path / "a" / "seed-4" / "checkpoint" / "run.npz").unlink()
-    for seed in (3, 4):  # the stand-in makes them again
-        (tmp_path / "a" / f"seed-{seed}" / "checkpoint" / "run.npz").unlink(missing_ok=True)
+    out = capsys.readouterr().out
+    assert "nothing to resume" in out and "Trusted: every check of every seed passed" in out
+    together = (tmp_path / "a" / "seeds.json").read_text()
+    for seed in (4, 5, 6):
+        (tmp_path / "a" / f"seed-{seed}" / "report.json").unlink()
+    for seed in (5, 6):  # the stand-in makes them again
+        (tmp_path / "a" / f"seed-{seed}" / "checkpoint" / "run.npz").unlink()
         (tmp_path / "a" / f"seed-{seed}" / "checkpoint").rmdir()
-    asked = len(answers["asked"])
+    (tmp_path / "a" / "seeds.json").unlink()
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun(4))
+    kept = (tmp_path / "a" / "seed-3" / "report.json").stat()
+    answers["asked"].clear()
     assert main(["resume", "a"]) == 0
-    assert len(answers["asked"]) == asked + 1
+    assert [(call["seed"], call["resume"]) for call in answers["asked"]] == [(5, True), (6, True)]
+    assert (tmp_path / "a" / "seed-3" / "report.json").stat() == kept
+    assert (tmp_path / "a" / "seeds.json").read_text() == together
+
+
+def test_resume_names_the_seed_that_diverged(answers, capsys, tmp_path):
+    answers[1] = TrainingError("The loss was not finite.")
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 1
+    capsys.readouterr()
+    answers["asked"].clear()
+    assert main(["resume", "a"]) == 1
+    assert capsys.readouterr().err == "boltzflow: Of 2 seeds, number 1 failed. The loss was not finite.\n"
+    assert [call["seed"] for call in answers["asked"]] == [1]
 
 
 def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monkeypatch, capsys, tmp_path):
-    """Also in the order of their numbers, and not in that of their names."""
+    """The order is that of the seeds' numbers, not of the folders' names."""
     answers |= {9: {"value": 1.0}, 10: {"value": 3.0}}
     assert main(["run", "mixture-2", "--seeds", "2", "--seed", "9", "--out", "a"]) == 3
     assert [path.name for path in run_folder.seed_folders(tmp_path / "a")] == ["seed-9", "seed-10"]
@@ -170,15 +189,13 @@ def test_seeds_interrupted_while_measuring_are_compared_by_resume(answers, monke
     monkeypatch.setattr(FakeRun, "expectation", lambda self, fn, num: Estimate(1.0, 0.1, 10), raising=False)
     (tmp_path / "o.py").write_text("def one(x):\n    return 1.0\n")
     assert main(["expect", "a/seed-9", "o.py:one"]) == 3  # trusted alone
-    assert "The report of all seeds does not trust them: The seeds disagree" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert "The report of all seeds distrusts them: The seeds disagree" in " ".join(capsys.readouterr().out.split())
 
 
-def test_one_seed_is_a_run_as_without(answers, monkeypatch, tmp_path):
-    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(given["seed"]))
+def test_one_seed_is_an_ordinary_run(answers, tmp_path):
     assert main(["run", "mixture-2", "--seeds", "1", "--seed", "4", "--out", "a"]) == 0
-    assert answers["asked"] == [] and run_folder.read_record(tmp_path / "a").seed == 4
+    assert [call["seed"] for call in answers["asked"]] == [4] and not (tmp_path / "a" / "seed-4").exists()
+    assert run_folder.read_record(tmp_path / "a").seed == 4
 
 
 @pytest.mark.parametrize(
@@ -201,18 +218,43 @@ def test_bad_numbers_of_seeds(answers, capsys, tmp_path, argv, says):
     assert answers["asked"] == [] and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_an_interruption_says_what_there_is(answers, capsys, monkeypatch, tmp_path, steps):
-    def fit_seeds(target, *, on_progress, **given):
+@pytest.mark.parametrize(("seed", "steps"), [(0, 0), (0, 3), (1, 0), (1, 3)])
+def test_an_interruption_gives_its_step_and_the_next_command(answers, capsys, monkeypatch, tmp_path, seed, steps):
+    def interrupted(target, *, on_progress, **given):
+        if given["seed"] != seed:
+            return fit(target, on_progress=on_progress, **given)
+        on_progress(Progress("pilot", 0, 10, 0.0))
         for step in range(1, steps + 1):
-            on_progress(Progress("train", step, 10, 0.1, loss=1.0, rows={0: {"step": step}, 1: {"step": step}}))
+            on_progress(Progress("train", step, 10, 0.1, loss=1.0))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("boltzflow.run.fit_seeds", fit_seeds)
+    fit = boltzflow.run.fit
+    monkeypatch.setattr("boltzflow.run.fit", interrupted)
     assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 130
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and ("at step 3 of" if steps else "nothing was written") in said
-    assert (tmp_path / "a").exists() == (steps > 0)
+    assert said.count("\n") == 1 and ("at step 3 of 10" if steps else "before the first step") in said
+    is_open = seed > 0 or steps > 0
+    assert ("go on with: boltzflow resume a" if is_open else "nothing was written") in said
+    assert (tmp_path / "a").exists() == is_open
+    if not is_open:
+        return
+    assert (tmp_path / "a" / "seed-0" / "report.json").exists() == (seed == 1)
+    assert len(run_folder.read_metrics(tmp_path / "a" / f"seed-{seed}")) == steps
+    assert {run_folder.read_record(tmp_path / "a" / f"seed-{number}").seed for number in (0, 1)} == {0, 1}
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    answers["asked"].clear()
+    assert main(["resume", "a"]) == 0
+    assert [call["seed"] for call in answers["asked"]] == list(range(seed, 2))
+
+
+def test_an_interruption_while_measuring_a_seed_says_how_to_go_on(answers, capsys, monkeypatch, tmp_path):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeRun, "report", interrupted)
+    assert main(["run", "mixture-2", "--seeds", "2", "--out", "a"]) == 130
+    assert "interrupted while measuring; go on with: boltzflow resume a" in capsys.readouterr().err
+    assert (tmp_path / "a" / "seed-0" / "checkpoint").is_dir()
 
 
 def test_help_mentions_seeds(answers, capsys):

@@ -57,8 +57,8 @@ def test_links_lead_somewhere():
 
 
 def test_docstring_examples_run(few_steps):
-    modules = [boltzflow, *(importlib.import_module(m.name) for m in pkgutil.walk_packages(boltzflow.__path__, "boltzflow.")
-                            if not m.name.endswith("__main__"))]  # fmt: skip
+    names = [found.name for found in pkgutil.walk_packages(boltzflow.__path__, "boltzflow.")]
+    modules = [boltzflow, *(importlib.import_module(name) for name in names if not name.endswith("__main__"))]
     finder, runner, found = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), set()
     for module in modules:
         for test in finder.find(module, module.__name__):

@@ -1,4 +1,4 @@
-"""The two displays: what they print, how often, and that the live one survives every order of phases."""
+"""The two displays: their lines, how often they come, and the live one through phases and an interruption."""
 
 import io
 
@@ -30,12 +30,19 @@ def test_plain_lines_come_for_each_phase_and_each_tenth():
     assert lines[2].endswith("step 100 of 1000: loss 1") and lines[-2].endswith("step 1000 of 1000: loss 1")
 
 
+def test_plain_lines_of_a_resumed_run_begin_at_its_step():
+    lines = lines_of(
+        [Progress("compile", 640, 1000, 0.0), *(train(step, 0.01 * step) for step in range(650, 1001, 10))]
+    )
+    assert [line[10:] for line in lines[1:4]] == ["step 640 of 1000", "training", "step 700 of 1000: loss 1"]
+
+
 def test_plain_lines_come_every_half_minute_of_a_long_run():
     lines = lines_of(train(step, 10.0 * step, 100_000) for step in range(1, 13))
     assert [line.split()[3] for line in lines if " of " in line] == ["3", "6", "9", "12"]
 
 
-def test_a_line_says_the_ess_in_words():
+def test_plain_line_has_the_ess_in_words():
     assert lines_of([train(1000, 1.0, ess=0.985)])[1].endswith("loss 1, reverse ESS 0.985 (very close)")
 
 
@@ -58,7 +65,7 @@ def test_the_live_display_shows_phases_steps_and_the_last_ess():
     assert all(part in shown for part in ("looking for modes", "10/10", "reverse ESS 0.500", "measuring"))
 
 
-def test_the_live_display_lets_go_of_the_terminal_when_interrupted():
+def test_the_live_display_restores_the_cursor_when_interrupted():
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     with pytest.raises(KeyboardInterrupt), make_display(console) as display:
         display.phase("pilot")

@@ -1,4 +1,4 @@
-"""What can be known of a target before time is spent on training: its contract, its tails, its price."""
+"""Checks of a target before any training: its contract, its tails, and the time of one energy."""
 
 import time
 
@@ -12,15 +12,21 @@ from boltzflow.testing.densities import check_density, check_distribution
 
 _NUM_POINTS = 64
 _NUM_TIMED = 1024
-_RADII = (10.0, 100.0)  # in units of x: a far point, and one much farther
+_RADII = (10.0, 100.0)  # of far points, in units of x
 
 
 def check_target(target: AbstractDensity) -> list[str]:
-    """What was found, in sentences; those that call for something to be done begin with "advice:".
+    """Check a target before any training.
 
-    Raises `InputError` where the target cannot be used: its energy does not trace, is not one real finite number at
-    points drawn from N(0, 1), or its gradient is not the derivative of its values; or, of one whose normalization and
-    samples are known, these do not belong together.
+    Args:
+        target: The target.
+
+    Returns:
+        The findings as sentences; a sentence that begins with "advice:" calls for a change of the energy.
+
+    Raises:
+        InputError: The energy does not trace under JAX, or is not one real finite number at points from N(0, 1); its
+            gradient is not the derivative of its values; or its log Z, log_prob and samples contradict each other.
     """
     key = jax.random.key(0)
     points = jax.random.normal(key, (_NUM_POINTS, target.dim))
@@ -36,16 +42,15 @@ def check_target(target: AbstractDensity) -> list[str]:
     found = [
         f"dimension {target.dim}; the energy traces, is one real number, and is finite at {_NUM_POINTS} points from "
         f"N(0, 1), from {energy.min():.4g} to {energy.max():.4g}",
-        "its gradient is finite and agrees with central differences; it is the same compiled, batched and in double "
-        "precision",
+        "the gradient is finite and agrees with central differences; compiled, batched and float64 values agree",
     ]
     if isinstance(target, AbstractDistribution):
-        found.append(f"its samples, log_prob and log Z ({float(target.log_z):.6g}) belong together")
-    return [*found, _price(target, key), *_tails(target, points)]
+        found.append(f"samples, log_prob and log Z ({float(target.log_z):.6g}) agree with each other")
+    return [*found, _energy_time(target, key), *_tails(target, points)]
 
 
-def _price(target: AbstractDensity, key: jax.Array) -> str:
-    """How long one value with its gradient takes in a batch, without compilation."""
+def _energy_time(target: AbstractDensity, key: jax.Array) -> str:
+    """The time of one energy with its gradient in a batch, without compilation."""
     points = jax.random.normal(key, (_NUM_TIMED, target.dim))
     evaluate = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))
     jax.block_until_ready(evaluate(points))
@@ -61,14 +66,14 @@ def _tails(target: AbstractDensity, points: jax.Array) -> list[str]:
     near, far = (np.asarray(jax.vmap(target.energy)(radius * directions)) for radius in _RADII)
     if not (np.isfinite(near).all() and np.isfinite(far).all()):
         return [
-            f"advice: the energy is not finite everywhere at |x| = {_RADII[0]:g} and {_RADII[1]:g}; where samples can "
-            "come there, make it large instead"
+            f"advice: the energy is not finite everywhere at |x| = {_RADII[0]:g} and {_RADII[1]:g}; if samples can "
+            "reach these points, make the energy large there"
         ]
-    needed = target.dim * np.log(_RADII[1] / _RADII[0])  # what the volume gains, exp(-energy) must lose
+    needed = target.dim * np.log(_RADII[1] / _RADII[0])  # growth of the volume, which exp(-energy) must outweigh
     flat = int(np.sum(far - near <= needed))
     if flat:
         return [
             f"advice: in {flat} of {len(points)} directions the energy grows too little from |x| = {_RADII[0]:g} to "
-            f"{_RADII[1]:g} for exp(-energy) to have a finite integral, if it goes on so; confine it"
+            f"{_RADII[1]:g} for a finite integral of exp(-energy), if the growth stays the same; add a confining term"
         ]
     return [f"the energy grows outward from |x| = {_RADII[0]:g} to {_RADII[1]:g} in all of {len(points)} directions"]

@@ -1,66 +1,84 @@
-"""What each command besides `run` does, with arguments that have their types by now. Each returns its exit status.
+"""The commands on a finished run and on a target. Each takes what parser.py lists, and returns its exit status.
 
-Problems are raised: `InputError` before anything was written, `KeyboardInterrupt` with a sentence on what there is.
+A command raises `InputError` before it writes anything.
 """
 
 import importlib.util
-import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from boltzflow import __version__
-from boltzflow import run as runs
+import boltzflow
+import boltzflow.run
 from boltzflow.cli.check import check_target
-from boltzflow.cli.finish import DONE, conclude, measure, output, standing
+from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, standing
 from boltzflow.cli.progress import make_display
 from boltzflow.densities.catalog import SHIPPED
-from boltzflow.densities.from_file import load_target
+from boltzflow.densities.from_file import load_function, load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
 from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import whole_number
+from boltzflow.report.formatting import format_error, format_value
 from boltzflow.run import Run
 from boltzflow.sampling.corrections import CORRECTIONS, Corrected
-from boltzflow.statistics import estimates as estimators
-from boltzflow.storage import run_folder
-from boltzflow.storage.run_folder import RunRecord
+from boltzflow.statistics.estimates import Estimate, reverse_ess
+from boltzflow.storage.files import check_writable, locked, write_arrays
+from boltzflow.storage.run_folder import check_seed, seed_folders
 
-_MIN_STATES = 100  # of all chains: R-hat of fewer says nothing
-
-# --- what is done with a run ------------------------------------------------------------------------------------------
+_MIN_STATES = 100  # of all chains; R-hat of fewer is noise
 
 
-def report(directory: str) -> int:
-    """Measures a finished run again and writes its report."""
-    folder = Path(directory)
-    finished = runs.load(folder)
-    run_folder.check_writable(folder)
+def given_folder(directory: str | None) -> Path:
+    """The folder that a command was given; raises `InputError` where it was given none."""
+    if not directory:
+        raise InputError("give the folder of a run, as in runs/double-well-1")
+    return Path(directory)
+
+
+def _folder_of_one_run(directory: str | None) -> Path:
+    """The same, for a command that takes one seed alone."""
+    folder = given_folder(directory)
+    if seeds := seed_folders(folder):
+        raise InputError(f"{directory} holds several seeds; give the folder of one, as in {seeds[0]}")
+    return folder
+
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+def report(directory: str | None) -> int:
+    """Measure the finished run in a folder again and write its report."""
+    folder = _folder_of_one_run(directory)
+    run = boltzflow.run.load(folder)
+    check_writable(folder)
     console = output()
-    with run_folder.locked(folder), make_display(console) as display:
-        report = measure(finished, folder, _record_of(finished, folder), display)
-    return conclude(report, folder, console)
+    with locked(folder), make_display(console) as display:
+        measured = measure(run, folder, display)
+    return conclude(measured, folder, console)
 
 
-def _record_of(finished: Run, folder: Path) -> RunRecord:
-    """The record of a run; one that was saved from Python has no `config.toml`."""
-    if (folder / run_folder.CONFIG).exists():
-        return run_folder.read_record(folder)
-    return RunRecord(finished.name, finished.options, finished.seed, finished.config, version=__version__)
+# --- sample -----------------------------------------------------------------------------------------------------------
 
 
 def sample(
-    directory: str, num_samples: int, out: str, seed: int = 0, overwrite: bool = False, correct: str = ""
+    directory: str | None, num_samples: int | None, out: str | None, seed: int, correct: str | None, overwrite: bool
 ) -> int:
-    """Writes `num_samples` samples with their weights, or corrected ones of equal weight, to a file of NumPy arrays."""
+    """Write samples of a finished run to a file of NumPy arrays: weighted ones, or with `correct` of equal weight."""
+    if num_samples is None or out is None:
+        raise InputError("sample needs --num-samples and --out, as in --num-samples 10000 --out samples.npz")
+    seed = check_seed(seed)
+    folder = _folder_of_one_run(directory)
     num_samples = whole_number("num-samples", num_samples, at_least=1)
-    if correct and correct not in CORRECTIONS:
+    if correct is not None and correct not in CORRECTIONS:
         raise InputError(f"--correct must be one of {', '.join(CORRECTIONS)}, got {correct!r}")
     path = Path(out)
     if path.suffix != ".npz":
@@ -69,84 +87,134 @@ def sample(
         raise InputError(f"{path} exists; give another file with --out, or --overwrite to replace it")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}")
-    run_folder.check_writable(path.parent)
-    finished = runs.load(Path(directory))
-    # Without a stream of its own the samples of a run's own seed would share random numbers with its training.
+    check_writable(path.parent)
+    run = boltzflow.run.load(folder)
+    # The command has a stream of its own: with the run's seed it must not share random numbers with the training.
     key = stream_key(seed, Stream.SAMPLE_COMMAND)
-    arrays, said = (_corrected if correct else _weighted)(finished, key, num_samples, correct)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
+    arrays, sentence = _corrected(run, key, num_samples, correct) if correct else _weighted(run, key, num_samples)
+    write_arrays(path, arrays)
     console = output()
     console.print(Text(f"{num_samples:,} samples: {path}"), soft_wrap=True)
-    if said:
-        console.print(Text(said), soft_wrap=True)
-    return standing(Path(directory), console)
+    if sentence:
+        console.print(Text(sentence), soft_wrap=True)
+    return standing(folder, console)
 
 
-def _weighted(finished: Run, key, num_samples: int, _: str) -> tuple[dict[str, np.ndarray], str]:
-    """The flow's own samples and what to say of them."""
-    samples = finished.sample(key, num_samples)
+def _weighted(run: Run, key: PRNGKeyArray, num_samples: int) -> tuple[dict[str, np.ndarray], str]:
+    """Samples of the flow with their weights, and a sentence on their reverse ESS."""
+    samples = run.sample(key, num_samples)
     arrays = {name: np.asarray(getattr(samples, name)) for name in ("x", "log_weight", "log_prob", "energy")}
     if num_samples == 1:
         return arrays, ""
-    ess = estimators.reverse_ess(arrays["log_weight"])
+    ess = reverse_ess(arrays["log_weight"])
     return arrays, f"reverse ESS {ess.value:.3f}" + ("" if ess.ok else f" ({ess.reason})")
 
 
-def _corrected(finished: Run, key, num_samples: int, method: str) -> tuple[dict[str, np.ndarray], str]:
-    """Samples of equal weight and what to say of them."""
-    samples = finished.correct(key, num_samples, method)
+def _corrected(run: Run, key: PRNGKeyArray, num_samples: int, method: str) -> tuple[dict[str, np.ndarray], str]:
+    """Samples of equal weight, and a sentence on acceptance and mixing."""
+    samples = run.correct(key, num_samples, method)
     arrays = {"x": np.asarray(samples.x), "energy": np.asarray(samples.energy), "log_weight": np.zeros(num_samples)}
-    mixed = ""
+    sentence = f"corrected by {method}: {samples.num_distinct:,} different points"
+    if not np.isnan(samples.acceptance):
+        sentence += f", acceptance {samples.acceptance:.0%}"
     if samples.chain is not None:
         arrays["chain"] = samples.chain
-        mixed = _mixing(samples)
-    accepted = "" if np.isnan(samples.acceptance) else f", acceptance {samples.acceptance:.0%}"
-    return arrays, f"corrected by {method}: {samples.num_distinct:,} different points{accepted}{mixed}"
+        sentence += _mixing(samples)
+    return arrays, sentence
 
 
 def _mixing(samples: Corrected) -> str:
-    """How the chains mix, where there are enough states, and ArviZ, to say."""
+    """R-hat and ESS of the chains, where ArviZ is installed and there are enough states."""
     if len(samples.x) < _MIN_STATES or importlib.util.find_spec("arviz_stats") is None:
         return ""
     found = mixing(samples)
     return f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
 
 
+# --- expect -----------------------------------------------------------------------------------------------------------
+
+
+def expect(directory: str | None, observable: str | None, num_samples: int) -> int:
+    """Print the expectation of each number that a function in a file returns, with its standard error."""
+    folder = _folder_of_one_run(directory)
+    if not observable:
+        raise InputError("say what to average, as in observables.py:magnetization, a function of one point")
+    num_samples = whole_number("num-samples", num_samples, at_least=0)
+    fn = load_function(observable)
+    estimates = boltzflow.run.load(folder).expectation(fn, num_samples)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("observable")
+    table.add_column("value", justify="right")
+    table.add_column("error", justify="right")
+    doubts = []
+    for label, value, stderr, doubt in _numbers(observable.rpartition(":")[2], estimates):
+        table.add_row(label, format_value(value, stderr), format_error(stderr))
+        if doubt and doubt not in doubts:
+            doubts.append(doubt)
+    console = output()
+    console.print(table)
+    for doubt in doubts:
+        console.print(Text(f"Not to be relied on: {doubt}", "red"), soft_wrap=True)
+    return standing(folder, console) or (DISTRUSTED if doubts else DONE)
+
+
+def _numbers(name: str, estimates: Any) -> Iterator[tuple[str, float, float, str]]:
+    """Label, value, standard error and doubt (empty where there is none) of every number in a tree of estimates."""
+    leaves = jax.tree_util.tree_leaves_with_path(estimates, is_leaf=lambda node: isinstance(node, Estimate))
+    for path, estimate in leaves:
+        values = np.asarray(estimate.value)
+        stderrs = np.broadcast_to(estimate.stderr, values.shape)
+        doubt = "" if estimate.ok else estimate.reason
+        for index in np.ndindex(values.shape):
+            place = f"[{', '.join(map(str, index))}]" if index else ""
+            label = f"{name}{jax.tree_util.keystr(path)}{place}"
+            yield label, float(values[index]), float(stderrs[index]), doubt
+
+
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 
-def check(name: str, options: Mapping[str, int | float]) -> int:
-    """Checks a target as far as it can be before training, and says what was found."""
-    if not name:
+def check(target: str | None, options: Mapping[str, int | float]) -> int:
+    """Check a target before any training, and print what was found."""
+    if not target:
         raise InputError("say which target to check, as in path/to/file.py:name")
-    loaded = load_target(name, options)
+    loaded = load_target(target, options)
     console = output()
     for sentence in check_target(loaded.target):
         console.print(Text(f"- {sentence}"), soft_wrap=True)
     dim = f" --dim {options['dim']}" if "dim" in options else ""
-    console.print(Text(f"{name} can be run: boltzflow run {name}{dim}"), soft_wrap=True)
+    console.print(Text(f"{target} can be run: boltzflow run {target}{dim}"), soft_wrap=True)
     return DONE
 
 
 def targets() -> int:
-    """A table of the targets that ship."""
+    """Print a table of the targets that ship."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for header in ("target", "dim", "options", "what it is", "known exactly"):
         table.add_column(header)
     for record in SHIPPED.values():
-        options = "\n".join(f"--{o.name.replace('_', '-')} {o.default}" for o in record.options)
-        exact = ", ".join(record.exact)
-        table.add_row(record.name, str(record.factory().dim), options, record.description, exact)
+        options = "\n".join(f"--{option.name.replace('_', '-')} {option.default}" for option in record.options)
+        table.add_row(record.name, str(record.factory().dim), options, record.description, ", ".join(record.exact))
     console = output()
     console.print(table)
     console.print(Text("Your own: boltzflow run path/to/file.py:name --dim 8"))
     return DONE
 
 
+# --- boltzflow itself -------------------------------------------------------------------------------------------------
+
+
 def version() -> int:
-    """The versions that matter in a report of a defect."""
-    print(f"boltzflow {__version__}, jax {jax.__version__}, Python {platform.python_version()}")
+    """Print the versions that belong in the report of a defect."""
+    print(f"boltzflow {boltzflow.__version__}, jax {jax.__version__}, Python {platform.python_version()}")
+    return DONE
+
+
+def overview(summaries: Mapping[str, str]) -> int:
+    """Print the commands, each with its summary."""
+    lines = ["usage: boltzflow COMMAND [arguments]", ""]
+    lines += ["Learn a flow to a Boltzmann density from its energy alone, and know", "whether to trust it.", ""]
+    lines += ["commands:", *(f"  {name:<11}{summary}" for name, summary in summaries.items()), ""]
+    lines += ["boltzflow COMMAND --help lists the arguments of a command.", "boltzflow --version prints the version."]
+    print("\n".join(lines))
     return DONE

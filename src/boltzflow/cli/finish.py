@@ -1,89 +1,102 @@
-"""The end of a run: its report on the console and in its folder, and what exit status it deserves."""
+"""The end of a run: its report in its folder and on the console, and the exit status."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.text import Text
 
-from boltzflow.cli.progress import Display
-from boltzflow.errors import InputError, TrainingError
+import boltzflow
+import boltzflow.run
+from boltzflow.cli.progress import LiveDisplay, PlainDisplay
+from boltzflow.errors import InputError
 from boltzflow.report.formatting import render_console
 from boltzflow.report.html import html_page
 from boltzflow.report.report import Report
-from boltzflow.report.seeds import seeds_warnings
+from boltzflow.report.seeds import compare_seeds, render_seeds, seeds_warnings
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
 from boltzflow.storage.files import write_text
-from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord, is_seed_folder
-from boltzflow.training.loop import Progress
+from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord
 
-DONE, DISTRUSTED = 0, 3
-_PLAIN_WIDTH = 120  # of what is not a terminal
+DONE = 0
+DISTRUSTED = 3
+_PLAIN_WIDTH = 120  # columns of a pipe or file
 
 
 def output() -> Console:
-    """Standard output: a terminal as wide as it is, a pipe or file of 120 columns."""
+    """Standard output: a terminal at its own width, a pipe or file with 120 columns."""
     return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
 
 
-def measure(finished: Run, directory: Path, record: RunRecord, display: Display) -> Report:
-    """The report of a run that is saved, written to its folder."""
+def measure(run: Run, folder: Path, display: LiveDisplay | PlainDisplay) -> Report:
+    """The report of a run that is saved, written to its folder as report.html and, last, report.json."""
     display.phase("evaluate")
-    try:
-        report = finished.report()
-        write_text(directory / REPORT_JSON, report.to_json())
-        text = run_folder.record_to_toml(record)
-        write_text(directory / REPORT_HTML, html_page(report, finished.figures(), record.command, text))
-    except KeyboardInterrupt:
-        sentence = f"interrupted; the flow is trained and saved, and `boltzflow report {directory}` measures it"
-        raise KeyboardInterrupt(sentence) from None
+    report = run.report()
+    if (folder / run_folder.CONFIG).exists():
+        record = run_folder.read_record(folder)
+    else:  # saved from Python
+        record = RunRecord(run.name, run.options, run.seed, run.config, version=boltzflow.__version__)
+    page = html_page(report, run.figures(), record.command, run_folder.record_to_toml(record))
+    write_text(folder / REPORT_HTML, page)
+    write_text(folder / REPORT_JSON, report.to_json())  # last: its presence ends the work on a run
     return report
 
 
-def conclude(report: Report, directory: Path, console: Console) -> int:
-    """Prints the report and where it lies; returns the exit status."""
+def read_report(folder: Path) -> Report:
+    """The report in the folder of a run."""
+    return Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
+
+
+def conclude(report: Report, folder: Path, console: Console) -> int:
+    """Print the report and its place; return the exit status."""
     console.print()
     render_console(report, console)
-    console.print(Text(f"report: {directory / REPORT_HTML}"), soft_wrap=True)
-    hint = f"samples: boltzflow sample {directory} --num-samples 10000 --out samples.npz"
+    console.print(Text(f"report: {folder / REPORT_HTML}"), soft_wrap=True)
+    hint = f"samples: boltzflow sample {folder} --num-samples 10000 --out samples.npz"
     console.print(Text(hint), soft_wrap=True)
     return DONE if report.verdict.trustworthy else DISTRUSTED
 
 
+def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], folder: Path, console: Console) -> int:
+    """Compare the seeds, write seeds.json, print the table of all seeds; return the exit status."""
+    together = compare_seeds(reports, failures)
+    write_text(folder / SEEDS_JSON, together.to_json(boltzflow.__version__))
+    console.print()
+    render_seeds(together, console)
+    places = f"reports: {folder / 'seed-N' / REPORT_HTML}; all in one: {folder / SEEDS_JSON}"
+    console.print(Text(places), soft_wrap=True)
+    return DONE if together.trustworthy else DISTRUSTED
+
+
 def standing(folder: Path, console: Console) -> int:
-    """The exit status of what comes from a run: samples of one that its report distrusts, that disagrees with other
-    seeds, or that nobody has measured are no better than it."""
+    """The exit status of samples and averages from a finished run, which are no better than its report.
+
+    The run is distrusted without a report, with a report that distrusts it, and beside seeds that disagree with it.
+    """
+    doubt = _doubt(folder)
+    if doubt:
+        console.print(Text(doubt, "red"), soft_wrap=True)
+    return DISTRUSTED if doubt else DONE
+
+
+def _doubt(folder: Path) -> str:
     if not (folder / REPORT_JSON).exists():
-        console.print(Text(f"Nobody has measured this run yet: boltzflow report {folder}", "red"), soft_wrap=True)
-        return DISTRUSTED
-    verdict = Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8")).verdict
+        return f"This run has no report yet; run `boltzflow report {folder}`."
+    verdict = read_report(folder).verdict
     if not verdict.trustworthy:
-        console.print(Text(f"The report of this run does not trust it: {' '.join(verdict.warnings)}", "red"))
-        return DISTRUSTED
+        return f"The report distrusts this run: {' '.join(verdict.warnings)}"
     together = folder.parent / SEEDS_JSON
-    if is_seed_folder(folder) and together.exists() and (warnings := seeds_warnings(together.read_text("utf-8"))):
-        console.print(Text(f"The report of all seeds does not trust them: {' '.join(warnings)}", "red"))
-        return DISTRUSTED
-    return DONE
+    if run_folder.is_seed_folder(folder) and together.exists():
+        warnings = seeds_warnings(together.read_text(encoding="utf-8"))
+        return f"The report of all seeds distrusts them: {' '.join(warnings)}" if warnings else ""
+    return ""
 
 
-def stopped(error: BaseException, directory: Path, last: Progress | None) -> BaseException:
-    """What to raise in place of what ended a training: where it stands, and how to go on."""
-    go_on = f"go on with: boltzflow resume {directory}"
-    if isinstance(error, KeyboardInterrupt):
-        if last is None:
-            return KeyboardInterrupt("interrupted before the first step; nothing was written")
-        return KeyboardInterrupt(f"interrupted at step {last.step} of {last.num_steps}; {go_on}")
-    said = of_program(error)
-    if said is None or last is None or last.phase != "train":
-        return error
-    return TrainingError(f"{said} (at step {last.step} of {last.num_steps}; when this is mended, {go_on})")
-
-
-def of_program(error: BaseException) -> str | None:
-    """What lies beneath an error of a compiled program: an energy's own, or too little memory. None for other errors.
+def program_failure(error: BaseException) -> str | None:
+    """The sentence for an error of a compiled program: the energy's own, or too little memory. None for other errors.
 
     JAX raises such an error as a `JaxRuntimeError`, or, from a program that has run before, as a plain `ValueError`.
     """

@@ -1,310 +1,278 @@
-"""What can be typed, through tyro, and what is made of it.
+"""The table of commands, and the way from the words of a command line to a call of one of them.
 
-Every option is read as text and converted here, so that a flag, a TOML file and Python are told the same about a value
-that cannot be used.
+The parser checks the type of a value. Its range is checked where the value is used, so that a flag, a TOML file and
+Python refuse the same value in the same words.
 """
 
-import contextlib
+import argparse
 import dataclasses
 import functools
-import io
+import re
 import shlex
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from boltzflow.cli import commands
-from boltzflow.cli.compare import compare
-from boltzflow.cli.expect import expect
-from boltzflow.cli.reproduce import FOLDER, PAGE, reproduce
-from boltzflow.cli.resume import resume
-from boltzflow.cli.seeds import check_num_seeds
-from boltzflow.cli.train import RunRequest, run
-from boltzflow.config import FIELD_TYPES, FIELDS, PRESETS, Config
-from boltzflow.densities.catalog import SHIPPED, TargetOption
+from boltzflow.cli import commands, train
+from boltzflow.config import FIELD_TYPES, FIELDS, PRESETS
+from boltzflow.densities.catalog import SHIPPED
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean
 from boltzflow.sampling.corrections import CORRECTIONS
-from boltzflow.storage.run_folder import check_seed, seed_folders
-from boltzflow.studies.paper.reproduce import names
-
-# --- what can be typed ------------------------------------------------------------------------------------------------
 
 
-def _text(description: str, metavar: str, hint: str = "") -> Any:
-    """The type of an option: text, or None where it is not given."""
-    return Annotated[str | None, tyro.conf.arg(help=description, metavar=metavar, help_behavior_hint=hint)]
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """One argument of a command: an option `--name`, or a word at its place where it is `positional`.
+
+    `help` is a sentence, to which a `default` that is not None is added; the default False makes a flag, which has no
+    value. `kind` is the type of the value: str, int, float, bool ("true" or "false") or a `Literal` of strings.
+    """
+
+    name: str
+    help: str
+    kind: Any = str
+    metavar: str = ""
+    default: Any = None
+    positional: bool = False
 
 
-def _positional(description: str, metavar: str, hint: str = "(required)") -> Any:
-    """The type of an argument without a name: text, or None where it is not given."""
-    return tyro.conf.Positional[_text(description, metavar, hint)]  # type: ignore[misc]
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: its function, which takes each argument by name and returns the exit status, one line, and arguments.
+
+    The given options of the target come as a dictionary `options`, the given settings as `settings`. A command with
+    settings also gets the whole command line as `command`, for the records.
+    """
+
+    function: Callable[..., int]
+    summary: str
+    arguments: Sequence[Argument] = ()
+    has_target_options: bool = False
+    has_settings: bool = False
 
 
-def _flag(description: str) -> Any:
-    return Annotated[bool, tyro.conf.arg(help=description, help_behavior_hint="")]
+# --- the arguments ----------------------------------------------------------------------------------------------------
+
+_KINDS = {int: ("INT", "a whole number"), float: ("FLOAT", "a number"), bool: ("{true,false}", "true or false")}
 
 
-def _arguments(summary: str, types: dict[str, Any]) -> Any:
-    """The class of a command's arguments, all of which may be left out as far as tyro is concerned."""
-    fields: list[Any] = []
-    for name, kind in types.items():
-        is_group = dataclasses.is_dataclass(kind)
-        default = dataclasses.field(default_factory=kind) if is_group else False if kind.__origin__ is bool else None
-        fields.append((name, Annotated[kind, tyro.conf.arg(name="")] if is_group else kind, default))
-    return dataclasses.make_dataclass("Arguments", fields, namespace={"__doc__": summary})
+def _choices(values: Iterable[str]) -> str:
+    return "{" + ",".join(values) + "}"
 
 
-_METAVARS = {int: "INT", float: "FLOAT", bool: "{true,false}"}
-_DIM = TargetOption("dim", int, 0, "dimension of a function in a file")
-_OPTION_KINDS = {option.name: option.kind for record in SHIPPED.values() for option in (*record.options, _DIM)}
-_SETTING_KINDS = {name: kind for name, kind in FIELD_TYPES.items() if name != "preset"}
-_TARGET = f"One of {', '.join(SHIPPED)}; or path/to/file.py:name, a function x -> energy or a density."
-_DIRECTORY = _positional("The folder of a run.", "DIR")
-
-
-def _settings() -> Any:
-    """All of `Config` as options, besides the preset, which has one of its own."""
-    defaults = dataclasses.asdict(Config())
-    types = {
-        name: _text(
-            FIELDS[name].metadata["help"],
-            _METAVARS.get(kind) or "{" + ",".join(typing.get_args(kind)) + "}",
-            f"(preset default: {str(defaults[name]).lower()})",
-        )
-        for name, kind in _SETTING_KINDS.items()
-    }
-    return _arguments("", types)
-
-
-def _target_options() -> Any:
-    types = {"dim": _text(_DIM.help, "INT", "(path/to/file.py:name)")}
+def _target_options() -> dict[str, Argument]:
+    """The options of every target by name. An option that two targets share is described for both."""
+    found = {"dim": Argument("dim", "path/to/file.py:name: dimension of a function in a file", int)}
     for record in SHIPPED.values():
         for option in record.options:
-            hint = f"({record.name}, default: {option.default})"
-            types[option.name] = _text(option.help, _METAVARS[option.kind], hint)
-    return _arguments("", types)
+            text = f"{record.name}: {option.help} (default: {option.default})"
+            shared = f"{found[option.name].help}; {text}" if option.name in found else text
+            found[option.name] = Argument(option.name, shared, option.kind)
+    return found
 
 
-@functools.cache
-def _commands() -> dict[str, tuple[Any, Callable[[Any, str], int]]]:
-    """Each command's arguments, and what does it."""
-    run_types = {
-        "target": _positional(_TARGET, "TARGET", "(may come from --config)"),
-        "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
-        "seeds": _text("How many seeds, from --seed on, to train at once, each in DIR/seed-N.", "INT", "(default: 1)"),
-        "out": _text("Folder of the run.", "DIR", "(default: runs/TARGET-1, or the next number that is free)"),
-        "preset": _text("What the settings start from.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
-        "config": _text("TOML file of settings, or the config.toml of another run.", "FILE.toml"),
-        "overwrite": _flag("Replace the run that the folder holds."),
-        "options": _target_options(),
-        "settings": _settings(),
-    }
-    sample_types = {
-        "directory": _DIRECTORY,
-        "num_samples": _text("How many samples.", "INT", "(required)"),
-        "out": _text(
-            "Where to: arrays x, log_weight, log_prob, energy; corrected, x, energy, chain.", "FILE.npz", "(required)"
-        ),
-        "seed": _text("Seed of the samples.", "INT", "(default: 0)"),
-        "correct": _text(
-            "Equally weighted samples instead of weights.", "{" + ",".join(CORRECTIONS) + "}", "(default: weights)"
-        ),
-        "overwrite": _flag("Replace the file if there is one."),
-    }
-    expect_types = {
-        "directory": _DIRECTORY,
-        "observable": _positional("A function of one point that returns numbers.", "path/to/file.py:name"),
-        "num_samples": _text("How many new samples, instead of those of the report.", "INT", "(default: the report's)"),
-    }
-    check_types = {"target": _positional(_TARGET, "TARGET"), "options": _target_options()}
-    compare_types = {
-        "target": _positional(_TARGET, "TARGET"),
-        "seed": _text("Seed of everything random.", "INT", "(default: 0)"),
-        "preset": _text("How the flow is trained.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
-        "start_std": _text(
-            "Standard deviation of the Gaussian that the others start from; best 1.5 times as far as the target goes.",
-            "FLOAT",
-            "(default: 10)",
-        ),
-        "options": _target_options(),
-    }
-    reproduce_types = {
-        "name": _positional(f"One of {', '.join(names())}.", "NAME"),
-        "preset": _text("How to train.", "{" + ",".join(PRESETS) + "}", "(default: default)"),
-        "seeds": _text("How many seeds, from 0 on.", "INT", "(default: as many as the paper; 1 if quick)"),
-        "cells": _text("Only these of its cells, as in eq2/continuity_trainable.", "CELL,...", "(default: all)"),
-        "jobs": _text("How many trainings at a time, each a process.", "INT", "(default: 1; 2 if quick)"),
-        "out": _text("Folder of rows and pictures.", "DIR", f"(default: {FOLDER}; runs/paper-quick if quick)"),
-        "page": _text("The page that is written from them.", "FILE.md", f"(default: {PAGE}; in --out, if given)"),
-    }
-    directory = {"directory": _DIRECTORY}
-    return {
-        "run": (_arguments("Train a flow to a target, and report.", run_types), _run),
-        "sample": (_arguments("Draw independent samples, with weights, from a finished run.", sample_types), _sample),
-        "expect": (_arguments("Average an observable over the target, with its error.", expect_types), _expect),
-        "report": (_arguments("Measure a finished run again; write its report.", directory), _report),
-        "resume": (_arguments("Go on with an interrupted run.", directory), _resume),
-        "check": (_arguments("Check a target of your own, with advice.", check_types), _check),
-        "reproduce": (
-            _arguments("Reproduce a table or figure of the paper; what is there is not done again.", reproduce_types),
-            _reproduce,
-        ),
-        "compare": (
-            _arguments(
-                "Train a flow to set it beside NUTS, tempered SMC and parallel tempering, at equal cost.", compare_types
-            ),
-            _compare,
-        ),
-        "targets": (_arguments("List the targets that ship.", {}), _targets),
-    }
+TARGET_OPTIONS = _target_options()
+SETTINGS = {
+    name: Argument(name, f"{field.metadata['help']} (default: {str(field.default).lower()})", FIELD_TYPES[name])
+    for name, field in FIELDS.items()
+    if name != "preset"
+}
+_SHIPPED_OR_FILE = f"One of {', '.join(SHIPPED)}; or path/to/file.py:name, a function x -> energy or a density."
+_TARGET = Argument("target", _SHIPPED_OR_FILE, metavar="TARGET", positional=True)
+_DIRECTORY = Argument("directory", "The folder of a run.", metavar="DIR", positional=True)
+_SEED = Argument("seed", "Seed of everything random.", int, default=0)
+_PRESET = Argument("preset", "Preset of the flow.", metavar=_choices(PRESETS), default="default")
+
+_RUN = (
+    Argument("target", f"{_SHIPPED_OR_FILE} It may come from --config.", metavar="TARGET", positional=True),
+    Argument("seed", "Seed of everything random. (default: 0)", int),
+    Argument("seeds", "Number of seeds, from --seed on, trained one after another in DIR/seed-N.", int, default=1),
+    Argument("out", "Folder of the run. (default: runs/TARGET-1, or the next free number)", metavar="DIR"),
+    Argument("preset", "The preset from which the settings start. (default: default)", metavar=_choices(PRESETS)),
+    Argument("config", "TOML file of settings, or the config.toml of another run.", metavar="FILE.toml"),
+    Argument("overwrite", "Replace the run that the folder holds.", default=False),
+)
+_ARRAYS = "File for the arrays x, log_weight, log_prob, energy; of corrected samples x, energy, chain. (required)"
+_SAMPLE = (
+    _DIRECTORY,
+    Argument("num_samples", "Number of samples. (required)", int),
+    Argument("out", _ARRAYS, metavar="FILE.npz"),
+    Argument("seed", "Seed of the samples.", int, default=0),
+    Argument("correct", "Make samples of equal weight. (default: weighted samples)", metavar=_choices(CORRECTIONS)),
+    Argument("overwrite", "Replace the file if it exists.", default=False),
+)
+_EXPECT = (
+    _DIRECTORY,
+    Argument("observable", "A function of one point that returns numbers.", metavar="FILE.py:NAME", positional=True),
+    Argument("num_samples", "Number of new samples; 0 takes the samples of the report.", int, default=0),
+)
+_START = "Standard deviation of the Gaussian where the other methods start; best 1.5 times the extent of the target."
+_COMPARE = (_TARGET, _SEED, _PRESET, Argument("start_std", _START, float, default=10.0))
+_RESULTS = "table1, table2, fig2 to fig11, paths, penalties; or all of them."
+_REPRODUCE = (
+    Argument("name", _RESULTS, metavar="NAME", positional=True),
+    _PRESET,
+    Argument("seeds", "Number of seeds, from 0 on. (default: as in the paper; 1 if quick)", int),
+    Argument("cells", "Only these cells, as in eq2/continuity_trainable. (default: all)", metavar="CELL,..."),
+    Argument("jobs", "Number of processes that train at a time. (default: 1; 2 if quick)", int),
+    Argument("out", "Folder of results. (default: results/paper; runs/paper-quick if quick)", metavar="DIR"),
+    Argument("page", "The page written from them. (default: docs/paper.md; in --out, if given)", metavar="FILE.md"),
+)
+
+# --- the commands -----------------------------------------------------------------------------------------------------
 
 
-# --- what is typed ----------------------------------------------------------------------------------------------------
+def _compare(**arguments: Any) -> int:
+    from boltzflow.cli.studies import compare  # slow to import, with Matplotlib and Pillow
+
+    return compare(**arguments)
+
+
+def _reproduce(**arguments: Any) -> int:
+    from boltzflow.cli.studies import reproduce
+
+    return reproduce(**arguments)
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command(train.run, "Train a flow to a target, and report.", _RUN, True, True),
+    "sample": Command(commands.sample, "Draw independent samples, with weights, from a finished run.", _SAMPLE),
+    "expect": Command(commands.expect, "Average an observable over the target, with its error.", _EXPECT),
+    "report": Command(commands.report, "Measure a finished run again; write its report.", (_DIRECTORY,)),
+    "resume": Command(train.resume, "Go on with an interrupted run, or with several seeds.", (_DIRECTORY,)),
+    "check": Command(commands.check, "Check a target of your own, with advice.", (_TARGET,), True),
+    "reproduce": Command(_reproduce, "Reproduce a table or figure of the paper.", _REPRODUCE),
+    "compare": Command(_compare, "Compare a flow with NUTS, SMC and parallel tempering.", _COMPARE, True),
+    "targets": Command(commands.targets, "List the targets that ship."),
+}
+
+# --- from words to a call ---------------------------------------------------------------------------------------------
+
+_NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d|inf$)")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Breaks no line at a hyphen: `time-mixture` stays one word."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def parse(argv: Sequence[str]) -> Callable[[], int]:
-    """What `argv` asks for, ready to be done. Raises `InputError`; `SystemExit` after printing help."""
-    if list(argv) == ["--version"]:
-        return commands.version
-    table = _commands()
-    if argv and not argv[0].startswith("-") and argv[0] not in table:
-        near = did_you_mean(argv[0], table)
-        raise InputError(f"there is no command {argv[0]!r}{near}; there are {', '.join(table)}")
-    kinds = [Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in table.items()]
-    wanted = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[typing.Union[*kinds]]]  # type: ignore[misc]
-    complaint = io.StringIO()
+    """The call that a command line stands for.
+
+    Args:
+        argv: The words after `boltzflow`.
+
+    Returns:
+        A function without arguments that does the work and returns the exit status.
+
+    Raises:
+        InputError: For an unknown command, option or word, and for a value of the wrong type.
+        SystemExit: After printing the help of a command.
+    """
+    first = argv[0] if argv else ""
+    if first not in COMMANDS:
+        return _without_command(first)
+    command = COMMANDS[first]
     try:
-        with contextlib.redirect_stderr(complaint):
-            given, unknown = tyro.cli(
-                wanted, prog="boltzflow", description=_DESCRIPTION, args=list(argv), return_unknown_args=True,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )  # fmt: skip
-    except SystemExit as end:
-        if end.code:
-            raise InputError(_first_sentence(complaint.getvalue())) from None
-        raise
+        namespace, unknown = _parser(first).parse_known_intermixed_args(_with_negative_numbers(argv[1:]))
+    except argparse.ArgumentError as error:
+        if error.argument_name is None:  # from `_value`
+            raise InputError(error.message) from None
+        raise InputError(f"{error.argument_name}: {error.message}; see boltzflow {first} --help") from None
+    given = vars(namespace)
+    positional = {argument.name for argument in command.arguments if argument.positional}
     if unknown:
-        raise InputError(_what_is_unknown(unknown, _names(given), argv[0]))
-    action = next(action for kind, action in table.values() if isinstance(given, kind))
-    return functools.partial(action, given, shlex.join(["boltzflow", *argv]))
+        raise InputError(_unknown(first, unknown, [_flag(name) for name in given if name not in positional]))
+    arguments = {argument.name: given[argument.name] for argument in command.arguments}
+    if command.has_target_options:
+        arguments["options"] = {name: given[name] for name in TARGET_OPTIONS if given[name] is not None}
+    if command.has_settings:
+        arguments["settings"] = {name: given[name] for name in SETTINGS if given[name] is not None}
+        arguments["command"] = shlex.join(["boltzflow", *argv])
+    return functools.partial(command.function, **arguments)
 
 
-_DESCRIPTION = (
-    "Learn a flow to a Boltzmann density from its energy alone, and know whether to trust it. boltzflow --version says "
-    "which version this is."
-)
+def _without_command(first: str) -> Callable[[], int]:
+    """The call for a command line that does not begin with a command."""
+    if first == "--version":
+        return commands.version
+    if first in ("-h", "--help"):
+        return functools.partial(commands.overview, {name: command.summary for name, command in COMMANDS.items()})
+    if not first:
+        raise InputError(f"give a command: {', '.join(COMMANDS)}; see boltzflow --help")
+    if first.startswith("-"):
+        near = did_you_mean(first, ["--help", "--version"])
+        raise InputError(f"boltzflow has no option {first}{near}; see boltzflow --help")
+    raise InputError(f"there is no command {first!r}{did_you_mean(first, COMMANDS)}; there are {', '.join(COMMANDS)}")
 
 
-def _first_sentence(box: str) -> str:
-    """What tyro says in its box up to the first rule, without the frame."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    until = next((n for n, line in enumerate(lines) if line.startswith("─")), len(lines))
-    return " ".join(lines[:until]).rstrip(".") + "; see boltzflow --help"
+def _parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command, with its arguments in groups."""
+    command = COMMANDS[name]
+    words = [argument.metavar for argument in command.arguments if argument.positional]
+    usage = " ".join(["boltzflow", name, *words, "[options]"])
+    parser = argparse.ArgumentParser(
+        usage=usage,
+        description=command.summary,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    _add(parser, command.arguments)
+    if command.has_target_options:
+        _add(parser.add_argument_group("options of the target"), TARGET_OPTIONS.values())
+    if command.has_settings:
+        text = "The defaults are those of the preset default; another preset, or --config, sets others."
+        _add(parser.add_argument_group("settings", text), SETTINGS.values())
+    return parser
 
 
-def _names(given: Any) -> Iterable[str]:
-    for field in dataclasses.fields(given):
-        value = getattr(given, field.name)
-        yield from _names(value) if dataclasses.is_dataclass(value) else [field.name]
+def _add(group: argparse._ActionsContainer, arguments: Iterable[Argument]) -> None:
+    """Add arguments to a parser, or to a group in it."""
+    for argument in arguments:
+        flag, default, kind = _flag(argument.name), argument.default, argument.kind
+        text = argument.help if default is None or default is False else f"{argument.help} (default: {default})"
+        text = text.replace("%", "%%")
+        if argument.positional:
+            group.add_argument(argument.name, nargs="?", metavar=argument.metavar, help=text)
+        elif default is False:
+            group.add_argument(flag, action="store_true", help=text)
+        else:
+            convert = functools.partial(_value, flag, kind) if kind in _KINDS else str
+            metavar = argument.metavar or (_KINDS[kind][0] if kind in _KINDS else _choices(typing.get_args(kind)))
+            group.add_argument(flag, type=convert, default=default, metavar=metavar, help=text)
 
 
-def _what_is_unknown(unknown: Sequence[str], names: Iterable[str], command: str) -> str:
-    first = unknown[0]
-    if not first.startswith("-"):
-        return f"{command} takes no further argument {first!r}"
-    flags = ["--" + name.replace("_", "-") for name in names]
-    return f"{command} has no option {first}{did_you_mean(first.split('=')[0], flags)}; see boltzflow {command} --help"
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _convert(name: str, kind: Any, text: str) -> Any:
-    """The value of an option; whether it is in range is asked where it is used."""
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"--{name.replace('_', '-')} must be true or false, got {text!r}")
-        return text.lower() == "true"
-    if kind not in (int, float):
-        return text
+def _value(flag: str, kind: type, text: str) -> int | float | bool:
+    """The value of an option from its text."""
     try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise InputError(f"--{name.replace('_', '-')} must be {what}, got {text!r}") from None
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise argparse.ArgumentError(None, f"{flag} must be {_KINDS[kind][1]}, got {text!r}") from None
 
 
-def _converted(group: Any, kinds: dict[str, Any]) -> dict[str, Any]:
-    return {name: _convert(name, kinds[name], text) for name, text in vars(group).items() if text is not None}
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """The words, with a negative number joined to the option before it: argparse takes -1e-3 for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and _NEGATIVE_NUMBER.match(word) and re.fullmatch("--[^=]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
-# --- the commands: from what was given to what is asked of them -------------------------------------------------------
-
-
-def _run(given: Any, command: str) -> int:
-    seed = None if given.seed is None else _seed(given.seed)
-    num_seeds = check_num_seeds(_convert("seeds", int, "1" if given.seeds is None else given.seeds))
-    request = RunRequest(
-        given.target or "", _converted(given.options, _OPTION_KINDS), seed, num_seeds, given.out, given.preset,
-        given.config, _converted(given.settings, _SETTING_KINDS), given.overwrite, command,
-    )  # fmt: skip
-    return run(request)
-
-
-def _sample(given: Any, command: str) -> int:
-    if given.num_samples is None or given.out is None:
-        raise InputError("sample needs --num-samples and --out, as in --num-samples 10000 --out samples.npz")
-    number = _convert("num_samples", int, given.num_samples)
-    seed = _seed(given.seed or "0")
-    return commands.sample(_directory(given), number, given.out, seed, given.overwrite, given.correct or "")
-
-
-def _expect(given: Any, command: str) -> int:
-    number = _convert("num_samples", int, given.num_samples or "0")
-    return expect(_directory(given), given.observable or "", number)
-
-
-def _report(given: Any, command: str) -> int:
-    return commands.report(_directory(given))
-
-
-def _resume(given: Any, command: str) -> int:
-    if not given.directory:
-        raise InputError("give the folder of a run, as in runs/double-well-1")
-    return resume(given.directory)
-
-
-def _check(given: Any, command: str) -> int:
-    return commands.check(given.target or "", _converted(given.options, _OPTION_KINDS))
-
-
-def _reproduce(given: Any, command: str) -> int:
-    if not given.name:
-        raise InputError(f"say what to reproduce: {', '.join(names())}")
-    num_seeds = None if given.seeds is None else _convert("seeds", int, given.seeds)
-    only = [] if given.cells is None else [cell.strip() for cell in given.cells.split(",")]
-    jobs = None if given.jobs is None else _convert("jobs", int, given.jobs)
-    return reproduce(given.name, given.preset or "default", num_seeds, only, given.out, given.page, jobs)
-
-
-def _compare(given: Any, command: str) -> int:
-    std = _convert("start_std", float, given.start_std or "10")
-    options, seed = _converted(given.options, _OPTION_KINDS), _seed(given.seed or "0")
-    return compare(given.target or "", options, seed, given.preset or "default", std)
-
-
-def _targets(given: Any, command: str) -> int:
-    return commands.targets()
-
-
-def _directory(given: Any) -> str:
-    if not given.directory:
-        raise InputError("give the folder of a run, as in runs/double-well-1")
-    if seeds := seed_folders(Path(given.directory)):
-        raise InputError(f"{given.directory} holds several seeds; give the folder of one, as in {seeds[0]}")
-    return str(given.directory)
-
-
-def _seed(text: str) -> int:
-    return check_seed(_convert("seed", int, text))
+def _unknown(name: str, unknown: Sequence[str], flags: Sequence[str]) -> str:
+    """The sentence for words that are no arguments of a command; an option among them comes first."""
+    options = [word.split("=")[0] for word in unknown if word.startswith("-")]
+    if not options:
+        return f"{name} takes no further argument {unknown[0]!r}"
+    return f"{name} has no option {options[0]}{did_you_mean(options[0], flags)}; see boltzflow {name} --help"

@@ -1,17 +1,19 @@
-"""How a run is watched: a live display on a terminal, a plain line now and then anywhere else.
+"""The display of a run at work: live bars on a terminal, plain lines in a pipe or file.
 
-Both are given each `Progress` of `boltzflow.training` as it comes, and are context managers around the work.
+Both displays are context managers around the work. They take each `Progress` of a training as it comes.
 """
 
 import math
 import time
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import Progress as Bars
 from rich.text import Text
+
+from boltzflow.training.loop import Progress
 
 _PHASES = {
     "pilot": "looking for modes",
@@ -27,45 +29,16 @@ _ESS_WORDS = (
     (0.98, "close"),
     (math.inf, "very close"),
 )
-_LINE_EVERY_FRACTION = 0.1
+_NUM_LINES = 10  # of a training, or more of a slow one
 _LINE_EVERY_SECONDS = 30.0
 
 
-class ProgressLike(Protocol):
-    """What a display reads of a `Progress`."""
-
-    @property
-    def phase(self) -> str: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def num_steps(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def loss(self) -> float | None: ...
-    @property
-    def reverse_ess(self) -> float | None: ...
-    @property
-    def message(self) -> str: ...
-
-
-class Display(Protocol):
-    """Shows a run as it goes: `show` each progress, `phase` where a phase begins that reports none itself."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exception: object) -> None: ...
-    def show(self, progress: ProgressLike) -> None: ...
-    def phase(self, phase: str) -> None: ...
-    def say(self, sentence: str) -> None: ...
-
-
 def ess_in_words(ess: float) -> str:
-    """How near the flow is to the target where it goes at all, in two or three words."""
+    """The overlap of flow and target in two or three words, from the reverse ESS per sample (0 to 1, or NaN)."""
     return next(words for limit, words in _ESS_WORDS if not ess >= limit)
 
 
-def make_display(console: Console) -> Display:
+def make_display(console: Console) -> "LiveDisplay | PlainDisplay":
     """The live display where the console is a terminal, plain lines elsewhere."""
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
@@ -77,10 +50,10 @@ def _numbers(loss: float | None, ess: float | None, message: str) -> str:
 
 
 class LiveDisplay:
-    """A line for each phase, its name, a bar of steps, time gone and time to go; below them loss and reverse ESS."""
+    """A line for each phase: name, bar of steps, elapsed and remaining time; below them loss and reverse ESS."""
 
     def __init__(self, console: Console):
-        self._bars = RichProgress(
+        self._bars = Bars(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<17}"),
             BarColumn(bar_width=24),
@@ -88,7 +61,8 @@ class LiveDisplay:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._phase, self._numbers = "", ""
+        self._phase = ""
+        self._numbers = ""
         self._task: TaskID | None = None
         self._reverse_ess: float | None = None
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
@@ -102,8 +76,8 @@ class LiveDisplay:
             self._finish()
         self._live.stop()
 
-    def show(self, progress: ProgressLike) -> None:
-        """Moves the bar; a look at the ESS stays on display until the next."""
+    def show(self, progress: Progress) -> None:
+        """Move the bar. The last ESS stays on display until the next one comes."""
         self.phase(progress.phase)
         self._reverse_ess = progress.reverse_ess if progress.reverse_ess is not None else self._reverse_ess
         self._numbers = _numbers(progress.loss, self._reverse_ess, progress.message)
@@ -112,14 +86,14 @@ class LiveDisplay:
             self._bars.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
 
     def phase(self, phase: str) -> None:
-        """Begins a phase, unless it is the one that runs."""
+        """Begin a phase, unless it is the current one."""
         if phase != self._phase:
             self._finish()
             self._phase = phase
             self._task = self._bars.add_task(_PHASES.get(phase, phase), total=None, steps="")
 
     def say(self, sentence: str) -> None:
-        """Prints a sentence above the bars."""
+        """Print a sentence above the bars."""
         self._live.console.print(Text(sentence), soft_wrap=True)
 
     def _finish(self) -> None:
@@ -137,7 +111,8 @@ class PlainDisplay:
         self._console = console
         self._start = time.perf_counter()
         self._phase = ""
-        self._last_step, self._last_seconds = 0, 0.0
+        self._last_step = 0
+        self._last_seconds = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -145,27 +120,28 @@ class PlainDisplay:
     def __exit__(self, *exception: object) -> None:
         return None
 
-    def show(self, progress: ProgressLike) -> None:
-        """Prints a line if one is due."""
+    def show(self, progress: Progress) -> None:
+        """Print a line if one is due."""
         self.phase(progress.phase)
-        done = progress.step - self._last_step
-        due = done >= _LINE_EVERY_FRACTION * progress.num_steps or progress.step == progress.num_steps
-        if done > 0 and (due or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS):
-            self._last_step, self._last_seconds = progress.step, progress.seconds
-            numbers = _numbers(progress.loss, progress.reverse_ess, progress.message)
-            self._print(f"step {progress.step} of {progress.num_steps}", numbers)
+        line = f"step {progress.step} of {progress.num_steps}"
+        if progress.phase != "train":
+            if progress.step > self._last_step:  # a resumed run
+                self._last_step = progress.step
+                self.say(line)
+            return
+        tenths, last_tenths = (_NUM_LINES * step // progress.num_steps for step in (progress.step, self._last_step))
+        if tenths > last_tenths or progress.seconds - self._last_seconds >= _LINE_EVERY_SECONDS:
+            self._last_step = progress.step
+            self._last_seconds = progress.seconds
+            self.say(f"{line}: {_numbers(progress.loss, progress.reverse_ess, progress.message)}")
 
     def phase(self, phase: str) -> None:
-        """Prints that a phase begins, unless it is the one that runs."""
+        """Print the name of a phase that begins."""
         if phase != self._phase:
             self._phase = phase
-            self._print(_PHASES.get(phase, phase), "")
+            self.say(_PHASES.get(phase, phase))
 
     def say(self, sentence: str) -> None:
-        """Prints a sentence."""
-        self._print(sentence, "")
-
-    def _print(self, what: str, numbers: str) -> None:
+        """Print a sentence after the elapsed time."""
         seconds = time.perf_counter() - self._start
-        line = f"{seconds:6.1f} s  {what}" + (f": {numbers}" if numbers else "")
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{seconds:6.1f} s  {sentence}", markup=False, highlight=False, soft_wrap=True)

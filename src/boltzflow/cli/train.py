@@ -1,119 +1,268 @@
-"""`boltzflow run`: from what was asked for to a trained flow in its folder, with a report."""
+"""The commands `run` and `resume`: from a command line to trained flows in their folders, with reports.
 
+The folder of one run is DIR itself; of several seeds each has a folder DIR/seed-N. Seeds are trained one after another
+by the code that trains a single run: fit, save, measure.
+"""
+
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from rich.text import Text
 
-from boltzflow import __version__
-from boltzflow import run as runs
-from boltzflow.cli.finish import conclude, measure, output, stopped
-from boltzflow.cli.progress import Display, make_display
-from boltzflow.cli.seeds import run_seeds
+import boltzflow
+import boltzflow.run
+from boltzflow.cli.commands import given_folder
+from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, read_report, standing
+from boltzflow.cli.progress import LiveDisplay, PlainDisplay, make_display
 from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
-from boltzflow.densities.from_file import LoadedTarget, load_target
-from boltzflow.errors import InputError
+from boltzflow.densities.from_file import LoadedTarget, load_target, reload_target
+from boltzflow.errors import InputError, SeedsError, TrainingError
+from boltzflow.numerics.validation import whole_number
+from boltzflow.report.report import Report
 from boltzflow.run import Run
-from boltzflow.storage import run_folder
-from boltzflow.storage.run_folder import CHECKPOINT, GivenSettings, RunRecord
-from boltzflow.training import snapshots
+from boltzflow.storage import files, run_folder
+from boltzflow.storage.run_folder import (
+    CHECKPOINT,
+    REPORT_HTML,
+    REPORT_JSON,
+    GivenSettings,
+    RunRecord,
+    check_seed,
+    seed_folder,
+)
+from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
 
+_MAX_SEEDS = 100
 
-@dataclasses.dataclass(frozen=True)
-class RunRequest:
-    """What `boltzflow run` was asked for; None or an empty text is what was not given."""
-
-    target: str
-    options: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
-    seed: int | None = None
-    num_seeds: int = 1
-    out: str | None = None
-    preset: str | None = None
-    config: str | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    overwrite: bool = False
-    command: str = ""
+# --- run --------------------------------------------------------------------------------------------------------------
 
 
-def run(request: RunRequest) -> int:
-    """Trains a flow, writes the run's folder, prints the report. Nothing is written before the input is validated."""
-    given = run_folder.read_settings(Path(request.config)) if request.config else GivenSettings({})
-    name = request.target or given.target
+def run(
+    target: str | None,
+    seed: int | None,
+    seeds: int,
+    out: str | None,
+    preset: str | None,
+    config: str | None,
+    overwrite: bool,
+    options: Mapping[str, int | float],
+    settings: Mapping[str, Any],
+    command: str,
+) -> int:
+    """Train a flow, or one for each seed, and report. Nothing is written before the input is validated.
+
+    The file `config` gives what the command line leaves out: target, its options, seed, preset. `settings` override it.
+    """
+    if seed is not None:
+        check_seed(seed)
+    whole_number("seeds", seeds, at_least=1, at_most=_MAX_SEEDS)
+    given = run_folder.read_settings(Path(config)) if config else GivenSettings({})
+    name = target or given.target
     if not name:
         raise InputError(f"say which target to run: {', '.join(SHIPPED)}, or path/to/file.py:name")
     recorded = given.options if name == given.target else {}
-    loaded = load_target(name, {**recorded, **request.options})
-    config = _settle(request, given, loaded)
-    seed = request.seed if request.seed is not None else given.seed or 0
-    directory = Path(request.out) if request.out else run_folder.free_folder(loaded.short_name)
-    run_folder.claim(directory, request.overwrite)
+    loaded = load_target(name, {**recorded, **options})
+    in_file = given.settings.get("preset")
+    if preset and in_file and preset != in_file:
+        raise InputError(f"--preset {preset} and preset = {in_file!r} in {config} differ; give one")
+    start = make_preset(preset or in_file or "default", loaded.name, loaded.target.dim)
     record = RunRecord(
-        loaded.name, loaded.options, seed, config, loaded.path, loaded.sha256, request.command, __version__
-    )  # fmt: skip
-    if request.num_seeds > 1:
-        return run_seeds(loaded, record, request.num_seeds, directory, request.overwrite)
-    return train_and_report(loaded, record, directory)
+        target=loaded.name,
+        options=loaded.options,
+        seed=seed if seed is not None else given.seed or 0,
+        config=_merged(start, given.settings, settings),
+        path=loaded.path,
+        sha256=loaded.sha256,
+        command=command,
+        version=boltzflow.__version__,
+    )
+    directory = Path(out) if out else run_folder.free_folder(loaded.short_name)
+    run_folder.claim(directory, overwrite)
+    if seeds == 1:
+        return _do(_Work(loaded, directory, {directory: record}))
+    check_seed(record.seed + seeds - 1)
+    numbers = range(record.seed, record.seed + seeds)
+    records = {seed_folder(directory, number): dataclasses.replace(record, seed=number) for number in numbers}
+    for folder in records:
+        run_folder.claim(folder, overwrite)
+    return _do(_Work(loaded, directory, records))
 
 
-def train_and_report(loaded: LoadedTarget, record: RunRecord, directory: Path, resume: bool = False) -> int:
-    """Trains, from where it was interrupted if it is to `resume`, saves, measures and prints."""
-    console = output()
-    with run_folder.locked(directory), make_display(console) as display:
-        finished = _train(loaded, record, directory, display, resume)
-        report = measure(finished, directory, record, display)
-    return conclude(report, directory, console)
-
-
-def _settle(request: RunRequest, given: GivenSettings, loaded: LoadedTarget) -> Config:
-    """The preset, changed by the file, changed by the options. What the file's loss implied goes with that loss."""
-    name = given.settings.get("preset")
-    if request.preset and name and request.preset != name:
-        raise InputError(f"--preset {request.preset} and preset = {name!r} in {request.config} differ; give one")
-    config = make_preset(request.preset or name or "default", loaded.name, loaded.target.dim)
-    in_file, typed = dict(given.settings), dict(request.settings)
-    old_loss = in_file.get("loss", config.loss)
-    loss = typed.pop("loss", old_loss)
+def _merged(start: Config, in_file: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
+    """A preset, changed by the file, changed by the options. Values implied by a loss in the file go with that loss."""
+    in_file = dict(in_file)
+    given = dict(given)
+    old_loss = in_file.get("loss", start.loss)
+    loss = given.pop("loss", old_loss)
     if loss != old_loss:
-        implied = with_changes(config, {"loss": old_loss})
+        implied = with_changes(start, {"loss": old_loss})
         in_file = {name: value for name, value in in_file.items() if value != getattr(implied, name)} | {"loss": loss}
-    return with_changes(with_changes(config, in_file), typed)
+    return with_changes(with_changes(start, in_file), given)
 
 
-def _train(loaded: LoadedTarget, record: RunRecord, directory: Path, display: Display, resume: bool) -> Run:
-    """The trained run, saved. The folder is opened when the pilot has used the energy, and compiling begins."""
-    last: Progress | None = None
-    is_open, keep = resume, directory / CHECKPOINT
+# --- resume -----------------------------------------------------------------------------------------------------------
+
+
+def resume(directory: str | None) -> int:
+    """Finish an interrupted run, or several seeds, with the numbers of an undisturbed run, bit for bit.
+
+    Finished seeds are kept, interrupted ones go on from their last snapshot, the others are trained.
+    """
+    folder = given_folder(directory)
+    seeds = run_folder.seed_folders(folder)
+    records = {each: run_folder.read_record(each) for each in seeds or [folder]}
+    if all(_is_trained(each) and (each / REPORT_JSON).exists() for each in records):
+        console = output()
+        console.print(Text(f"{folder} is finished; nothing to resume."), soft_wrap=True)
+        if not seeds:
+            return standing(folder, console)
+        return conclude_seeds({records[each].seed: read_report(each) for each in seeds}, {}, folder, console)
+    files.check_writable(folder)
+    first = next(iter(records.values()))
+    target = reload_target(first.target, first.options, first.path, first.sha256, where=str(folder))
+    loaded = LoadedTarget(target, first.target, dict(first.options), first.path, first.sha256)
+    return _do(_Work(loaded, folder, records, is_open=True))
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / CHECKPOINT / checkpoint.FILE).exists()
+
+
+# --- the work on one run, or on one seed after another ----------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Work:
+    """The runs of one target at or below `directory`, by folder, and how far the work on them is."""
+
+    loaded: LoadedTarget
+    directory: Path
+    records: Mapping[Path, RunRecord]
+    is_open: bool = False  # the folders exist, and what they hold belongs to these runs
+    stage: str = ""  # for the sentence of an interruption, as in "at step 3 of 10"
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether the runs are seeds with folders below `directory`."""
+        return self.directory not in self.records
+
+
+def _do(work: _Work) -> int:
+    """Do the work and print the report; return the exit status."""
+    console = output()
+    with files.locked(work.directory), _how_to_go_on(work):
+        if work.has_seeds:
+            return _do_seeds(work)
+        [folder] = work.records
+        with make_display(console) as display:
+            report = _report(work, folder, display)
+    return conclude(report, folder, console)
+
+
+def _do_seeds(work: _Work) -> int:
+    """Do one seed after another, then compare them. A seed that diverges does not stop the others.
+
+    Raises `SeedsError` at the end if a seed diverged.
+    """
+    console = output()
+    reports: dict[int, Report] = {}
+    failures: dict[int, TrainingError] = {}
+    for number, (folder, record) in enumerate(work.records.items(), start=1):
+        seed = record.seed
+        console.print(Text(f"seed {seed} ({number} of {len(work.records)})", "bold"), soft_wrap=True)
+        try:
+            with files.locked(folder), make_display(console) as display:
+                reports[seed] = _report(work, folder, display)
+            word = "trusted" if reports[seed].verdict.trustworthy else "not trusted"
+            console.print(Text(f"seed {seed} is {word}: {folder / REPORT_HTML}"), soft_wrap=True)
+        except TrainingError as failure:
+            failures[seed] = failure
+            console.print(Text(f"seed {seed} failed: {failure}", "red"), soft_wrap=True)
+    texts = {seed: str(failure) for seed, failure in failures.items()}
+    status = conclude_seeds(reports, texts, work.directory, console) if reports else 0
+    if failures:
+        raise SeedsError(failures, list(reports))
+    return status
+
+
+def _report(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> Report:
+    """The report of one run, after the steps that the run still lacks: training, saving, measuring."""
+    work.stage = "before the first step"
+    if not (work.is_open and _is_trained(folder)):
+        finished = _train(work, folder, display)
+    elif (folder / REPORT_JSON).exists():
+        return read_report(folder)
+    else:
+        finished = boltzflow.run.load(folder)
+    work.stage = "while measuring"
+    return measure(finished, folder, display)
+
+
+def _train(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> Run:
+    """The trained run, saved. The folders are opened after the pilot, which has shown that the energy is usable."""
+    record = work.records[folder]
 
     def on_progress(progress: Progress) -> None:
-        nonlocal last, is_open
         if progress.phase in ("compile", "evaluate") and progress.message:
             display.say(progress.message)
         display.show(progress)
         if progress.phase == "pilot":
             return
-        if not is_open:
-            run_folder.open_folder(directory, record)
-            is_open = True
-        last = progress
+        _open(work)
         if progress.phase == "train":
+            work.stage = f"at step {progress.step} of {progress.num_steps}"
             row = {"step": progress.step, "seconds": progress.seconds}
             measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
-            run_folder.append_metrics(directory, row | {k: v for k, v in measured.items() if v is not None})
+            known = {name: value for name, value in measured.items() if value is not None}
+            run_folder.append_metrics(folder, row | known)
 
-    try:
-        finished = runs.fit(
-            loaded.target, seed=record.seed, preset=record.config.preset, config=record.config, name=record.target,
-            options=dict(record.options), on_progress=on_progress, keep=keep, resume=resume,
-        )  # fmt: skip
-    except (KeyboardInterrupt, jax.errors.JaxRuntimeError, ValueError) as error:
-        raise stopped(error, directory, last) from None
-    if not is_open:
-        run_folder.open_folder(directory, record)
-    finished.save(directory)
-    run_folder.write_metrics(directory, finished.history)
-    snapshots.clear(keep)
+    finished = boltzflow.run.fit(
+        work.loaded.target,
+        seed=record.seed,
+        preset=record.config.preset,
+        config=record.config,
+        name=record.target,
+        options=dict(record.options),
+        on_progress=on_progress,
+        keep=folder / CHECKPOINT,
+        resume=work.is_open,
+    )
+    _open(work)
+    finished.save(folder)
+    run_folder.write_metrics(folder, finished.history)
+    snapshots.clear(folder / CHECKPOINT)
     return finished
+
+
+def _open(work: _Work) -> None:
+    """Make the folders of all runs, each with its config.toml, unless this was done before."""
+    if work.is_open:
+        return
+    if work.has_seeds:
+        run_folder.open_seed_folders(work.directory, work.records.values())
+    else:
+        run_folder.open_folder(work.directory, work.records[work.directory])
+    work.is_open = True
+
+
+@contextlib.contextmanager
+def _how_to_go_on(work: _Work) -> Iterator[None]:
+    """Add the stage of the work and the next command to an interruption, and to an error of the energy."""
+    go_on = f"go on with: boltzflow resume {work.directory}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not work.is_open:
+            raise KeyboardInterrupt("interrupted before the first step; nothing was written") from None
+        raise KeyboardInterrupt(f"interrupted {work.stage}; {go_on}") from None
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        failure = program_failure(error)
+        if failure is None or not work.is_open:
+            raise
+        raise TrainingError(f"{failure} ({work.stage}; when this is mended, {go_on})") from None

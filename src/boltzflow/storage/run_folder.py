@@ -17,7 +17,7 @@ from typing import Any
 from boltzflow.config import FIELD_TYPES, Config, validate_config
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean, whole_number
-from boltzflow.storage.files import check_writable, locked, write_text  # noqa: F401
+from boltzflow.storage.files import check_writable, write_text
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"

@@ -1,7 +1,8 @@
 """Contract checks for classes of your own: call them in a test, they raise `AssertionError` with a sentence.
 
-    from boltzflow.testing import check_density
-    check_density(MyTarget(), jax.random.key(0))
+>>> import boltzflow, jax
+>>> from boltzflow.testing import check_density
+>>> check_density(boltzflow.mixture_2(), jax.random.key(0))
 
 What a check cannot see is said with it.
 """
