@@ -39,7 +39,7 @@ ONLY_IMPORTER = {
     "matplotlib": {"report/plots.py", "studies/paper/draw.py"},
     "PIL": {"studies/paper/experiments.py"},
 }
-CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "matplotlib", "PIL"}
+CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "matplotlib", "PIL"}
 MAX_TOP_NAMES = 18
 
 

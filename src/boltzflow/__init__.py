@@ -1,7 +1,10 @@
 """Learn a flow from a simple base to a Boltzmann density, given only its energy, and know whether to trust it.
 
-run = boltzflow.fit(boltzflow.Energy(energy, dim=8))
-print(run.log_z())
+>>> import boltzflow
+>>> target = boltzflow.Energy(lambda x: (x**2).sum() / 2, dim=2)
+>>> run = boltzflow.fit(target)
+>>> print(f"{run.log_z().value:.2f}")
+1.84
 """
 
 from importlib.metadata import version
