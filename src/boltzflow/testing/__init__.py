@@ -1,9 +1,9 @@
-"""Contract checks for classes of your own: call them in a test, they raise `AssertionError` with a sentence.
+"""Contract checks for your own classes, to be called in a test. A broken contract raises `AssertionError`.
 
     from boltzflow.testing import check_density
     check_density(MyTarget(), jax.random.key(0))
 
-What a check cannot see is said with it.
+Each docstring names the errors that its check cannot see.
 """
 
 from boltzflow.testing.densities import check_density, check_distribution
