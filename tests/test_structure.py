@@ -40,7 +40,7 @@ ONLY_IMPORTER = {
     "PIL": {"studies/paper/experiments.py"},
     "tyro": {"cli/parser.py"},
 }
-CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "rich", "tyro", "matplotlib", "PIL"}
+CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "tyro", "matplotlib", "PIL"}
 MAX_TOP_NAMES = 18
 
 

@@ -39,7 +39,7 @@ class Slopes:
     uncertainty: Float[np.ndarray, " num"]
 
     def wrong(self, allowed: Float[np.ndarray, " num"] | None = None) -> Bool[np.ndarray, " num"]:
-        """Where the two differ by more than the uncertainty plus `allowed`, by default 2 % of the larger, or are NaN."""
+        """Where they are NaN or differ by more than the uncertainty plus `allowed`, by default 2 % of the larger."""
         if allowed is None:
             allowed = _RELATIVE_ERROR * np.maximum(np.abs(self.claimed), np.abs(self.difference))
         return ~(np.abs(self.claimed - self.difference) <= allowed + self.uncertainty)
