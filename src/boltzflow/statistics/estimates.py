@@ -147,7 +147,7 @@ def hausdorff(modes: ArrayLike, x: ArrayLike) -> Estimate:
     Raises:
         InputError: The shapes do not fit.
     """
-    from scipy.spatial import KDTree  # takes 0.2 s to import, and few runs need it
+    from scipy.spatial import KDTree  # half a second to import, and few targets have known modes
 
     centers = np.asarray(modes, dtype=np.float64)
     points = np.asarray(x, dtype=np.float64)
