@@ -63,7 +63,7 @@ def fails(x):
     ("fn", "words"),
     [
         (lambda x: (gaussian(x)[0], 2 * gaussian(x)[1]), "the gradient is not that of the energy: at x = "),
-        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient says"),
+        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient gives"),
         (lambda x: gaussian(x)[0], "energies and gradients"),
         (lambda x: (gaussian(x)[0][:, None], gaussian(x)[1]), r"got \(4, 1\) and \(4, 2\)"),
         (lambda x: (np.full(len(x), np.nan), x), "give check_at"),
@@ -83,7 +83,7 @@ def test_callback_that_hangs_is_given_up():
 
 
 def test_callback_works_again_after_it_was_given_up_or_failed():
-    moods = iter(["ok"] * 4 + ["slow", "ok", "fails", "ok"])  # the first three are of the gradient's check
+    moods = iter(["ok"] * 6 + ["slow", "ok", "fails", "ok"])  # the gradient check makes the first five calls
 
     def moody(x):
         mood = next(moods)
