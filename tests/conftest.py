@@ -5,6 +5,8 @@ import os
 import tempfile
 
 import jax
+import jaxtyping
+import pytest
 
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
 
@@ -19,3 +21,9 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No check of annotations at run time, for tests that pass a wrong type or shape on purpose."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

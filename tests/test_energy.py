@@ -1,4 +1,4 @@
-"""Energies of the user: what is checked before they are used, and the symmetries that they declare."""
+"""Checks of a user's energy, and declared symmetries."""
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +29,17 @@ wrong_gradient.defjvp(lambda primals, tangents: (wrong_gradient(*primals), jnp.s
     [
         lambda x: jnp.sum(x**4) - x[0],
         lambda x: jnp.sum(jnp.abs(x)),
-        lambda x: 1e4 + jnp.sum(x**2),  # rounding hides the gradient from a difference, and is no error
+        lambda x: 1e4 + jnp.sum(x**2),  # rounding hides the gradient from a difference, which is not an error
         lambda x: 1e6 * jnp.sum((x - 1) ** 2),
         lambda x: -jax.nn.logsumexp(-50 * (x - 1) ** 2),
     ],
 )
-def test_check_energy_lets_good_energies_pass(fn):
+def test_check_energy_accepts_valid_energies(fn):
     check_energy(Energy(fn, 3), POINTS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_check_energy_lets_shipped_targets_pass(name):
+def test_check_energy_accepts_shipped_targets(name):
     target = make_target(name)
     check_energy(target, jax.random.normal(jax.random.key(1), (8, target.dim)))
 
@@ -65,7 +65,7 @@ def test_check_energy_lets_shipped_targets_pass(name):
         (wrong_gradient, "disagrees with central differences at 8 of 8 points"),
     ],
 )
-def test_check_energy_says_what_is_wrong(fn, sentence):
+def test_check_energy_names_the_error(fn, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(Energy(fn, 3), POINTS)
     assert "\n" not in str(raised.value)
@@ -95,7 +95,7 @@ def on_lattice(shape=(4, 3), sign_symmetric=True, **options):
         on_lattice(shape=None, sign_symmetric=False, field=0.1, defect=0.1),
     ],
 )
-def test_declared_symmetries_that_are_there_pass(target):
+def test_true_symmetries_pass(target):
     check_energy(target, LATTICE_POINTS)
     assert lattice_of(target) == target.lattice_shape and is_sign_symmetric(target) == target.sign_symmetric
 
@@ -119,12 +119,12 @@ def test_declared_symmetries_that_are_there_pass(target):
         (on_lattice(shape=None, field=0.1), "sign_symmetric is declared, but the change of x to -x"),
     ],
 )
-def test_declared_symmetries_that_are_not_there_are_refused(target, sentence):
+def test_false_symmetries_are_refused(target, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(target, LATTICE_POINTS)
     assert "\n" not in str(raised.value)
 
 
-def test_most_densities_declare_no_symmetry():
+def test_symmetries_of_shipped_densities():
     assert lattice_of(many_well(4)) is None and not is_sign_symmetric(many_well(4))
     assert lattice_of(DoubleWell(8)) == (8,) and is_sign_symmetric(DoubleWell(8))

@@ -1,7 +1,7 @@
 """The estimators against closed forms: q = N(0, 1) as the proposal, exp(-(x - MEAN)² / 2 SCALE²) as the target.
 
-Statistical tests compare at 4.5 standard errors: with fixed seeds they either pass forever or fail, and a right
-estimator would have failed for one seed in 150,000. Coverage counts 600 repeats and allows 3.4 binomial errors.
+Statistical tests compare at 4.5 standard errors with fixed seeds: a correct estimator fails for one seed in 150,000.
+Coverage counts 600 repeats and allows 3.4 binomial errors.
 """
 
 import zlib
@@ -73,7 +73,7 @@ def test_forward_ess_matches_its_closed_form(rng):
     assert_agrees(estimators.forward_ess(log_weight), moment_ratio(-MEAN, SCALE))
 
 
-def test_a_wrong_target_is_noticed(rng):
+def test_log_z_of_wrong_target_disagrees(rng):
     estimate = estimators.log_z_importance(make_log_weight(rng.normal(size=50_000), mean=MEAN) + 0.05)
     assert estimators.disagreement(estimate, estimators.exact(LOG_Z)) > SIGMAS
 
@@ -102,8 +102,8 @@ def test_intervals_cover_and_biases_vanish(rng, n):
         assert np.all(np.abs(error.mean(axis=0)) < SIGMAS * error.std(axis=0) / np.sqrt(600))
 
 
-def test_intervals_cover_where_the_weights_are_skewed(rng):
-    """Lognormal weights of ESS e⁻¹ and the observable that they depend on: without widening, 0.91 at n = 500."""
+def test_intervals_cover_for_skewed_weights(rng):
+    """Lognormal weights of ESS e⁻¹ and log w as observable: without the widening, coverage is 0.91 at n = 500."""
     pulls = []
     for _ in range(600):
         z = rng.normal(size=500)
@@ -112,7 +112,7 @@ def test_intervals_cover_where_the_weights_are_skewed(rng):
     assert 0.92 < np.mean(np.abs(pulls) < 1.96) < 0.98
 
 
-def test_expectation_keeps_any_trailing_shape_and_knows_a_constant(rng):
+def test_expectation_keeps_trailing_shape_and_constants(rng):
     x = rng.normal(size=(4_000, 2, 3))
     log_weight = make_log_weight(x[:, 0, 0])
     estimate = expectation(x, log_weight)
@@ -126,15 +126,15 @@ def test_expectation_keeps_any_trailing_shape_and_knows_a_constant(rng):
     assert (constant.value, constant.stderr) == (pytest.approx(0.1, rel=1e-12), 0.0)
 
 
-def test_expectation_of_a_heavy_tail_is_refused_and_of_a_light_one_is_not(rng):
+def test_expectation_is_ok_for_light_tails_only(rng):
     estimate = expectation(rng.standard_cauchy(20_000), np.zeros(20_000))
     assert not estimate.ok
     assert "times the values" in estimate.reason
-    z = rng.normal(size=2_000)  # w |z - 1| is a mixture of two laws with no Pareto tail; each side alone has one
+    z = rng.normal(size=2_000)  # w |z - 1| is a mixture of two laws without Pareto tail; each side has one
     assert expectation(z, z).ok
 
 
-def test_expectation_refuses_what_is_not_a_value():
+def test_expectation_refuses_invalid_values():
     with pytest.raises(InputError, match="one value for each of the 5 weights"):
         expectation(np.zeros(4), np.zeros(5))
     with pytest.raises(InputError, match="1 of 5 values are NaN or infinite"):
@@ -154,8 +154,8 @@ def test_pareto_k_finds_known_tail_exponents(rng, k):
     assert estimators.log_z_importance(np.log(weights)).ok == (k < 0.7)
 
 
-def test_tail_excess_is_what_the_largest_weights_hold_above_the_others():
-    """Of 10,000 weights of 1 and 100 of 3, the tail holds 200 of 10,300; of weights that are alike, nothing."""
+def test_tail_excess_is_share_of_tail_above_its_beginning():
+    """For 10,000 weights of 1 and 100 of 3 it is 200 of 10,300; for equal weights, 0."""
     weights = np.concatenate([np.ones(10_000), np.full(100, 3.0)])
     assert estimators.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
     assert estimators.tail_excess(np.zeros(500)).value == 0
@@ -168,7 +168,7 @@ def test_pareto_k_of_bounded_weights_is_below_zero_and_of_equal_ones_zero(rng):
 
 
 @pytest.mark.parametrize("function", ON_WEIGHTS)
-def test_weights_may_be_permuted_and_shifted(rng, function):
+def test_estimates_ignore_order_and_offset_of_weights(rng, function):
     log_weight = 0.3 * rng.normal(size=1_000)
     order = rng.permutation(1_000)
     values = rng.normal(size=1_000)
@@ -198,7 +198,7 @@ def test_weights_may_be_permuted_and_shifted(rng, function):
 def test_degenerate_weights_are_refused_with_a_sentence(function, log_weight):
     estimate = function(np.array(log_weight))
     if len(log_weight) == 501 and function in (estimators.reverse_kl, estimators.forward_kl, estimators.forward_ess):
-        assert estimate.ok  # means of log-weights and q/p: one odd sample of 501 spoils neither
+        assert estimate.ok  # one outlier of 501 has little influence on means of log-weights and on q/p
     else:
         assert not estimate.ok
         assert estimate.reason.endswith(".")
@@ -216,7 +216,7 @@ def test_failures_are_counted_and_zero_weights_kept(rng):
     assert "1 of 1003 weights are NaN and 2 are infinite" in estimators.log_z_importance(broken).reason
 
 
-def test_forward_ess_sees_the_mode_that_reverse_ess_cannot(rng):
+def test_forward_ess_detects_missing_mode_and_reverse_ess_does_not(rng):
     """q covers one of two equal modes: the reverse ESS is 1, the forward one 1/2 (q/p is 2 or 0)."""
     assert estimators.reverse_ess(np.full(1_000, np.log(0.5))).value == pytest.approx(1.0)
     at_exact_samples = np.where(rng.uniform(size=20_000) < 0.5, np.inf, np.log(0.5))
@@ -266,7 +266,7 @@ def one_by_one(values, log_weight):
     return n * full - (n - 1) * left_out.mean(), np.sqrt((n - 1) * np.var(left_out))
 
 
-def test_streamed_is_leave_one_out():
+def test_streamed_expectation_is_jackknife():
     rng = np.random.default_rng(5)
     log_weight, values = rng.normal(0, 0.4, 2_000), 1e4 + rng.normal(size=2_000)
     value, stderr = one_by_one(values, log_weight)
@@ -276,7 +276,7 @@ def test_streamed_is_leave_one_out():
 
 
 @pytest.mark.parametrize("sizes", [(10_000,), (1, 9_999), (100,) * 100, (9_000, 1_000)])
-def test_batches_of_any_size_give_the_same(sizes):
+def test_expectation_does_not_depend_on_batch_size(sizes):
     rng = np.random.default_rng(6)
     log_weight = 300 + rng.normal(0, 1.0, 10_000) + np.linspace(-2, 2, 10_000)  # the largest weight keeps growing
     values = rng.normal(size=(10_000, 3)) + np.array([0.0, 1e3, -5.0])
@@ -290,7 +290,7 @@ def test_batches_of_any_size_give_the_same(sizes):
     assert parts.ok == whole.ok and parts.n == whole.n == 10_000
 
 
-def test_streamed_tails_are_those_of_the_whole():
+def test_streamed_expectation_detects_heavy_tail():
     rng = np.random.default_rng(7)
     heavy = 0.9 * rng.exponential(size=40_000)  # weights of a Pareto law of index 0.9
     sums = StreamedExpectation()
@@ -300,15 +300,15 @@ def test_streamed_tails_are_those_of_the_whole():
 
 
 @pytest.mark.parametrize("num_seen", [1, 3])
-def test_an_event_that_a_few_samples_saw_is_not_relied_on(num_seen):
-    """Also where all weights are equal: three samples of 20,000 have no error bar to speak of."""
+def test_expectation_of_rare_event_is_not_ok(num_seen):
+    """Even if all weights are equal: three samples of 20,000 give no useful error bar."""
     values = np.zeros(20_000)
     values[:num_seen] = 1.0
     estimate = expectation(values, np.zeros(20_000))
     assert not estimate.ok and "weights times the values" in estimate.reason
 
 
-def test_memory_of_a_stream_is_that_of_its_tails():
+def test_streamed_expectation_keeps_only_tails():
     rng, sums = np.random.default_rng(8), StreamedExpectation()
     for _ in range(50):
         sums.add(rng.normal(size=(4_000, 2)), rng.normal(0, 0.1, 4_000))

@@ -1,7 +1,7 @@
 """A Gaussian with any mean and covariance: the base that is fitted to a target and whitens it."""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -55,7 +55,7 @@ class Gaussian(AbstractDistribution):
         self.log_z = np.asarray(0.5 * self.dim * math.log(2 * math.pi) + linalg.log_det(self.scale))
 
     @classmethod
-    def from_scale_tril(cls, mean: Any, scale_tril: Any) -> Self:
+    def from_scale_tril(cls, mean: Any, scale_tril: Any) -> "Gaussian":
         """The Gaussian with mean `(dim,)` and L = `scale_tril`, without a Cholesky factorization."""
         return cls(mean, scale_tril=scale_tril)
 

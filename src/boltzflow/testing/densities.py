@@ -110,7 +110,9 @@ def _check_values(name: str, distribution: AbstractDistribution, x: Array, log_p
     score = np.asarray(score, np.float64)
     expect_mean(f"the mean of ∇ log p over the samples of {name}", score, 0.0, num_sigma)
     along = np.sum(np.asarray(x, np.float64) * score, axis=1)
-    expect_mean(f"the mean of x·∇ log p over the samples of {name}", along[:, None], -distribution.dim, num_sigma)
+    expect_mean(
+        f"the mean of x·∇ log p over the samples of {name}", along[:, None], -float(distribution.dim), num_sigma
+    )
 
 
 def _check_normalization(

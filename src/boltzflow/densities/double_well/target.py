@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -87,8 +88,8 @@ class DoubleWell(AbstractDistribution):
         """The two constant configurations at the minima ± √(m/λ) of V, shape `(2, num_sites)`."""
         return jnp.asarray(self._well * np.array([[-1.0], [1.0]]) * np.ones((2, self.dim)))
 
-    def potential(self, phi: Array) -> Array:
-        """V(φ) = -m/2 φ² + λ/4 φ⁴, elementwise."""
+    def potential(self, phi: Any) -> Any:
+        """V(φ) = -m/2 φ² + λ/4 φ⁴, elementwise, of a number or an array of NumPy or JAX."""
         return -0.5 * self.mass * phi**2 + 0.25 * self.coupling * phi**4
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -127,7 +128,7 @@ class DoubleWell(AbstractDistribution):
     def _depth(self) -> float:
         return self.mass**2 / (4 * self.coupling)
 
-    def _raised_potential(self, phi):  # type: ignore[no-untyped-def]  # NumPy or JAX
+    def _raised_potential(self, phi: Any) -> Any:
         """V plus a constant, so that its minimum is 0 and no exponential overflows."""
         return 0.25 * self.coupling * (phi**2 - self._well**2) ** 2
 
