@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -61,7 +62,7 @@ class Posterior(AbstractDensity):
         """The negative log joint density with the Jacobian of the constraints, at one unconstrained point `(dim,)`."""
         return self.potential(self.unravel(one_point(x, self.dim)))
 
-    def sites(self, x: Float[Array, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+    def sites(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
         """Constrained samples for points `(num, dim)`, by the names of all sites, deterministic ones included."""
         return map_points(lambda point: self.to_sites(self.unravel(point)), jnp.asarray(x))
 

@@ -110,8 +110,8 @@ def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[np.nda
 def _check_derivatives(
     name: str,
     interpolation: AbstractInterpolation,
-    points: Float[np.ndarray, "n dim+1"],
-    direction: Float[np.ndarray, "n dim+1"],
+    points: Float[np.ndarray, "n time_and_dim"],
+    direction: Float[np.ndarray, "n time_and_dim"],
 ) -> None:
     """Compare `derivatives` with forward differences at two steps: a path may be steep on the scale of the longer."""
 
@@ -141,7 +141,7 @@ def _check_derivatives(
     )
 
 
-def _at(interpolation: AbstractInterpolation, point: Float[Array, " dim+1"]) -> Float[Array, ""]:
+def _at(interpolation: AbstractInterpolation, point: Float[Array, " time_and_dim"]) -> Float[Array, ""]:
     return interpolation.energy(point[0], point[1:])
 
 
