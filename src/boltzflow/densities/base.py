@@ -104,13 +104,7 @@ class GaussianMixtureLike(Protocol):
 def sample_batch(
     distribution: AbstractDistribution, key: PRNGKeyArray, num_samples: int
 ) -> tuple[Float[Array, "num_samples dim"], Float[Array, " num_samples"]]:
-    """Independent samples and their log-densities.
-
-    Args:
-        distribution: The distribution to sample.
-        key: The key of all samples.
-        num_samples: How many to draw.
-    """
+    """Independent samples and their log-densities."""
     keys = jax.random.split(key, -(-num_samples // BATCH_SIZE))
     xs, log_probs = zip(*(_sample(distribution, k) for k in keys), strict=True)
     return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]

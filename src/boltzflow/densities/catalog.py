@@ -109,15 +109,7 @@ SHIPPED: dict[str, TargetRecord] = {
 
 
 def make_target(name: str, **options: Any) -> AbstractDensity:
-    """A shipped target.
-
-    Args:
-        name: A key of `SHIPPED`.
-        **options: Keywords of its factory.
-
-    Raises:
-        InputError: There is no such target or option, or a value is out of range.
-    """
+    """The shipped target of that name, with its options. Raises `InputError` for a wrong name, option or value."""
     if name not in SHIPPED:
         raise InputError(f"there is no target {name!r}; the shipped ones are {', '.join(SHIPPED)}")
     record = SHIPPED[name]

@@ -128,12 +128,9 @@ def _first_line(error: Exception) -> str:
 
 
 def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
-    """A sentence on the first declared symmetry that the energy lacks, or an empty string.
+    """A sentence on the first declared symmetry that the energy lacks at `points`, or an empty string.
 
-    Args:
-        density: The density that declares symmetries (see `OnLattice`).
-        points: Where the energies of x and of its image are compared, shape `(num, dim)`. They may differ by
-            rounding: relative to the largest energy at the points, growing as √dim.
+    Energies of x and of its image may differ by rounding: relative to the largest at the points, growing as √dim.
     """
     lattice = lattice_of(density) or ()
     if lattice and math.prod(lattice) != density.dim:

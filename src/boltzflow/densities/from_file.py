@@ -20,14 +20,9 @@ from boltzflow.numerics.validation import did_you_mean, whole_number
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTarget:
-    """A target and the record from which it is loaded again.
+    """A target and the record from which it is loaded again: its `name` as given and all `options`.
 
-    Args:
-        target: The target.
-        name: The name as it was given.
-        options: All options, defaults included.
-        path: The absolute path of the file; empty for a shipped target.
-        sha256: The SHA-256 of the file; empty for a shipped target.
+    A target in a file also has the absolute `path` and the `sha256` of the file.
     """
 
     target: AbstractDensity
@@ -44,15 +39,10 @@ class LoadedTarget:
 
 
 def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
-    """The target with a given name.
+    """The target with that name: a shipped one, or `path/to/file.py:name`, whose only option is `dim`.
 
-    Args:
-        name: A shipped target's name, or `path/to/file.py:name`.
-        options: Keywords of a shipped target; for a target in a file only `dim`.
-
-    Raises:
-        InputError: There is no such target, file, name or option, the file cannot be imported, or an option's value is
-            out of range.
+    Raises `InputError` if there is no such target, file, name or option, the file cannot be imported, or a value is out
+    of range.
     """
     if name in SHIPPED:
         target = make_target(name, **options)
@@ -74,15 +64,7 @@ def reload_target(
 ) -> AbstractDensity:
     """The target of a recorded run; a file is imported only if its content has not changed.
 
-    Args:
-        name: As in `LoadedTarget`, like the next three.
-        options: All options.
-        path: The absolute path of the file, or an empty string.
-        sha256: The SHA-256 of the file, or an empty string.
-        where: The subject of an error's sentence.
-
-    Raises:
-        InputError: The file is gone or has changed.
+    Raises `InputError`, with `where` as its subject, if the file is gone or has changed.
     """
     if not path:
         return load_target(name, options).target

@@ -67,12 +67,7 @@ def check_gradient(
 ) -> None:
     """Compare the gradient with central differences of the energy, along eight random directions at each point.
 
-    Args:
-        call: Maps points `(n, dim)` to energies `(n,)` and gradients `(n, dim)`.
-        points: Where to check.
-
-    Raises:
-        InputError: They disagree by more than 1e-3 of the gradient's length, or no energy is finite.
+    Raises `InputError` if they disagree by more than 1e-3 of the gradient's length, or no energy is finite.
     """
     directions = np.random.default_rng(1).normal(size=(_NUM_DIRECTIONS * len(points), points.shape[1]))
     gradients = np.tile(call(points)[1], (_NUM_DIRECTIONS, 1))

@@ -13,16 +13,9 @@ BATCH_SIZE = 8192
 
 
 def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, "num dim"]) -> Any:
-    """Apply a function of one point to every row, in batches of bounded memory and one compilation.
+    """The results of a function of one point `(dim,)` at every row of `x`, with a leading axis of length `num`.
 
-    All batches have the same size: the last one is padded, and its result cut.
-
-    Args:
-        function: Maps one point `(dim,)` to an array or a pytree of arrays.
-        x: The points, shape `(num, dim)`.
-
-    Returns:
-        The pytree of `function`, each array with a leading axis of length `num`.
+    All batches have the same size, so that the function is compiled once: the last one is padded, and its result cut.
     """
     num = len(x)
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])

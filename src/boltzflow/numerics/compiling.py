@@ -21,10 +21,8 @@ class Stopwatch:
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:
         """Run `function(*args, **static)` under jit, and wait for its result.
 
-        Args:
-            function: The function; another function object is another program.
-            *args: Pytrees. Arrays are inputs of the program, everything else is part of it.
-            **static: Hashable Python values, part of the program.
+        Arrays in the pytrees `args` are inputs of the program. Everything else in them, and the hashable `static`, is
+        part of the program.
         """
         leaves, structure = jax.tree.flatten(eqx.filter(args, eqx.is_array))
         constants = tuple(jax.tree.leaves(eqx.filter(args, eqx.is_array, inverse=True)))

@@ -55,16 +55,16 @@ def slopes(
     step: float | None = None,
     noise: float | None = None,
 ) -> Slopes:
-    """Slopes of `energy` along one direction at each point, claimed and by finite differences.
+    """Slopes of `energy` along one direction at each point, by the claimed `gradients` and by differences.
 
     Args:
-        energy: Maps points `(num, dim)` to values `(num,)`.
-        gradients: The claimed gradient at each point, shape `(num, dim)`.
-        points: Where to compare; their precision is the one that `energy` is taken to have.
-        directions: One direction for each point, shape `(num, dim)`, of any length above 0.
-        stencil: The difference, `CENTRAL` or `FORWARD`.
-        step: h relative to the largest coordinate of a point, or to 1 if that is smaller. By default ε^(1/3).
-        noise: Relative error of the values of `energy`. By default 4 ε.
+        energy: Maps points `(num, dim)` to values `(num,)` of the precision of `points`.
+        gradients: The claimed gradients, `(num, dim)`.
+        points: Where to compare, `(num, dim)`.
+        directions: One direction for each point, of any length above 0.
+        stencil: `CENTRAL` or `FORWARD`.
+        step: h, relative to the larger of 1 and the largest coordinate of a point; by default ε^(1/3).
+        noise: Relative error of the values; by default 4 ε.
     """
     eps = float(np.finfo(points.dtype).eps)
     step = eps ** (1 / 3) if step is None else step

@@ -20,13 +20,8 @@ from boltzflow.numerics.validation import frozen, real_array
 class Circulant(eqx.Module):
     """A symmetric positive matrix that is the same at every site of a periodic lattice: diagonal in Fourier space.
 
-    Its product with a vector of `dim` sites (in C order) costs dim log dim.
-
-    Args:
-        eigenvalues: One for each wave vector k, in the order of `np.fft.fftn` and the shape of the lattice.
-
-    Raises:
-        InputError: An eigenvalue is not positive, or differs between k and -k.
+    `eigenvalues` has the shape of the lattice, in the order of `np.fft.fftn`. A product with a vector of `dim` sites,
+    in C order, costs dim log dim. Raises `InputError` if an eigenvalue is not positive, or differs between k and -k.
     """
 
     eigenvalues: Float[np.ndarray, "*lattice"]
@@ -73,18 +68,9 @@ def multiply_circulant(
 
 
 def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
-    """The scale L of a covariance.
+    """The scale L of a variance `()` or variances `(dim,)`, as `(dim,)`, or of a matrix `(dim, dim)`, by Cholesky.
 
-    Args:
-        name: The subject of an error's sentence.
-        covariance: A variance `()`, variances `(dim,)` or a matrix `(dim, dim)`.
-        dim: The dimension.
-
-    Returns:
-        Standard deviations `(dim,)`, or for a matrix its Cholesky factor `(dim, dim)`.
-
-    Raises:
-        InputError: The shape does not fit, or the covariance is not symmetric and positive definite.
+    Raises `InputError` if the shape does not fit or the covariance is not symmetric and positive definite.
     """
     array = real_array(name, covariance)
     if array.shape in ((), (dim,)):

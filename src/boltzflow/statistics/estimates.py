@@ -48,13 +48,7 @@ class Estimate:
 
 
 def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:
-    """A value known without sampling.
-
-    Args:
-        value: The value.
-        method: How it was computed.
-        stderr: The error of the computation, such as that of a quadrature.
-    """
+    """A value known without sampling; `stderr` is the error of the computation, such as that of a quadrature."""
     return Estimate(float(value), float(stderr), 0, method)
 
 
@@ -76,12 +70,9 @@ def log_z_importance(log_weight: ArrayLike) -> Estimate:
 
 
 def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -> int:
-    """How many samples with weights like these give log Z a standard error of `error`: 1.1 (1/ESS - 1) / error².
+    """How many samples with weights like these give log Z the target error: 1.1 (1/ESS - 1) / error², at most `most`.
 
-    Args:
-        error: The target standard error of log Z. At 0, or if the weights are not reliable, no sample is added.
-        log_weight: Log-weights of the samples so far, shape `(n,)`.
-        most: The largest number returned, unless there are more samples already.
+    No sample is added if `error` is 0 or the weights are not reliable.
     """
     log_w, _ = weights.screen(log_weight)
     num = len(np.asarray(log_weight))
@@ -94,9 +85,7 @@ def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:
     """Bounds on log Z without an exponential (Gibbs): E_q[log_weight] ≤ log Z ≤ E_p[log_weight].
 
-    Args:
-        log_weight: At samples x ~ q; gives `log_z_lower`.
-        forward_log_weight: At exact samples x ~ p; gives `log_z_upper`.
+    `log_z_lower` is from samples x ~ q; `log_z_upper` from exact samples x ~ p, if their log-weights are given.
     """
     bounds = {"log_z_lower": _mean(log_weight, 1.0, 0.0, "mean log-weight, x ~ q")}
     if forward_log_weight is not None:
@@ -112,9 +101,7 @@ def reverse_kl(log_weight: ArrayLike) -> Estimate:
 def forward_kl(log_weight: ArrayLike, log_z: float = 0.0) -> Estimate:
     """The forward KL divergence from exact samples x ~ p: E_p[log_weight] - log Z (Eq. 24).
 
-    Args:
-        log_weight: Log-weights at exact samples, shape `(n,)`.
-        log_z: log Z of the target. At 0 the result is the divergence plus log Z, as in the paper's tables.
+    Without `log_z` it is the divergence plus log Z, as in the paper's tables.
     """
     return _mean(log_weight, 1.0, -log_z, "x ~ p; KL" + ("" if log_z else " plus log Z"))
 
@@ -136,16 +123,9 @@ def forward_ess(log_weight: ArrayLike) -> Estimate:
 
 
 def hausdorff(modes: ArrayLike, x: ArrayLike) -> Estimate:
-    """The largest distance from a mode to its nearest sample: max_m min_x |m - x| (Eq. 23). It falls as n grows.
+    """The largest distance from a mode, `(num_modes, dim)`, to its nearest sample, `(n, dim)` (Eq. 23).
 
-    The standard error is the spread over ten tenths of the samples, an upper bound on that of all of them.
-
-    Args:
-        modes: The modes of the target, shape `(num_modes, dim)`.
-        x: Samples, shape `(n, dim)`.
-
-    Raises:
-        InputError: The shapes do not fit.
+    It falls as n grows. The error is the spread over ten tenths of the samples, an upper bound on that of all of them.
     """
     from scipy.spatial import KDTree  # half a second to import, and few targets have known modes
 
@@ -202,12 +182,7 @@ def largest_weight_share(log_weight: ArrayLike) -> Estimate:
 def disagreement(a: Estimate, b: Estimate) -> float:
     """The distance of two independent estimates in combined standard errors: |a - b| / √(σ_a² + σ_b²).
 
-    Args:
-        a: An estimate.
-        b: Another one, of the same shape. Of arrays, the largest distance is returned.
-
-    Returns:
-        The distance; infinite where either estimate is not finite, so that no comparison passes by accident.
+    Of arrays, the largest. Infinite where an estimate is not finite, so that no comparison passes by accident.
     """
     gap = np.abs(np.subtract(a.value, b.value))
     scale = np.maximum(np.abs(a.value), np.abs(b.value))

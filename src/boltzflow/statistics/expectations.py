@@ -24,14 +24,9 @@ _MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend mos
 
 
 def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
-    """E_p[O] from samples x ~ q: Σ w O / Σ w.
+    """E_p[O] from samples x ~ q: Σ w O / Σ w, for `values` of O of shape `(n, ...)` and log-weights `(n,)`.
 
-    Args:
-        values: O at each sample, shape `(n, ...)`.
-        log_weight: Log-weights of the samples, shape `(n,)`.
-
-    Raises:
-        InputError: The numbers of values and weights differ, or a value is not finite where the weight is not zero.
+    Raises `InputError` if their numbers differ, or a value is not finite where the weight is not zero.
     """
     values = np.asarray(values, np.float64)
     log_w = weights.as_log_weight(log_weight)

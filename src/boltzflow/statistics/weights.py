@@ -49,8 +49,7 @@ def shares(log_w: Floats) -> Floats:
 def effective_share(log_w: Floats) -> float:
     """The effective sample size as a fraction of n, (Σ w)² / (n Σ w²) in (0, 1]; 0 if no weight is above zero.
 
-    Args:
-        log_w: Log-weights, shape `(n,)`, finite or -inf.
+    `log_w` has shape `(n,)`, finite or -inf.
     """
     if not np.isfinite(log_w).any():
         return 0.0

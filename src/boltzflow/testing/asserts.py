@@ -1,6 +1,6 @@
 """Assertions that the contract checks share; each failure is one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,22 +10,37 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def check_scalar_function(
-    name: str, module: Any, fn: Callable[[Any, Array], Array], points: Float[Array, "n dim"], point: str = "x"
+def check_function(
+    module: Any,
+    fn: Callable[[Any, Array], tuple[Any, ...]],
+    points: Float[Array, "n dim"],
+    outputs: Mapping[str, tuple[tuple[int, ...], str]],
+    *,
+    to_largest: bool = False,
 ) -> None:
-    """Check that `fn(module, x)` is a finite scalar of the type of x, the same under jit and vmap."""
+    """Check that each output of `fn(module, x)` is finite, of the type of x, and the same under jit and vmap.
+
+    `outputs` maps the name of each output to its shape and the words of that demand. With `to_largest` errors are
+    relative to the largest value at all points.
+    """
     rows = [jnp.asarray(row) for row in np.asarray(points)]  # indexing in JAX compiles once for each index
     eager = fn(module, rows[0])
-    shape, dtype = jnp.shape(eager), jnp.result_type(eager)
-    expect(shape == (), f"{name} must return a scalar for {point} of shape {points.shape[1:]}, got shape {shape}")
-    expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
-    batch = np.asarray(eqx.filter_jit(jax.vmap(fn, (None, 0)))(module, points))
-    expect(np.all(np.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
-    expect_close(f"{name} with and without jax.vmap", batch[0], eager, eager)
     compiled = eqx.filter_jit(fn)
-    values = np.stack([compiled(module, row) for row in rows])
-    expect_close(f"{name} with and without jax.jit", values[0], eager, eager)
-    expect_close(f"{name} with jax.vmap and with jax.jit", batch, values, values)
+    alone = [compiled(module, row) for row in rows]
+    batched = eqx.filter_jit(jax.vmap(fn, (None, 0)))(module, points)
+    for i, (name, (shape, demand)) in enumerate(outputs.items()):
+        first = eager[i]
+        got = jnp.shape(first)
+        dtype = jnp.result_type(first)
+        expect(got == shape, f"{name} must {demand}, got shape {got}")
+        expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
+        batch = np.asarray(batched[i])
+        expect(np.all(np.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
+        values = np.stack([results[i] for results in alone])
+        size = np.full_like(batch, np.max(np.abs(batch))) if to_largest else np.abs(batch)
+        expect_close(f"{name} with and without jax.vmap", batch[0], first, size[0])
+        expect_close(f"{name} with and without jax.jit", values[0], first, size[0])
+        expect_close(f"{name} with jax.vmap and with jax.jit", batch, values, size)
 
 
 def check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Array], points: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
 from boltzflow.densities.checks import broken_symmetry
 from boltzflow.numerics.gradient_check import gradient_slopes
-from boltzflow.testing.asserts import check_double_precision, check_scalar_function, expect, expect_close, expect_mean
+from boltzflow.testing.asserts import check_double_precision, check_function, expect, expect_close, expect_mean
 
 _NUM_POINTS = 8
 _MAX_DIM_NORMALIZED = 4  # in more dimensions importance sampling from one wide Student t has too few effective samples
@@ -38,7 +38,8 @@ def check_density(density: AbstractDensity, key: PRNGKeyArray, *, scale: float =
     expect(isinstance(density.dim, int) and density.dim > 0, f"{name}.dim must be a positive int, got {density.dim!r}")
     point_key, direction_key = jax.random.split(key)
     points = scale * jax.random.normal(point_key, (_NUM_POINTS, density.dim))
-    check_scalar_function(f"{name}.energy", density, lambda d, x: d.energy(x), points)
+    demand = f"return a scalar for x of shape {points.shape[1:]}"
+    check_function(density, lambda d, x: (d.energy(x),), points, {f"{name}.energy": ((), demand)})
     found = gradient_slopes(density.energy, points, jax.random.normal(direction_key, points.shape, points.dtype))
     expect(np.all(np.isfinite(found.claimed)), f"the gradient of {name}.energy is not finite near the origin")
     wrong = np.flatnonzero(found.wrong())

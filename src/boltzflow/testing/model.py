@@ -14,7 +14,7 @@ from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.numerics.gradient_check import FORWARD, slopes
-from boltzflow.testing.asserts import check_scalar_function, expect, expect_close
+from boltzflow.testing.asserts import check_function, expect
 
 _NUM_POINTS = 8
 _RELATIVE_DIVERGENCE_ERROR = 1e-9  # in double precision
@@ -62,7 +62,8 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
     points = np.concatenate([_times(rng)[:, None], x], axis=1, dtype=x.dtype)
-    check_scalar_function(f"{name}.energy", interpolation, _at, jnp.asarray(points), point="(t, x)")
+    outputs = {f"{name}.energy": ((), f"return a scalar for (t, x) of shape {points.shape[1:]}")}
+    check_function(interpolation, lambda path, point: (_at(path, point),), jnp.asarray(points), outputs)
     direction = rng.standard_normal(points.shape).astype(x.dtype)
     direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is defined on [0, 1] only
     _check_derivatives(name, interpolation, points, direction)
@@ -169,36 +170,18 @@ def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: 
     rng = _generator(key)
     t = _times(rng)
     x = scale * rng.standard_normal((_NUM_POINTS, field.dim))
-    _check_outputs(name, field, jnp.asarray(t, float), jnp.asarray(x, float))
+    outputs = {
+        f"the velocity of {name}": ((field.dim,), f"have shape {(field.dim,)}"),
+        f"the divergence of {name}": ((), "have shape ()"),
+    }
+    points = jnp.asarray(np.concatenate([t[:, None], x], axis=1), float)
+    check_function(
+        field, lambda module, at: module.velocity_and_divergence(at[0], at[1:]), points, outputs, to_largest=True
+    )
     with jax.enable_x64(True):
         trained, fixed = eqx.partition(field, trainable(field))
         double = eqx.combine(jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), trained), fixed)
         _check_divergence(name, double, jnp.asarray(t, jnp.float64), jnp.asarray(x, jnp.float64))
-
-
-def _check_outputs(name: str, field: AbstractVectorField, t: Float[Array, " n"], x: Float[Array, "n dim"]) -> None:
-    """Check shape and type of velocity and divergence, and that jit and vmap change no value."""
-
-    def fn(module, time, point):
-        return module.velocity_and_divergence(time, point)
-
-    pairs = [(jnp.asarray(time), jnp.asarray(point)) for time, point in zip(np.asarray(t), np.asarray(x), strict=True)]
-    eager = fn(field, *pairs[0])
-    compiled = eqx.filter_jit(fn)
-    alone = [compiled(field, *pair) for pair in pairs]
-    batched = eqx.filter_jit(jax.vmap(fn, (None, 0, 0)))(field, t, x)
-    for part, (word, shape) in enumerate((("velocity", (field.dim,)), ("divergence", ()))):
-        what = f"the {word} of {name}"
-        batch = np.asarray(batched[part])
-        first = eager[part]
-        expect(first.shape == shape, f"{what} must have shape {shape}, got {first.shape}")
-        expect(first.dtype == x.dtype, f"{what} must keep the type of x, {x.dtype}, got {first.dtype}")
-        expect(np.all(np.isfinite(batch)), f"{what} is not finite near the origin: {batch}")
-        values = np.stack([pair[part] for pair in alone])
-        size = np.max(np.abs(batch))
-        expect_close(f"{what} with and without jax.vmap", batch[0], first, size)
-        expect_close(f"{what} with and without jax.jit", values[0], first, size)
-        expect_close(f"{what} with jax.vmap and with jax.jit", batch, values, size)
 
 
 def _check_divergence(name: str, field: AbstractVectorField, t: Float[Array, " n"], x: Float[Array, "n dim"]) -> None:

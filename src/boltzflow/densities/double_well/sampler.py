@@ -30,12 +30,7 @@ _SUBDIVISION = 16  # points of the first site's table for each grid spacing; cub
 
 
 class ChainSampler(AbstractFixed):
-    """Tables for sampling a chain, made from the spectrum of its transfer matrix.
-
-    Args:
-        spectrum: The spectrum for the chain's mass, time step and potential.
-        num_sites: The number of sites N.
-    """
+    """Tables for sampling a chain of `num_sites` sites, made from the spectrum of its transfer matrix."""
 
     num_sites: int = eqx.field(static=True)
     spacing: float = eqx.field(static=True)
