@@ -12,6 +12,7 @@ from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
+from boltzflow.numerics.gradient_check import CENTRAL, FORWARD, slopes
 
 POINTS = 1.5 * jax.random.normal(jax.random.key(7), (16, 3))
 
@@ -69,6 +70,21 @@ def test_check_energy_names_the_error(fn, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(Energy(fn, 3), POINTS)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stencil", [CENTRAL, FORWARD])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_slopes_detect_a_gradient_that_is_wrong_by_5_percent(stencil, dtype):
+    points = np.asarray(POINTS, dtype)
+    directions = np.random.default_rng(0).normal(size=points.shape)
+
+    def found(factor):
+        return slopes(lambda x: np.sum(x**4, axis=1), factor * 4 * points**3, points, directions, stencil=stencil)
+
+    assert not found(1.0).wrong().any()
+    assert found(1.05).wrong().sum() > 12
+    assert found(np.nan).wrong().all()
+    assert np.all(np.abs(found(1.0).claimed - found(1.0).difference) <= found(1.0).uncertainty)
 
 
 def phi_fourth(x, field=0.0, defect=0.0, offset=0.0):

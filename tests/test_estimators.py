@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from boltzflow.errors import InputError
-from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics import estimates
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import StreamedExpectation, expectation
+from boltzflow.statistics.weights import effective_share
 
 MEAN, SCALE = 0.5, 0.8
 LOG_Z = np.log(SCALE * np.sqrt(2 * np.pi))
@@ -21,13 +22,13 @@ FORWARD_KL = -np.log(SCALE) + (SCALE**2 + MEAN**2) / 2 - 0.5
 SIGMAS = 4.5
 
 ON_WEIGHTS = [
-    estimators.log_z_importance,
-    estimators.reverse_ess,
-    estimators.forward_ess,
-    estimators.reverse_kl,
-    estimators.forward_kl,
-    estimators.pareto_k,
-    estimators.largest_weight_share,
+    estimates.log_z_importance,
+    estimates.reverse_ess,
+    estimates.forward_ess,
+    estimates.reverse_kl,
+    estimates.forward_kl,
+    estimates.pareto_k,
+    estimates.largest_weight_share,
     lambda log_weight: expectation(np.arange(len(log_weight)), log_weight),
 ]
 
@@ -55,35 +56,35 @@ def assert_agrees(estimate, truth):
 
 def test_reverse_metrics_match_closed_forms(rng):
     log_weight = make_log_weight(rng.normal(size=50_000))
-    assert_agrees(estimators.log_z_importance(log_weight), LOG_Z)
-    assert_agrees(estimators.reverse_kl(log_weight), REVERSE_KL)
-    assert_agrees(estimators.reverse_ess(log_weight), moment_ratio(MEAN, SCALE))
+    assert_agrees(estimates.log_z_importance(log_weight), LOG_Z)
+    assert_agrees(estimates.reverse_kl(log_weight), REVERSE_KL)
+    assert_agrees(estimates.reverse_ess(log_weight), moment_ratio(MEAN, SCALE))
 
 
 def test_forward_metrics_match_closed_forms(rng):
     log_weight = make_log_weight(rng.normal(MEAN, SCALE, size=50_000))
-    assert_agrees(estimators.forward_kl(log_weight, LOG_Z), FORWARD_KL)
-    assert_agrees(estimators.forward_kl(log_weight), FORWARD_KL + LOG_Z)
+    assert_agrees(estimates.forward_kl(log_weight, LOG_Z), FORWARD_KL)
+    assert_agrees(estimates.forward_kl(log_weight), FORWARD_KL + LOG_Z)
 
 
 def test_forward_ess_matches_its_closed_form(rng):
     """With q narrower than p, so that q/p has all its moments under p: p = N(MEAN, 1), q = N(0, SCALE²)."""
     x = rng.normal(MEAN, 1.0, size=50_000)
     log_weight = -((x - MEAN) ** 2) / 2 + x**2 / (2 * SCALE**2) + 3.0
-    assert_agrees(estimators.forward_ess(log_weight), moment_ratio(-MEAN, SCALE))
+    assert_agrees(estimates.forward_ess(log_weight), moment_ratio(-MEAN, SCALE))
 
 
 def test_log_z_of_wrong_target_disagrees(rng):
-    estimate = estimators.log_z_importance(make_log_weight(rng.normal(size=50_000), mean=MEAN) + 0.05)
-    assert estimators.disagreement(estimate, estimators.exact(LOG_Z)) > SIGMAS
+    estimate = estimates.log_z_importance(make_log_weight(rng.normal(size=50_000), mean=MEAN) + 0.05)
+    assert estimates.disagreement(estimate, estimates.exact(LOG_Z)) > SIGMAS
 
 
 def test_gibbs_bounds_enclose_log_z(rng):
     reverse, forward = make_log_weight(rng.normal(size=2_000)), make_log_weight(rng.normal(MEAN, SCALE, size=2_000))
-    bounds = estimators.log_z_bounds(reverse, forward)
+    bounds = estimates.log_z_bounds(reverse, forward)
     assert bounds["log_z_lower"].value < LOG_Z < bounds["log_z_upper"].value
-    assert set(estimators.log_z_bounds(reverse)) == {"log_z_lower"}
-    assert bounds["log_z_lower"].value == -estimators.reverse_kl(reverse).value
+    assert set(estimates.log_z_bounds(reverse)) == {"log_z_lower"}
+    assert bounds["log_z_lower"].value == -estimates.reverse_kl(reverse).value
 
 
 @pytest.mark.parametrize("n", [200, 2_000])
@@ -92,7 +93,7 @@ def test_intervals_cover_and_biases_vanish(rng, n):
     for _ in range(600):
         x = rng.normal(size=n)
         log_weight = make_log_weight(x)
-        log_z.append(estimators.log_z_importance(log_weight))
+        log_z.append(estimates.log_z_importance(log_weight))
         moments.append(expectation(np.stack([x, x**2], axis=1), log_weight))
     for answers, truth in ((log_z, LOG_Z), (moments, np.array([MEAN, MEAN**2 + SCALE**2]))):
         pull = np.array([(a.value - truth) / a.stderr for a in answers]).reshape(600, -1)
@@ -140,7 +141,7 @@ def test_expectation_refuses_invalid_values():
     with pytest.raises(InputError, match="1 of 5 values are NaN or infinite"):
         expectation([0.0, 1.0, np.nan, 0.0, 0.0], np.zeros(5))
     with pytest.raises(InputError, match="shape"):
-        estimators.log_z_importance(np.zeros((2, 2)))
+        estimates.log_z_importance(np.zeros((2, 2)))
     behind_a_wall = expectation([np.nan, *np.ones(200)], [-np.inf, *np.zeros(200)])
     assert behind_a_wall == Estimate(1.0, 0.0, 201, "self-normalized weights")
 
@@ -148,23 +149,23 @@ def test_expectation_refuses_invalid_values():
 @pytest.mark.parametrize("k", [0.3, 0.5, 0.9])
 def test_pareto_k_finds_known_tail_exponents(rng, k):
     weights = rng.uniform(size=200_000) ** -k  # P(w > s) = s^(-1/k): a generalized Pareto tail of shape k
-    estimate = estimators.pareto_k(np.log(weights))
+    estimate = estimates.pareto_k(np.log(weights))
     assert abs(estimate.value - k) < SIGMAS * estimate.stderr
     assert estimate.ok == (k < 0.7)
-    assert estimators.log_z_importance(np.log(weights)).ok == (k < 0.7)
+    assert estimates.log_z_importance(np.log(weights)).ok == (k < 0.7)
 
 
 def test_tail_excess_is_share_of_tail_above_its_beginning():
     """For 10,000 weights of 1 and 100 of 3 it is 200 of 10,300; for equal weights, 0."""
     weights = np.concatenate([np.ones(10_000), np.full(100, 3.0)])
-    assert estimators.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
-    assert estimators.tail_excess(np.zeros(500)).value == 0
+    assert estimates.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
+    assert estimates.tail_excess(np.zeros(500)).value == 0
 
 
 def test_pareto_k_of_bounded_weights_is_below_zero_and_of_equal_ones_zero(rng):
-    assert estimators.pareto_k(np.log(rng.uniform(size=20_000))).value < 0
-    assert estimators.pareto_k(np.zeros(500)).value == 0
-    assert estimators.pareto_k(1e-9 * rng.normal(size=500)).ok
+    assert estimates.pareto_k(np.log(rng.uniform(size=20_000))).value < 0
+    assert estimates.pareto_k(np.zeros(500)).value == 0
+    assert estimates.pareto_k(1e-9 * rng.normal(size=500)).ok
 
 
 @pytest.mark.parametrize("function", ON_WEIGHTS)
@@ -182,7 +183,7 @@ def test_estimates_ignore_order_and_offset_of_weights(rng, function):
         of(log_weight[order], values[order]),
         of(log_weight + 700.0, values),
     )
-    shift = {estimators.log_z_importance: 700.0, estimators.reverse_kl: -700.0, estimators.forward_kl: 700.0}
+    shift = {estimates.log_z_importance: 700.0, estimates.reverse_kl: -700.0, estimates.forward_kl: 700.0}
     assert permuted.value == pytest.approx(base.value, rel=1e-9)
     assert shifted.value - shift.get(function, 0.0) == pytest.approx(base.value, abs=1e-9)
     assert shifted.stderr == pytest.approx(base.stderr, rel=1e-6)
@@ -197,7 +198,7 @@ def test_estimates_ignore_order_and_offset_of_weights(rng, function):
 )
 def test_degenerate_weights_are_refused_with_a_sentence(function, log_weight):
     estimate = function(np.array(log_weight))
-    if len(log_weight) == 501 and function in (estimators.reverse_kl, estimators.forward_kl, estimators.forward_ess):
+    if len(log_weight) == 501 and function in (estimates.reverse_kl, estimates.forward_kl, estimates.forward_ess):
         assert estimate.ok  # one outlier of 501 has little influence on means of log-weights and on q/p
     else:
         assert not estimate.ok
@@ -206,52 +207,59 @@ def test_degenerate_weights_are_refused_with_a_sentence(function, log_weight):
 
 def test_failures_are_counted_and_zero_weights_kept(rng):
     log_weight = np.concatenate([np.full(500, -np.inf), np.zeros(500)])
-    log_z = estimators.log_z_importance(log_weight)
+    log_z = estimates.log_z_importance(log_weight)
     assert (log_z.value, log_z.n, log_z.ok) == (pytest.approx(np.log(0.5), abs=4 * log_z.stderr), 1_000, True)
-    assert estimators.reverse_ess(log_weight).value == pytest.approx(0.5)
-    divergence = estimators.reverse_kl(log_weight)
+    assert estimates.reverse_ess(log_weight).value == pytest.approx(0.5)
+    divergence = estimates.reverse_kl(log_weight)
     assert (divergence.value, divergence.ok) == (np.inf, False)
     assert "500 of 1000 log-weights are infinite" in divergence.reason
     broken = np.concatenate([log_weight, [np.nan, np.inf, np.inf]])
-    assert "1 of 1003 weights are NaN and 2 are infinite" in estimators.log_z_importance(broken).reason
+    assert "1 of 1003 weights are NaN and 2 are infinite" in estimates.log_z_importance(broken).reason
 
 
 def test_forward_ess_detects_missing_mode_and_reverse_ess_does_not(rng):
     """q covers one of two equal modes: the reverse ESS is 1, the forward one 1/2 (q/p is 2 or 0)."""
-    assert estimators.reverse_ess(np.full(1_000, np.log(0.5))).value == pytest.approx(1.0)
+    assert estimates.reverse_ess(np.full(1_000, np.log(0.5))).value == pytest.approx(1.0)
     at_exact_samples = np.where(rng.uniform(size=20_000) < 0.5, np.inf, np.log(0.5))
-    assert_agrees(estimators.forward_ess(at_exact_samples), 0.5)
-    assert estimators.forward_kl(at_exact_samples).value == np.inf
+    assert_agrees(estimates.forward_ess(at_exact_samples), 0.5)
+    assert estimates.forward_kl(at_exact_samples).value == np.inf
+
+
+def test_effective_share_is_the_fraction_of_equal_weights(rng):
+    log_weight = rng.normal(size=1_000)
+    assert effective_share(log_weight) == estimates.reverse_ess(log_weight).value
+    assert effective_share(np.array([3.0, 3.0, -np.inf, -np.inf])) == 0.5
+    assert effective_share(np.full(5, -np.inf)) == 0.0
 
 
 def test_hausdorff_is_the_worst_nearest_distance(rng):
     modes = np.array([[0.0, 0.0], [3.0, 4.0]])
     at_origin = np.zeros((100, 2))
-    assert estimators.hausdorff(modes, at_origin) == Estimate(5.0, 0.0, 100, "nearest sample")
+    assert estimates.hausdorff(modes, at_origin) == Estimate(5.0, 0.0, 100, "nearest sample")
     x = rng.normal(size=(3_000, 2))
     brute = np.sqrt(((x[:, None] - modes) ** 2).sum(-1)).min(0).max()
-    assert estimators.hausdorff(modes, x).value == pytest.approx(brute, rel=1e-12)
+    assert estimates.hausdorff(modes, x).value == pytest.approx(brute, rel=1e-12)
     many = rng.normal(size=(400, 3_000))  # more than one block of distances
-    assert estimators.hausdorff(many[-1:] + 1.0, many).value == pytest.approx(np.sqrt(3_000), rel=1e-9)
+    assert estimates.hausdorff(many[-1:] + 1.0, many).value == pytest.approx(np.sqrt(3_000), rel=1e-9)
     at_origin[0] = np.nan
-    assert "1 of 100 samples are not finite" in estimators.hausdorff(modes, at_origin).reason
-    assert not estimators.hausdorff(modes, at_origin[1:10]).ok
+    assert "1 of 100 samples are not finite" in estimates.hausdorff(modes, at_origin).reason
+    assert not estimates.hausdorff(modes, at_origin[1:10]).ok
     with pytest.raises(InputError, match="num_modes, dim"):
-        estimators.hausdorff(modes, np.zeros((100, 3)))
+        estimates.hausdorff(modes, np.zeros((100, 3)))
 
 
 def test_disagreement_counts_combined_errors():
-    assert estimators.disagreement(Estimate(1.0, 0.3, 10), Estimate(2.0, 0.4, 10)) == pytest.approx(2.0)
-    assert estimators.disagreement(estimators.exact(0.1 + 0.2), estimators.exact(0.3)) == 0.0
-    assert estimators.disagreement(estimators.exact(0.1), estimators.exact(0.3)) == np.inf
-    assert estimators.disagreement(Estimate(np.nan, 1.0, 10), estimators.exact(0.3)) == np.inf
+    assert estimates.disagreement(Estimate(1.0, 0.3, 10), Estimate(2.0, 0.4, 10)) == pytest.approx(2.0)
+    assert estimates.disagreement(estimates.exact(0.1 + 0.2), estimates.exact(0.3)) == 0.0
+    assert estimates.disagreement(estimates.exact(0.1), estimates.exact(0.3)) == np.inf
+    assert estimates.disagreement(Estimate(np.nan, 1.0, 10), estimates.exact(0.3)) == np.inf
     both = Estimate(np.zeros(2), np.ones(2), 10), Estimate(np.array([0.0, 3.0]), np.zeros(2), 10)
-    assert estimators.disagreement(*both) == pytest.approx(3.0)
+    assert estimates.disagreement(*both) == pytest.approx(3.0)
 
 
 def test_float32_input_is_summed_in_float64(rng):
     log_weight = (1e-3 * rng.normal(size=100_000)).astype(np.float32)
-    assert estimators.log_z_importance(log_weight) == estimators.log_z_importance(log_weight.astype(np.float64))
+    assert estimates.log_z_importance(log_weight) == estimates.log_z_importance(log_weight.astype(np.float64))
 
 
 # --- streamed ---------------------------------------------------------------------------------------------------------
