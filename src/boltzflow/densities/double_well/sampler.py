@@ -140,7 +140,7 @@ class ChainSampler(AbstractFixed):
         return start, self.first_point + (start + np.arange(window) + offset) * self.spacing
 
     @staticmethod
-    def _as(array: np.ndarray, like: Array) -> Array:
+    def _as(array: Array | np.ndarray, like: Array) -> Array:  # under jit the fields are tracers
         return jnp.asarray(array, like.dtype)
 
 
