@@ -1,9 +1,9 @@
-"""Butane of four united atoms in OpenMM: bonds, angles and the OPLS torsion, with three wells; the first three atoms
-are tethered, so that the molecule stays where it is.
+"""Butane of four united atoms in OpenMM, with bonds, angles and the OPLS torsion, which has three wells.
 
-boltzflow run examples/butane.py:target --out runs/butane
+    boltzflow run examples/butane.py:target --out runs/butane
 
-What a long Langevin run says of the three wells is beside it: `python examples/butane.py`.
+Tethers on the first three atoms fix the molecule in space. `python examples/butane.py` prints the shares of the three
+wells in a long Langevin run.
 """
 
 import math
@@ -14,20 +14,23 @@ from openmm import unit
 
 from boltzflow.interop.openmm import boltzmann
 
-TEMPERATURE = 600.0  # K: at room temperature the Langevin run would cross its barriers too rarely
-BOND, ANGLE = 0.153, math.radians(112.0)  # nm
+TEMPERATURE = 600.0  # K; at room temperature the Langevin run crosses the barriers too rarely
+BOND = 0.153  # nm
+ANGLE = math.radians(112.0)
 TETHER = np.array([[BOND * math.sin(ANGLE), BOND * (1 - math.cos(ANGLE)), 0.0], [0.0, BOND, 0.0], [0.0, 0.0, 0.0]])
 ANTI = np.array([BOND * -math.sin(ANGLE), BOND * math.cos(ANGLE), 0.0])
 OPLS = (2.952, -0.567, 6.579)  # kJ/mol: V1, V2 and V3 of n-butane
 
 
 def system():
-    """Bonds a hundred times softer than real ones, so that the widths are alike; torsion energies are the real ones."""
+    """The OpenMM system. Bonds are a hundred times softer than real ones, for similar widths; the torsion is real."""
     made = openmm.System()
     for _ in range(4):
         made.addParticle(14.027)
-    bonds, angles = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
-    torsions, tethers = openmm.PeriodicTorsionForce(), openmm.CustomExternalForce("k/2*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    bonds = openmm.HarmonicBondForce()
+    angles = openmm.HarmonicAngleForce()
+    torsions = openmm.PeriodicTorsionForce()
+    tethers = openmm.CustomExternalForce("k/2*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
     for i in range(3):
         bonds.addBond(i, i + 1, BOND, 2.0e4)
     for i in range(2):
@@ -49,15 +52,16 @@ def target():
 
 
 def dihedral(x):
-    """The torsion angle in radians, of positions `(..., 12)`: π is anti."""
+    """The torsion angle of positions `(..., 12)`, in radians; π is anti."""
     a, b, c, d = np.moveaxis(np.asarray(x).reshape(*np.shape(x)[:-1], 4, 3), -2, 0)
-    first, second = np.cross(b - a, c - b), np.cross(c - b, d - c)
+    first = np.cross(b - a, c - b)
+    second = np.cross(c - b, d - c)
     axis = (c - b) / np.linalg.norm(c - b, axis=-1, keepdims=True)
     return np.arctan2(np.sum(np.cross(first, second) * axis, axis=-1), np.sum(first * second, axis=-1))
 
 
 def shares(angle, weight=None):
-    """Of the wells: gauche-, anti, gauche+."""
+    """The shares of the wells gauche-, anti and gauche+."""
     angle = np.asarray(angle)
     well = np.where(np.abs(angle) > 2 * math.pi / 3, 1, np.where(angle < 0, 0, 2))
     found = np.bincount(well.ravel(), weights=None if weight is None else np.ravel(weight), minlength=3)
@@ -65,7 +69,7 @@ def shares(angle, weight=None):
 
 
 def langevin(num_samples=20_000, spacing=200, seed=0):
-    """Dihedrals along a Langevin run with steps of 2 fs, each `spacing` steps."""
+    """Torsion angles along a Langevin run with steps of 2 fs, one every `spacing` steps."""
     integrator = openmm.LangevinMiddleIntegrator(
         TEMPERATURE * unit.kelvin, 5 / unit.picosecond, 0.002 * unit.picosecond
     )
@@ -82,6 +86,7 @@ def langevin(num_samples=20_000, spacing=200, seed=0):
 
 if __name__ == "__main__":
     parts = [shares(part) for part in np.array_split(langevin(), 10)]
-    mean, error = np.mean(parts, axis=0), np.std(parts, axis=0, ddof=1) / math.sqrt(len(parts))
+    mean = np.mean(parts, axis=0)
+    error = np.std(parts, axis=0, ddof=1) / math.sqrt(len(parts))
     for name, value, stderr in zip(("gauche-", "anti", "gauche+"), mean, error, strict=True):
         print(f"{name:8s} {value:.4f} ± {stderr:.4f}")

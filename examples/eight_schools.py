@@ -1,8 +1,8 @@
 """Eight schools (Rubin 1981; Gelman et al., Bayesian Data Analysis, §5.5), non-centered: a NumPyro model as a target.
 
-boltzflow run examples/eight_schools.py:model --out runs/eight-schools
+    boltzflow run examples/eight_schools.py:model --out runs/eight-schools
 
-log Z is the log evidence. In Python the sites come back by name:
+log Z is the log evidence. In Python, samples by the names of the sites:
 
     posterior = boltzflow.interop.numpyro.Posterior(model)
     run = boltzflow.fit(posterior)

@@ -1,4 +1,4 @@
-"""Observables for `boltzflow expect`: a function of one point, which returns a number, an array, or a tree of them.
+"""Observables for `boltzflow expect`: functions of one point that return a number, an array or a pytree of them.
 
 boltzflow expect runs/banana examples/observables.py:moments --num-samples 1000000
 """

@@ -1,8 +1,8 @@
-"""Skew normals, rotated, coded with SciPy: an energy that JAX cannot see, with a known log Z.
+"""Rotated skew normals in SciPy: an energy computed outside JAX, with a known log Z.
 
-boltzflow run examples/skew_normal.py:target --out runs/skew-normal
+    boltzflow run examples/skew_normal.py:target --out runs/skew-normal
 
-p(x) ∝ Π_i φ(u_i) Φ(α u_i), u = R x: every factor integrates to ½ of √(2π), so that log Z = d (½ log 2π - log 2).
+p(x) ∝ Π_i exp(-u_i²/2) Φ(α u_i) with u = R x. Every factor integrates to ½ √(2π), so log Z = d (½ log 2π - log 2).
 """
 
 import numpy as np
@@ -10,13 +10,14 @@ from scipy.special import log_ndtr
 
 from boltzflow.interop.callback import Callback
 
-DIM, SKEWNESS = 4, 3.0
+DIM = 4
+SKEWNESS = 3.0
 ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, DIM)))[0]
 LOG_Z = DIM * (0.5 * np.log(2 * np.pi) - np.log(2))
 
 
 def energy_and_gradient(x):
-    """Of points `(num, DIM)`: energies `(num,)` and gradients `(num, DIM)`."""
+    """Energies `(num,)` and gradients `(num, DIM)` of points `(num, DIM)`."""
     u = x @ ROTATION.T
     log_tail = log_ndtr(SKEWNESS * u)
     ratio = np.exp(-0.5 * (SKEWNESS * u) ** 2 - 0.5 * np.log(2 * np.pi) - log_tail)  # φ(α u) / Φ(α u)
@@ -24,5 +25,5 @@ def energy_and_gradient(x):
 
 
 def target():
-    """The density as boltzflow takes it: the gradient is checked against the energy here."""
+    """The density as a target; `Callback` checks the gradient against the energy."""
     return Callback(energy_and_gradient, DIM)

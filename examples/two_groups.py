@@ -1,9 +1,9 @@
-"""Which of two groups does a measurement belong to? A NumPyro posterior with two modes of unequal mass.
+"""Centers of two groups of measurements: a NumPyro posterior with two modes of unequal mass.
 
-boltzflow run examples/two_groups.py:model --out runs/two-groups
+    boltzflow run examples/two_groups.py:model --out runs/two-groups
 
-A measurement is of the first group with probability 0.6. Naming the groups the other way round explains the data nearly
-as well: a second mode, which a Markov chain in the first one does not see. Two parameters, so that a grid knows all.
+A measurement belongs to the first group with probability 0.6. With the groups exchanged the data are nearly as likely:
+this is a second mode, which a Markov chain in the first does not reach. In two dimensions a grid gives exact results.
 """
 
 import jax
@@ -25,7 +25,7 @@ def model(data=DATA):
 
 
 def exact():
-    """By a grid: log evidence, and the probability that the first group lies left of the second."""
+    """The log evidence, and the probability that the first group lies left of the second, by a grid."""
     axis = np.linspace(-8, 8, 801)
     first, second = np.meshgrid(axis, axis, indexing="ij")
 

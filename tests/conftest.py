@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
@@ -65,3 +66,9 @@ def small_pilot(request):
 
 
 _SMALL_PILOT: dict[str, int] = {}
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No check of annotations at run time, for tests that pass a wrong type or shape on purpose."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

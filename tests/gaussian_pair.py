@@ -1,13 +1,13 @@
-"""The oracle: a path between two Gaussians of which everything is known in closed form.
+"""An exact reference: the linear path between two Gaussians, in closed form.
 
-Base N(0, s0² I), target N(μ, Σ) with Σ = Q diag(v) Qᵀ, linear interpolation. In the coordinates z = Qᵀx every
-component is by itself: p_t has precision λ = (1 - t) / s0² + t / v and mean m = t (Qᵀμ) / (v λ), and
+Base N(0, s0² I), target N(μ, Σ) with Σ = Q diag(v) Qᵀ, linear interpolation. In the coordinates z = Qᵀx the
+components are independent: p_t has precision λ = (1 - t) / s0² + t / v and mean m = t (Qᵀμ) / (v λ), and
 
     V_t = ṁ + (σ̇ / σ) (z - m) with σ = λ^(-1/2),    ∇·V_t = Σ σ̇ / σ,    C_t = d/dt log Z_t,
 
     log Z_t = Σ ½ log 2π - ½ log λ - ½ t (Qᵀμ)² / v + ½ λ m².
 
-The flow carries x_0 to m_t + (σ_t / σ_0) x_0.
+The flow maps x_0 to m_t + (σ_t / σ_0) x_0.
 """
 
 import equinox as eqx
@@ -22,7 +22,7 @@ from boltzflow.model.interpolations import Linear
 
 
 class GaussianPair(AbstractFixed):
-    """The two Gaussians, and the mean, width and log Z of those between them."""
+    """The two Gaussians, and the mean, width and log Z of the Gaussians between them."""
 
     base_variance: float = eqx.field(static=True)
     mean: np.ndarray
@@ -49,13 +49,13 @@ class GaussianPair(AbstractFixed):
         return 0.5 * jnp.sum(terms + self.precision(t) * self.center(t) ** 2)
 
     def carry(self, t, x0):
-        """Where the flow has carried `x0` at time t."""
+        """The image of `x0` under the flow at time t."""
         width = 1 / jnp.sqrt(self.base_variance * self.precision(t))
         return self.rotation @ (self.center(t) + width * (self.rotation.T @ x0))
 
 
 class ExactField(AbstractVectorField):
-    """V_t of a Gaussian pair; `error` times (sin x) is added to it, to have a field that is wrong by a known amount."""
+    """V_t of a Gaussian pair plus `error` · sin x, an error of known size."""
 
     pair: GaussianPair
     error: float = eqx.field(static=True, default=0.0)
@@ -76,12 +76,14 @@ class ExactField(AbstractVectorField):
 
 
 class ExactRate(eqx.Module):
-    """C_t of a Gaussian pair, by hand: log_z differentiated term by term."""
+    """C_t of a Gaussian pair: log_z differentiated term by term."""
 
     pair: GaussianPair
 
     def __call__(self, t):
-        shift, center, precision = self.pair.rotation.T @ self.pair.mean, self.pair.center(t), self.pair.precision(t)
+        shift = self.pair.rotation.T @ self.pair.mean
+        center = self.pair.center(t)
+        precision = self.pair.precision(t)
         center_rate, growth = self.pair.rates(t)
         # ½ d(λ m²)/dt = λ m ṁ + ½ λ̇ m², with ½ λ̇ = -λ σ̇/σ.
         terms = growth - 0.5 * shift**2 / self.pair.variances + precision * center * (center_rate - growth * center)
@@ -96,7 +98,8 @@ def make_pair(dim, seed=0, base_std=1.3):
 
 
 def make_transport(pair, error=0.0):
-    """The Transport whose residual vanishes everywhere, or with `error` one whose field is wrong."""
+    """The Transport whose residual vanishes everywhere if `error` is 0."""
     covariance = pair.rotation @ np.diag(pair.variances) @ pair.rotation.T
-    base, target = Gaussian(np.zeros(pair.mean.size), pair.base_variance), Gaussian(pair.mean, covariance)
+    base = Gaussian(np.zeros(pair.mean.size), pair.base_variance)
+    target = Gaussian(pair.mean, covariance)
     return Transport(ExactField(pair, error), Linear(base, target), ExactRate(pair))

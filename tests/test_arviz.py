@@ -1,4 +1,4 @@
-"""Samples as ArviZ sees them."""
+"""The DataTree of a run, and the mixing of chains."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from boltzflow.statistics.estimates import exact
 
 
 def chains(num, shift=0.0):
-    """Four chains of independent states of N(0, 1)², the last of them moved by `shift`."""
+    """Four chains of independent states of N(0, 1)², the last shifted by `shift`."""
     chain = np.repeat(np.arange(4), -(-num // 4))[:num]
     x = jax.random.normal(jax.random.key(0), (num, 2)) + shift * (chain == 3)[:, None]
     return Corrected(x, jnp.sum(x**2, axis=1) / 2, "metropolis", num, 0.9, chain)
@@ -38,26 +38,26 @@ class FakeRun:
 @pytest.mark.parametrize(
     ("correct", "shape"), [("metropolis", (4, 249, 2)), ("importance", (1, 1002, 2)), ("", (1, 1002, 2))]
 )
-def test_datatree_has_chains_and_what_the_report_says(correct, shape):
+def test_datatree_has_chains_and_verdict(correct, shape):
     tree = to_datatree(FakeRun(), jax.random.key(0), 1002, correct)
     assert tree["posterior"]["x"].shape == shape and tree["posterior"]["x"].dims == ("chain", "draw", "x_dim")
     assert ("log_weight" in tree["sample_stats"]) == (not correct)
     assert tree.attrs["log_z"] == 1.5 and tree.attrs["trustworthy"] == 0 and "missing" in tree.attrs["warnings"]
 
 
-def test_chains_stay_apart_when_their_number_divides_no_sample():
+def test_chains_are_separated_for_indivisible_sample_numbers():
     samples = chains(1002, shift=5.0)
     tree = to_datatree(type("Run", (FakeRun,), {"correct": lambda *_: samples})(), jax.random.key(0), 1002)
     means = tree["posterior"]["x"].mean(("draw", "x_dim")).values
     np.testing.assert_allclose(means, [0, 0, 0, 5], atol=0.3)
 
 
-def test_mixing_of_chains_that_agree_and_of_one_that_does_not():
+def test_mixing_detects_a_shifted_chain():
     good, bad = mixing(chains(4000)), mixing(chains(4000, shift=3.0))
     assert good["r_hat"].max() < 1.01 and good["ess"].min() > 3000
     assert bad["r_hat"].min() > 1.3 and bad["ess"].max() < 50
 
 
-def test_independent_samples_are_no_chains():
+def test_mixing_refuses_independent_samples():
     with pytest.raises(InputError, match="independent"):
         mixing(FakeRun().correct(None, 10, "importance"))

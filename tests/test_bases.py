@@ -1,7 +1,7 @@
 """The bases against closed forms and quadrature.
 
-Statistical tests compare at 5 standard errors with seeds made from the test's name: a right base would fail for about
-one seed in two million for each number compared.
+Statistical tests compare at 5 standard errors with seeds made from the test's name: a correct base fails for about one
+seed in two million for each number compared.
 """
 
 import math
@@ -42,7 +42,7 @@ def assert_mean(values, expected):
 @pytest.mark.parametrize("scale", [0.3, 2.0])
 @pytest.mark.parametrize("power", POWERS)
 def test_generalized_gaussian_integrates_to_one(power, scale):
-    # x = sinh-like substitution: nodes crowd at the kink at 0 and reach the tail of small powers.
+    # x = scale u³ puts many nodes near the kink at 0, and reaches the tail of small powers.
     u = np.linspace(-14, 14, 20_001)
     x = scale * u**3
     x, jacobian = x[x != 0], (3 * scale * u**2)[x != 0]
@@ -77,7 +77,7 @@ def test_at_power_2_the_standard_deviation_is_scale_over_root_2():
 
 
 @pytest.mark.parametrize("covariance", [0.7, [0.5, 1.0, 2.0], COVARIANCE], ids=["scalar", "diagonal", "full"])
-def test_gaussian_is_the_closed_form(covariance, key):
+def test_gaussian_matches_closed_form(covariance, key):
     base = Gaussian(MEAN, covariance)
     matrix = np.diag(np.broadcast_to(covariance, (3,))) if np.ndim(covariance) < 2 else covariance
     d = np.array([0.3, -1.0, 2.0]) - MEAN
@@ -141,12 +141,13 @@ def test_type_follows_the_point_under_x64(base):
         (lambda: GeneralizedGaussian(2).log_prob(jnp.zeros(3)), r"one point of shape \(2,\), got shape \(3,\)"),
     ],
 )
-def test_mistakes_are_answered_with_a_sentence(make, sentence):
+@pytest.mark.usefixtures("unchecked")
+def test_invalid_arguments_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
 
 
-# --- the same at every site of a lattice ------------------------------------------------------------------------------
+# --- circulant covariances --------------------------------------------------------------------------------------------
 
 
 def circulant(shape):
@@ -155,7 +156,7 @@ def circulant(shape):
 
 
 @pytest.mark.parametrize("shape", [(6,), (5,), (4, 3), (2, 2, 3)], ids=str)
-def test_gaussian_on_a_lattice_is_the_gaussian_of_its_matrix(shape, key):
+def test_circulant_gaussian_equals_dense_gaussian(shape, key):
     scale = circulant(shape)
     matrix, dim = np.asarray(scale.matrix()), math.prod(shape)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
@@ -171,11 +172,11 @@ def test_gaussian_on_a_lattice_is_the_gaussian_of_its_matrix(shape, key):
     "eigenvalues, sentence",
     [(np.array([1.0, 0.0]), "positive"), (np.array([1.0, 2.0, 3.0]), "opposite"), (1.0, "lattice")],
 )
-def test_a_circulant_refuses_what_is_not_symmetric_and_positive(eigenvalues, sentence):
+def test_invalid_circulant_is_refused(eigenvalues, sentence):
     with pytest.raises(InputError, match=sentence):
         Circulant(eigenvalues)
 
 
-def test_a_circulant_of_another_size_is_refused():
+def test_circulant_of_wrong_size_is_refused():
     with pytest.raises(InputError, match="must have 5 sites"):
         Gaussian(np.zeros(5), scale_tril=circulant((4,)))

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, and that a folder that cannot be had is no reason to fail."""
+"""The folder of compiled programs; one that cannot be written is no error."""
 
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from boltzflow.numerics.compiling import cache_folder, use_compilation_cache
 
 @pytest.fixture
 def configured(monkeypatch):
-    """What was set in JAX's configuration, without setting it; the tests' own cache is put aside meanwhile."""
-    before, found = jax.config.values["jax_compilation_cache_dir"], {}
+    """The settings made in JAX's configuration, without effect; the cache of the tests is unset meanwhile."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    found = {}
     jax.config.update("jax_compilation_cache_dir", None)
     with monkeypatch.context() as patch:
         patch.setattr(jax.config, "update", found.__setitem__)
@@ -19,7 +20,7 @@ def configured(monkeypatch):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):
+def test_cache_folder_follows_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
     assert cache_folder() is None
     monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path))
@@ -32,13 +33,13 @@ def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):
     assert cache_folder() == Path("/home/somebody/.cache/boltzflow/xla")
 
 
-def test_the_cache_is_turned_on_where_it_can_be(monkeypatch, tmp_path, configured):
+def test_cache_is_configured(monkeypatch, tmp_path, configured):
     monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path / "new"))
     use_compilation_cache()
     assert configured["jax_compilation_cache_dir"] == str(tmp_path / "new") and (tmp_path / "new").is_dir()
 
 
-def test_a_folder_that_cannot_be_had_is_done_without(monkeypatch, tmp_path, configured):
+def test_unwritable_cache_folder_is_ignored(monkeypatch, tmp_path, configured):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BOLTZFLOW_CACHE", str(tmp_path / "file" / "below"))
     use_compilation_cache()

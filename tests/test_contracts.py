@@ -1,6 +1,6 @@
-"""Every law of `boltzflow.testing` on every class that ships, and that each law can fail: the negative controls.
+"""Every contract check of `boltzflow.testing` on every shipped density, and negative controls that must fail.
 
-`check_distribution` compares at 5 standard errors with fixed keys: a right class fails for about one key in 10^5.
+`check_distribution` compares at 5 standard errors with fixed keys: a correct class fails for about one key in 10^5.
 """
 
 import equinox as eqx
@@ -56,7 +56,7 @@ def test_distributions_keep_their_contract(name):
         (lambda: GaussianMixture([1.0], np.zeros((1, 2)), scales=-np.eye(2)[None]), "positive diagonal"),
     ],
 )
-def test_a_mixture_that_would_be_no_density_is_refused(make, words):
+def test_invalid_mixture_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
 
@@ -66,11 +66,11 @@ def test_energies_keep_their_contract():
     check_density(Energy(lambda x: jnp.sum(x**4) + jnp.sum(x * jnp.roll(x, 1)), 6, (6,), True), KEY)
 
 
-# --- negative controls: one thing is wrong in each, and its check must say so -----------------------------------------
+# --- negative controls: one property is wrong in each, and its check must fail ----------------------------------------
 
 
 class Broken(AbstractDistribution):
-    """A unit Gaussian in which one thing at a time can be made wrong."""
+    """A unit Gaussian in which one property at a time can be made wrong."""
 
     dim: int = eqx.field(static=True, default=2)
     log_z: float = eqx.field(static=True, default=float(np.log(2 * np.pi)))
@@ -91,7 +91,7 @@ class Broken(AbstractDistribution):
 
 
 class WrongWeights(AbstractDistribution):
-    """Samples of the right modes in the wrong proportion, which the Stein identities cannot see."""
+    """Samples of the correct modes in a wrong proportion, which Stein's identities do not detect."""
 
     dim: int = eqx.field(static=True, default=2)
     log_z: float = eqx.field(static=True, default=0.0)
@@ -125,12 +125,12 @@ def test_wrong_distribution_fails(distribution, sentence):
         check_distribution(distribution, KEY)
 
 
-def test_the_unbroken_one_passes():
+def test_correct_distribution_passes():
     check_distribution(Broken(), KEY)
 
 
 class Lambda(AbstractDensity):
-    """An energy with none of the guards of `Energy`."""
+    """An energy without the checks of `Energy`."""
 
     fn: object
     dim: int = eqx.field(static=True, default=2)
@@ -164,7 +164,7 @@ def test_wrong_density_fails(fn, sentence):
         check_density(Lambda(fn), KEY)
 
 
-def test_a_symmetry_that_is_not_there_fails():
+def test_false_symmetry_fails():
     chain = Energy(lambda x: jnp.sum(x[1:] * x[:-1]) + jnp.sum(x**4), 6, lattice_shape=(6,))
     with pytest.raises(AssertionError, match=r"Energy: lattice_shape \(6,\) is declared, but a shift by one site"):
         check_density(chain, KEY)
@@ -172,6 +172,7 @@ def test_a_symmetry_that_is_not_there_fails():
         check_density(Energy(lambda x: jnp.sum(x**4 - x), 6, sign_symmetric=True), KEY)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_density_that_is_not_fixed_fails():
     class Trainable(eqx.Module):
         dim: int = 2

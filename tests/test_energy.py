@@ -1,4 +1,4 @@
-"""Energies of the user: what is checked before they are used, and the symmetries that they declare."""
+"""Checks of a user's energy, and declared symmetries."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
+from boltzflow.numerics.gradient_check import CENTRAL, FORWARD, slopes
 
 POINTS = 1.5 * jax.random.normal(jax.random.key(7), (16, 3))
 
@@ -29,17 +30,17 @@ wrong_gradient.defjvp(lambda primals, tangents: (wrong_gradient(*primals), jnp.s
     [
         lambda x: jnp.sum(x**4) - x[0],
         lambda x: jnp.sum(jnp.abs(x)),
-        lambda x: 1e4 + jnp.sum(x**2),  # rounding hides the gradient from a difference, and is no error
+        lambda x: 1e4 + jnp.sum(x**2),  # rounding hides the gradient from a difference, which is not an error
         lambda x: 1e6 * jnp.sum((x - 1) ** 2),
         lambda x: -jax.nn.logsumexp(-50 * (x - 1) ** 2),
     ],
 )
-def test_check_energy_lets_good_energies_pass(fn):
+def test_check_energy_accepts_valid_energies(fn):
     check_energy(Energy(fn, 3), POINTS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_check_energy_lets_shipped_targets_pass(name):
+def test_check_energy_accepts_shipped_targets(name):
     target = make_target(name)
     check_energy(target, jax.random.normal(jax.random.key(1), (8, target.dim)))
 
@@ -65,10 +66,25 @@ def test_check_energy_lets_shipped_targets_pass(name):
         (wrong_gradient, "disagrees with central differences at 8 of 8 points"),
     ],
 )
-def test_check_energy_says_what_is_wrong(fn, sentence):
+def test_check_energy_names_the_error(fn, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(Energy(fn, 3), POINTS)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stencil", [CENTRAL, FORWARD])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_slopes_detect_a_gradient_that_is_wrong_by_5_percent(stencil, dtype):
+    points = np.asarray(POINTS, dtype)
+    directions = np.random.default_rng(0).normal(size=points.shape)
+
+    def found(factor):
+        return slopes(lambda x: np.sum(x**4, axis=1), factor * 4 * points**3, points, directions, stencil=stencil)
+
+    assert not found(1.0).wrong().any()
+    assert found(1.05).wrong().sum() > 12
+    assert found(np.nan).wrong().all()
+    assert np.all(np.abs(found(1.0).claimed - found(1.0).difference) <= found(1.0).uncertainty)
 
 
 def phi_fourth(x, field=0.0, defect=0.0, offset=0.0):
@@ -95,7 +111,7 @@ def on_lattice(shape=(4, 3), sign_symmetric=True, **options):
         on_lattice(shape=None, sign_symmetric=False, field=0.1, defect=0.1),
     ],
 )
-def test_declared_symmetries_that_are_there_pass(target):
+def test_true_symmetries_pass(target):
     check_energy(target, LATTICE_POINTS)
     assert lattice_of(target) == target.lattice_shape and is_sign_symmetric(target) == target.sign_symmetric
 
@@ -119,12 +135,12 @@ def test_declared_symmetries_that_are_there_pass(target):
         (on_lattice(shape=None, field=0.1), "sign_symmetric is declared, but the change of x to -x"),
     ],
 )
-def test_declared_symmetries_that_are_not_there_are_refused(target, sentence):
+def test_false_symmetries_are_refused(target, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(target, LATTICE_POINTS)
     assert "\n" not in str(raised.value)
 
 
-def test_most_densities_declare_no_symmetry():
+def test_symmetries_of_shipped_densities():
     assert lattice_of(many_well(4)) is None and not is_sign_symmetric(many_well(4))
     assert lattice_of(DoubleWell(8)) == (8,) and is_sign_symmetric(DoubleWell(8))

@@ -1,7 +1,7 @@
 """The estimators against closed forms: q = N(0, 1) as the proposal, exp(-(x - MEAN)² / 2 SCALE²) as the target.
 
-Statistical tests compare at 4.5 standard errors: with fixed seeds they either pass forever or fail, and a right
-estimator would have failed for one seed in 150,000. Coverage counts 600 repeats and allows 3.4 binomial errors.
+Statistical tests compare at 4.5 standard errors with fixed seeds: a correct estimator fails for one seed in 150,000.
+Coverage counts 600 repeats and allows 3.4 binomial errors.
 """
 
 import zlib
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from boltzflow.errors import InputError
-from boltzflow.statistics import estimates as estimators
+from boltzflow.statistics import estimates
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import StreamedExpectation, expectation
+from boltzflow.statistics.weights import effective_share
 
 MEAN, SCALE = 0.5, 0.8
 LOG_Z = np.log(SCALE * np.sqrt(2 * np.pi))
@@ -21,13 +22,13 @@ FORWARD_KL = -np.log(SCALE) + (SCALE**2 + MEAN**2) / 2 - 0.5
 SIGMAS = 4.5
 
 ON_WEIGHTS = [
-    estimators.log_z_importance,
-    estimators.reverse_ess,
-    estimators.forward_ess,
-    estimators.reverse_kl,
-    estimators.forward_kl,
-    estimators.pareto_k,
-    estimators.largest_weight_share,
+    estimates.log_z_importance,
+    estimates.reverse_ess,
+    estimates.forward_ess,
+    estimates.reverse_kl,
+    estimates.forward_kl,
+    estimates.pareto_k,
+    estimates.largest_weight_share,
     lambda log_weight: expectation(np.arange(len(log_weight)), log_weight),
 ]
 
@@ -55,35 +56,35 @@ def assert_agrees(estimate, truth):
 
 def test_reverse_metrics_match_closed_forms(rng):
     log_weight = make_log_weight(rng.normal(size=50_000))
-    assert_agrees(estimators.log_z_importance(log_weight), LOG_Z)
-    assert_agrees(estimators.reverse_kl(log_weight), REVERSE_KL)
-    assert_agrees(estimators.reverse_ess(log_weight), moment_ratio(MEAN, SCALE))
+    assert_agrees(estimates.log_z_importance(log_weight), LOG_Z)
+    assert_agrees(estimates.reverse_kl(log_weight), REVERSE_KL)
+    assert_agrees(estimates.reverse_ess(log_weight), moment_ratio(MEAN, SCALE))
 
 
 def test_forward_metrics_match_closed_forms(rng):
     log_weight = make_log_weight(rng.normal(MEAN, SCALE, size=50_000))
-    assert_agrees(estimators.forward_kl(log_weight, LOG_Z), FORWARD_KL)
-    assert_agrees(estimators.forward_kl(log_weight), FORWARD_KL + LOG_Z)
+    assert_agrees(estimates.forward_kl(log_weight, LOG_Z), FORWARD_KL)
+    assert_agrees(estimates.forward_kl(log_weight), FORWARD_KL + LOG_Z)
 
 
 def test_forward_ess_matches_its_closed_form(rng):
     """With q narrower than p, so that q/p has all its moments under p: p = N(MEAN, 1), q = N(0, SCALE²)."""
     x = rng.normal(MEAN, 1.0, size=50_000)
     log_weight = -((x - MEAN) ** 2) / 2 + x**2 / (2 * SCALE**2) + 3.0
-    assert_agrees(estimators.forward_ess(log_weight), moment_ratio(-MEAN, SCALE))
+    assert_agrees(estimates.forward_ess(log_weight), moment_ratio(-MEAN, SCALE))
 
 
-def test_a_wrong_target_is_noticed(rng):
-    estimate = estimators.log_z_importance(make_log_weight(rng.normal(size=50_000), mean=MEAN) + 0.05)
-    assert estimators.disagreement(estimate, estimators.exact(LOG_Z)) > SIGMAS
+def test_log_z_of_wrong_target_disagrees(rng):
+    estimate = estimates.log_z_importance(make_log_weight(rng.normal(size=50_000), mean=MEAN) + 0.05)
+    assert estimates.disagreement(estimate, estimates.exact(LOG_Z)) > SIGMAS
 
 
 def test_gibbs_bounds_enclose_log_z(rng):
     reverse, forward = make_log_weight(rng.normal(size=2_000)), make_log_weight(rng.normal(MEAN, SCALE, size=2_000))
-    bounds = estimators.log_z_bounds(reverse, forward)
+    bounds = estimates.log_z_bounds(reverse, forward)
     assert bounds["log_z_lower"].value < LOG_Z < bounds["log_z_upper"].value
-    assert set(estimators.log_z_bounds(reverse)) == {"log_z_lower"}
-    assert bounds["log_z_lower"].value == -estimators.reverse_kl(reverse).value
+    assert set(estimates.log_z_bounds(reverse)) == {"log_z_lower"}
+    assert bounds["log_z_lower"].value == -estimates.reverse_kl(reverse).value
 
 
 @pytest.mark.parametrize("n", [200, 2_000])
@@ -92,7 +93,7 @@ def test_intervals_cover_and_biases_vanish(rng, n):
     for _ in range(600):
         x = rng.normal(size=n)
         log_weight = make_log_weight(x)
-        log_z.append(estimators.log_z_importance(log_weight))
+        log_z.append(estimates.log_z_importance(log_weight))
         moments.append(expectation(np.stack([x, x**2], axis=1), log_weight))
     for answers, truth in ((log_z, LOG_Z), (moments, np.array([MEAN, MEAN**2 + SCALE**2]))):
         pull = np.array([(a.value - truth) / a.stderr for a in answers]).reshape(600, -1)
@@ -102,8 +103,8 @@ def test_intervals_cover_and_biases_vanish(rng, n):
         assert np.all(np.abs(error.mean(axis=0)) < SIGMAS * error.std(axis=0) / np.sqrt(600))
 
 
-def test_intervals_cover_where_the_weights_are_skewed(rng):
-    """Lognormal weights of ESS e⁻¹ and the observable that they depend on: without widening, 0.91 at n = 500."""
+def test_intervals_cover_for_skewed_weights(rng):
+    """Lognormal weights of ESS e⁻¹ and log w as observable: without the widening, coverage is 0.91 at n = 500."""
     pulls = []
     for _ in range(600):
         z = rng.normal(size=500)
@@ -112,7 +113,7 @@ def test_intervals_cover_where_the_weights_are_skewed(rng):
     assert 0.92 < np.mean(np.abs(pulls) < 1.96) < 0.98
 
 
-def test_expectation_keeps_any_trailing_shape_and_knows_a_constant(rng):
+def test_expectation_keeps_trailing_shape_and_constants(rng):
     x = rng.normal(size=(4_000, 2, 3))
     log_weight = make_log_weight(x[:, 0, 0])
     estimate = expectation(x, log_weight)
@@ -126,21 +127,21 @@ def test_expectation_keeps_any_trailing_shape_and_knows_a_constant(rng):
     assert (constant.value, constant.stderr) == (pytest.approx(0.1, rel=1e-12), 0.0)
 
 
-def test_expectation_of_a_heavy_tail_is_refused_and_of_a_light_one_is_not(rng):
+def test_expectation_is_ok_for_light_tails_only(rng):
     estimate = expectation(rng.standard_cauchy(20_000), np.zeros(20_000))
     assert not estimate.ok
     assert "times the values" in estimate.reason
-    z = rng.normal(size=2_000)  # w |z - 1| is a mixture of two laws with no Pareto tail; each side alone has one
+    z = rng.normal(size=2_000)  # w |z - 1| is a mixture of two laws without Pareto tail; each side has one
     assert expectation(z, z).ok
 
 
-def test_expectation_refuses_what_is_not_a_value():
+def test_expectation_refuses_invalid_values():
     with pytest.raises(InputError, match="one value for each of the 5 weights"):
         expectation(np.zeros(4), np.zeros(5))
     with pytest.raises(InputError, match="1 of 5 values are NaN or infinite"):
         expectation([0.0, 1.0, np.nan, 0.0, 0.0], np.zeros(5))
     with pytest.raises(InputError, match="shape"):
-        estimators.log_z_importance(np.zeros((2, 2)))
+        estimates.log_z_importance(np.zeros((2, 2)))
     behind_a_wall = expectation([np.nan, *np.ones(200)], [-np.inf, *np.zeros(200)])
     assert behind_a_wall == Estimate(1.0, 0.0, 201, "self-normalized weights")
 
@@ -148,27 +149,27 @@ def test_expectation_refuses_what_is_not_a_value():
 @pytest.mark.parametrize("k", [0.3, 0.5, 0.9])
 def test_pareto_k_finds_known_tail_exponents(rng, k):
     weights = rng.uniform(size=200_000) ** -k  # P(w > s) = s^(-1/k): a generalized Pareto tail of shape k
-    estimate = estimators.pareto_k(np.log(weights))
+    estimate = estimates.pareto_k(np.log(weights))
     assert abs(estimate.value - k) < SIGMAS * estimate.stderr
     assert estimate.ok == (k < 0.7)
-    assert estimators.log_z_importance(np.log(weights)).ok == (k < 0.7)
+    assert estimates.log_z_importance(np.log(weights)).ok == (k < 0.7)
 
 
-def test_tail_excess_is_what_the_largest_weights_hold_above_the_others():
-    """Of 10,000 weights of 1 and 100 of 3, the tail holds 200 of 10,300; of weights that are alike, nothing."""
+def test_tail_excess_is_share_of_tail_above_its_beginning():
+    """For 10,000 weights of 1 and 100 of 3 it is 200 of 10,300; for equal weights, 0."""
     weights = np.concatenate([np.ones(10_000), np.full(100, 3.0)])
-    assert estimators.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
-    assert estimators.tail_excess(np.zeros(500)).value == 0
+    assert estimates.tail_excess(np.log(weights)).value == pytest.approx(200 / 10_300)
+    assert estimates.tail_excess(np.zeros(500)).value == 0
 
 
 def test_pareto_k_of_bounded_weights_is_below_zero_and_of_equal_ones_zero(rng):
-    assert estimators.pareto_k(np.log(rng.uniform(size=20_000))).value < 0
-    assert estimators.pareto_k(np.zeros(500)).value == 0
-    assert estimators.pareto_k(1e-9 * rng.normal(size=500)).ok
+    assert estimates.pareto_k(np.log(rng.uniform(size=20_000))).value < 0
+    assert estimates.pareto_k(np.zeros(500)).value == 0
+    assert estimates.pareto_k(1e-9 * rng.normal(size=500)).ok
 
 
 @pytest.mark.parametrize("function", ON_WEIGHTS)
-def test_weights_may_be_permuted_and_shifted(rng, function):
+def test_estimates_ignore_order_and_offset_of_weights(rng, function):
     log_weight = 0.3 * rng.normal(size=1_000)
     order = rng.permutation(1_000)
     values = rng.normal(size=1_000)
@@ -182,7 +183,7 @@ def test_weights_may_be_permuted_and_shifted(rng, function):
         of(log_weight[order], values[order]),
         of(log_weight + 700.0, values),
     )
-    shift = {estimators.log_z_importance: 700.0, estimators.reverse_kl: -700.0, estimators.forward_kl: 700.0}
+    shift = {estimates.log_z_importance: 700.0, estimates.reverse_kl: -700.0, estimates.forward_kl: 700.0}
     assert permuted.value == pytest.approx(base.value, rel=1e-9)
     assert shifted.value - shift.get(function, 0.0) == pytest.approx(base.value, abs=1e-9)
     assert shifted.stderr == pytest.approx(base.stderr, rel=1e-6)
@@ -197,8 +198,8 @@ def test_weights_may_be_permuted_and_shifted(rng, function):
 )
 def test_degenerate_weights_are_refused_with_a_sentence(function, log_weight):
     estimate = function(np.array(log_weight))
-    if len(log_weight) == 501 and function in (estimators.reverse_kl, estimators.forward_kl, estimators.forward_ess):
-        assert estimate.ok  # means of log-weights and q/p: one odd sample of 501 spoils neither
+    if len(log_weight) == 501 and function in (estimates.reverse_kl, estimates.forward_kl, estimates.forward_ess):
+        assert estimate.ok  # one outlier of 501 has little influence on means of log-weights and on q/p
     else:
         assert not estimate.ok
         assert estimate.reason.endswith(".")
@@ -206,53 +207,59 @@ def test_degenerate_weights_are_refused_with_a_sentence(function, log_weight):
 
 def test_failures_are_counted_and_zero_weights_kept(rng):
     log_weight = np.concatenate([np.full(500, -np.inf), np.zeros(500)])
-    log_z = estimators.log_z_importance(log_weight)
+    log_z = estimates.log_z_importance(log_weight)
     assert (log_z.value, log_z.n, log_z.ok) == (pytest.approx(np.log(0.5), abs=4 * log_z.stderr), 1_000, True)
-    assert estimators.reverse_ess(log_weight).value == pytest.approx(0.5)
-    divergence = estimators.reverse_kl(log_weight)
+    assert estimates.reverse_ess(log_weight).value == pytest.approx(0.5)
+    divergence = estimates.reverse_kl(log_weight)
     assert (divergence.value, divergence.ok) == (np.inf, False)
     assert "500 of 1000 log-weights are infinite" in divergence.reason
     broken = np.concatenate([log_weight, [np.nan, np.inf, np.inf]])
-    assert "1 of 1003 weights are NaN and 2 are infinite" in estimators.log_z_importance(broken).reason
-    assert estimators.count_non_finite(broken) == {"nan": 1, "plus_inf": 2, "minus_inf": 500}
+    assert "1 of 1003 weights are NaN and 2 are infinite" in estimates.log_z_importance(broken).reason
 
 
-def test_forward_ess_sees_the_mode_that_reverse_ess_cannot(rng):
+def test_forward_ess_detects_missing_mode_and_reverse_ess_does_not(rng):
     """q covers one of two equal modes: the reverse ESS is 1, the forward one 1/2 (q/p is 2 or 0)."""
-    assert estimators.reverse_ess(np.full(1_000, np.log(0.5))).value == pytest.approx(1.0)
+    assert estimates.reverse_ess(np.full(1_000, np.log(0.5))).value == pytest.approx(1.0)
     at_exact_samples = np.where(rng.uniform(size=20_000) < 0.5, np.inf, np.log(0.5))
-    assert_agrees(estimators.forward_ess(at_exact_samples), 0.5)
-    assert estimators.forward_kl(at_exact_samples).value == np.inf
+    assert_agrees(estimates.forward_ess(at_exact_samples), 0.5)
+    assert estimates.forward_kl(at_exact_samples).value == np.inf
+
+
+def test_effective_share_is_the_fraction_of_equal_weights(rng):
+    log_weight = rng.normal(size=1_000)
+    assert effective_share(log_weight) == estimates.reverse_ess(log_weight).value
+    assert effective_share(np.array([3.0, 3.0, -np.inf, -np.inf])) == 0.5
+    assert effective_share(np.full(5, -np.inf)) == 0.0
 
 
 def test_hausdorff_is_the_worst_nearest_distance(rng):
     modes = np.array([[0.0, 0.0], [3.0, 4.0]])
     at_origin = np.zeros((100, 2))
-    assert estimators.hausdorff(modes, at_origin) == Estimate(5.0, 0.0, 100, "nearest sample")
+    assert estimates.hausdorff(modes, at_origin) == Estimate(5.0, 0.0, 100, "nearest sample")
     x = rng.normal(size=(3_000, 2))
     brute = np.sqrt(((x[:, None] - modes) ** 2).sum(-1)).min(0).max()
-    assert estimators.hausdorff(modes, x).value == pytest.approx(brute, rel=1e-12)
+    assert estimates.hausdorff(modes, x).value == pytest.approx(brute, rel=1e-12)
     many = rng.normal(size=(400, 3_000))  # more than one block of distances
-    assert estimators.hausdorff(many[-1:] + 1.0, many).value == pytest.approx(np.sqrt(3_000), rel=1e-9)
+    assert estimates.hausdorff(many[-1:] + 1.0, many).value == pytest.approx(np.sqrt(3_000), rel=1e-9)
     at_origin[0] = np.nan
-    assert "1 of 100 samples are not finite" in estimators.hausdorff(modes, at_origin).reason
-    assert not estimators.hausdorff(modes, at_origin[1:10]).ok
+    assert "1 of 100 samples are not finite" in estimates.hausdorff(modes, at_origin).reason
+    assert not estimates.hausdorff(modes, at_origin[1:10]).ok
     with pytest.raises(InputError, match="num_modes, dim"):
-        estimators.hausdorff(modes, np.zeros((100, 3)))
+        estimates.hausdorff(modes, np.zeros((100, 3)))
 
 
 def test_disagreement_counts_combined_errors():
-    assert estimators.disagreement(Estimate(1.0, 0.3, 10), Estimate(2.0, 0.4, 10)) == pytest.approx(2.0)
-    assert estimators.disagreement(estimators.exact(0.1 + 0.2), estimators.exact(0.3)) == 0.0
-    assert estimators.disagreement(estimators.exact(0.1), estimators.exact(0.3)) == np.inf
-    assert estimators.disagreement(Estimate(np.nan, 1.0, 10), estimators.exact(0.3)) == np.inf
+    assert estimates.disagreement(Estimate(1.0, 0.3, 10), Estimate(2.0, 0.4, 10)) == pytest.approx(2.0)
+    assert estimates.disagreement(estimates.exact(0.1 + 0.2), estimates.exact(0.3)) == 0.0
+    assert estimates.disagreement(estimates.exact(0.1), estimates.exact(0.3)) == np.inf
+    assert estimates.disagreement(Estimate(np.nan, 1.0, 10), estimates.exact(0.3)) == np.inf
     both = Estimate(np.zeros(2), np.ones(2), 10), Estimate(np.array([0.0, 3.0]), np.zeros(2), 10)
-    assert estimators.disagreement(*both) == pytest.approx(3.0)
+    assert estimates.disagreement(*both) == pytest.approx(3.0)
 
 
 def test_float32_input_is_summed_in_float64(rng):
     log_weight = (1e-3 * rng.normal(size=100_000)).astype(np.float32)
-    assert estimators.log_z_importance(log_weight) == estimators.log_z_importance(log_weight.astype(np.float64))
+    assert estimates.log_z_importance(log_weight) == estimates.log_z_importance(log_weight.astype(np.float64))
 
 
 # --- streamed ---------------------------------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ def one_by_one(values, log_weight):
     return n * full - (n - 1) * left_out.mean(), np.sqrt((n - 1) * np.var(left_out))
 
 
-def test_streamed_is_leave_one_out():
+def test_streamed_expectation_is_jackknife():
     rng = np.random.default_rng(5)
     log_weight, values = rng.normal(0, 0.4, 2_000), 1e4 + rng.normal(size=2_000)
     value, stderr = one_by_one(values, log_weight)
@@ -277,7 +284,7 @@ def test_streamed_is_leave_one_out():
 
 
 @pytest.mark.parametrize("sizes", [(10_000,), (1, 9_999), (100,) * 100, (9_000, 1_000)])
-def test_batches_of_any_size_give_the_same(sizes):
+def test_expectation_does_not_depend_on_batch_size(sizes):
     rng = np.random.default_rng(6)
     log_weight = 300 + rng.normal(0, 1.0, 10_000) + np.linspace(-2, 2, 10_000)  # the largest weight keeps growing
     values = rng.normal(size=(10_000, 3)) + np.array([0.0, 1e3, -5.0])
@@ -291,7 +298,7 @@ def test_batches_of_any_size_give_the_same(sizes):
     assert parts.ok == whole.ok and parts.n == whole.n == 10_000
 
 
-def test_streamed_tails_are_those_of_the_whole():
+def test_streamed_expectation_detects_heavy_tail():
     rng = np.random.default_rng(7)
     heavy = 0.9 * rng.exponential(size=40_000)  # weights of a Pareto law of index 0.9
     sums = StreamedExpectation()
@@ -301,15 +308,15 @@ def test_streamed_tails_are_those_of_the_whole():
 
 
 @pytest.mark.parametrize("num_seen", [1, 3])
-def test_an_event_that_a_few_samples_saw_is_not_relied_on(num_seen):
-    """Also where all weights are equal: three samples of 20,000 have no error bar to speak of."""
+def test_expectation_of_rare_event_is_not_ok(num_seen):
+    """Even if all weights are equal: three samples of 20,000 give no useful error bar."""
     values = np.zeros(20_000)
     values[:num_seen] = 1.0
     estimate = expectation(values, np.zeros(20_000))
     assert not estimate.ok and "weights times the values" in estimate.reason
 
 
-def test_memory_of_a_stream_is_that_of_its_tails():
+def test_streamed_expectation_keeps_only_tails():
     rng, sums = np.random.default_rng(8), StreamedExpectation()
     for _ in range(50):
         sums.add(rng.normal(size=(4_000, 2)), rng.normal(0, 0.1, 4_000))

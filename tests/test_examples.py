@@ -1,4 +1,4 @@
-"""The examples: what can be known of them at once; as slow tests, whole runs against long ones of something else."""
+"""The examples: fast checks, and as slow tests whole runs against long runs of other samplers."""
 
 import sys
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_every_example_is_a_target(name, dim):
     assert target_of(name).dim == dim
 
 
-def test_scipy_energy_has_the_log_z_it_says():
-    """In two of its four dimensions, which factorize: a sum over a grid."""
+def test_skew_normal_log_z_matches_quadrature():
+    """By a sum over a grid in two of the four dimensions, which factorize."""
     import skew_normal
 
     axis = np.linspace(-8, 8, 401)
@@ -62,7 +62,7 @@ def test_two_groups_have_two_modes():
 
 
 @pytest.mark.slow
-def test_log_z_of_the_scipy_energy():
+def test_run_finds_log_z_of_skew_normal():
     import skew_normal
 
     run = bf.fit(target_of("skew_normal.py:target"))
@@ -71,7 +71,7 @@ def test_log_z_of_the_scipy_energy():
 
 
 @pytest.mark.slow
-def test_evidence_and_modes_of_two_groups():
+def test_run_finds_evidence_and_modes_of_two_groups():
     import two_groups
 
     run = bf.fit(target_of("two_groups.py:model"))
@@ -94,15 +94,17 @@ def test_eight_schools_against_nuts():
     posterior = target_of("eight_schools.py:model")
     run = bf.fit(posterior)
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
-    chains = MCMC(NUTS(eight_schools.model, target_accept_prob=0.95), num_warmup=2000, num_samples=20_000,
-                  num_chains=4, chain_method="vectorized", progress_bar=False)  # fmt: skip
+    kernel = NUTS(eight_schools.model, target_accept_prob=0.95)
+    settings = {"num_chains": 4, "chain_method": "vectorized", "progress_bar": False}
+    chains = MCMC(kernel, num_warmup=2000, num_samples=20_000, **settings)
     chains.run(jax.random.key(0))
     of_chains = chains.get_samples(group_by_chain=True)
     ours = posterior.sites(run.correct(jax.random.key(1), 40_000).x)
     for name in ("mu", "tau", "theta"):
-        theirs, own = np.asarray(of_chains[name], np.float64), np.asarray(ours[name], np.float64)
+        theirs = np.asarray(of_chains[name], np.float64)
+        own = np.asarray(ours[name], np.float64)
         for power in (1, 2):
-            blocks = (theirs**power).reshape(4 * 20, -1, *theirs.shape[2:]).mean(axis=1)  # longer than they remember
+            blocks = (theirs**power).reshape(4 * 20, -1, *theirs.shape[2:]).mean(axis=1)  # longer than autocorrelation
             error = np.hypot(blocks.std(axis=0, ddof=1) / np.sqrt(len(blocks)), (own**power).std(axis=0) / 200 * 1.3)
             np.testing.assert_array_less(np.abs(blocks.mean(axis=0) - (own**power).mean(axis=0)) / error, 3)
     other = smc.estimate_log_z(posterior.energy, posterior.dim, jax.random.key(2), 20_000, std=5.0)

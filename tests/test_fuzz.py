@@ -1,4 +1,4 @@
-"""Whatever is typed, written or damaged: a sentence and an exit status, no traceback, no hang, nothing corrupted."""
+"""Random command lines, files and arguments give a sentence and an exit status, and no traceback."""
 
 import contextlib
 import io
@@ -16,8 +16,7 @@ from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError
 from boltzflow.report.report import Report
 from boltzflow.statistics.estimates import log_z_importance, pareto_k, reverse_ess
-from boltzflow.storage import files as storage
-from boltzflow.storage import run_folder
+from boltzflow.storage import files, run_folder
 
 pytest.importorskip("hypothesis")
 
@@ -27,57 +26,20 @@ from hypothesis import strategies as st
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=300)
 
-WORDS = st.sampled_from(
-    [
-        *(
-            "run",
-            "sample",
-            "report",
-            "resume",
-            "check",
-            "targets",
-            "expect",
-            "compare",
-            "reproduce",
-            "mixture-2",
-            "double-well",
-        ),
-        *(
-            "--seed",
-            "--seeds",
-            "--out",
-            "--preset",
-            "--config",
-            "--num-steps",
-            "--dim",
-            "--num-sites",
-            "--mass",
-            "--loss",
-        ),
-        *(
-            "--overwrite",
-            "--base-std",
-            "--help",
-            "--",
-            "-1",
-            "0",
-            "1e9",
-            "nan",
-            "true",
-            "quick",
-            "file.py:energy",
-            "none",
-        ),
-    ]
-)
+_WORDS = """
+run sample report resume check targets expect compare reproduce mixture-2 double-well
+--seed --seeds --out --preset --config --num-steps --dim --num-sites --mass --loss
+--overwrite --base-std --help -- -1 0 1e9 nan true quick file.py:energy none
+"""
+WORDS = st.sampled_from(_WORDS.split())
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 SCALARS = st.one_of(st.integers(), st.floats(), st.booleans(), TEXT)
 
 
 @MANY
 @given(st.lists(st.one_of(WORDS, TEXT), max_size=7))
-def test_any_command_line_is_understood_or_refused(argv):
-    """Understood only: what it asks for is not done."""
+def test_any_command_line_is_parsed_or_refused(argv):
+    """The command is parsed and not run."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
@@ -124,7 +86,7 @@ def test_any_settings_file_is_read_or_refused(tmp_path, content):
 
 @FEW
 @given(content=st.binary(max_size=300))
-def test_any_file_of_settings_ends_in_one_line(asked, tmp_path, content):
+def test_any_config_file_ends_in_at_most_one_line(asked, tmp_path, content):
     (tmp_path / "odd.toml").write_bytes(content)
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
@@ -139,18 +101,19 @@ RECORD = {"format": 3, "config": {"width": 4}}
 @MANY
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4),
-    st.integers(0, 10**6), st.binary(max_size=20),
-)  # fmt: skip
+    st.integers(0, 10**6),
+    st.binary(max_size=20),
+)
 def test_damaged_bytes_are_never_misread(tmp_path, changes, length, tail):
-    """A file with bytes changed, cut off or appended gives what was written, or is refused."""
+    """A file with bytes changed, cut off or appended gives the written content, or is refused."""
     path = tmp_path / "run.npz"
-    storage.write(path, ARRAYS, RECORD)
+    files.write(path, ARRAYS, RECORD)
     content = bytearray(path.read_bytes())
     for place, byte in changes:
         content[place % len(content)] = byte
     path.write_bytes(bytes(content[: length % (2 * len(content))]) + tail)
     try:
-        arrays, record = storage.read(path)
+        arrays, record = files.read(path)
     except InputError as error:
         assert "damaged" in str(error)
     else:
@@ -167,11 +130,18 @@ def test_any_text_is_a_report_or_refused(content):
 
 
 TERMS = [
-    lambda x: 0.5 * jnp.sum(x**2), lambda x: jnp.log(x[0]), lambda x: 1 / jnp.sum(x), lambda x: jnp.sqrt(x @ x),
-    lambda x: jnp.exp(x[0] ** 2), lambda x: jnp.where(x[0] > 1, jnp.nan, 0.0),
+    lambda x: 0.5 * jnp.sum(x**2),
+    lambda x: jnp.log(x[0]),
+    lambda x: 1 / jnp.sum(x),
+    lambda x: jnp.sqrt(x @ x),
+    lambda x: jnp.exp(x[0] ** 2),
+    lambda x: jnp.where(x[0] > 1, jnp.nan, 0.0),
     lambda x: jnp.where(x[1] > 1, jnp.inf, 0.0),
-    lambda x: jnp.abs(x).sum(), lambda x: 1e38 * x[0] ** 4, lambda x: jnp.zeros(()), lambda x: jnp.round(x[0]),
-]  # fmt: skip
+    lambda x: jnp.abs(x).sum(),
+    lambda x: 1e38 * x[0] ** 4,
+    lambda x: jnp.zeros(()),
+    lambda x: jnp.round(x[0]),
+]
 
 
 @settings(FEW, max_examples=25)
@@ -188,7 +158,7 @@ def test_any_energy_is_usable_or_refused(terms):
 @MANY
 @given(st.lists(st.floats(allow_nan=False, max_value=1e300), min_size=2, max_size=200))
 def test_any_weights_give_an_estimate_or_a_doubt(log_weight):
-    """No weight is too small or too large to say something of; what cannot be relied on says so."""
+    """For weights of any size; an estimate that is not reliable has a reason."""
     for estimator in (log_z_importance, reverse_ess, pareto_k):
         try:
             estimate = estimator(np.array(log_weight))

@@ -1,4 +1,4 @@
-"""Energies from elsewhere: NumPyro models, and functions outside JAX."""
+"""Targets from other libraries: functions outside JAX, and NumPyro models."""
 
 import platform
 import subprocess
@@ -30,7 +30,7 @@ def gaussian(x):
 # --- callbacks --------------------------------------------------------------------------------------------------------
 
 
-def test_callback_has_the_values_and_gradients_of_its_function_in_one_call():
+def test_callback_returns_energy_and_gradient_in_one_call():
     sizes = []
 
     def counted(x):
@@ -48,7 +48,7 @@ def test_callback_has_the_values_and_gradients_of_its_function_in_one_call():
     check_energy(target, x)
 
 
-def test_callback_trains_like_an_energy_that_jax_can_see():
+def test_callback_trains_to_exact_log_z():
     config = with_changes(default_preset(), {"num_steps": 100, "width": 8, "num_eval_samples": 4096})
     run = bf.fit(Callback(gaussian, 2), config=config)
     assert run.report().verdict.trustworthy
@@ -63,27 +63,27 @@ def fails(x):
     ("fn", "words"),
     [
         (lambda x: (gaussian(x)[0], 2 * gaussian(x)[1]), "the gradient is not that of the energy: at x = "),
-        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient says"),
+        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient gives"),
         (lambda x: gaussian(x)[0], "energies and gradients"),
         (lambda x: (gaussian(x)[0][:, None], gaussian(x)[1]), r"got \(4, 1\) and \(4, 2\)"),
         (lambda x: (np.full(len(x), np.nan), x), "give check_at"),
         (fails, "RuntimeError: no such molecule"),
     ],
 )
-def test_callback_that_cannot_be_used_is_refused_with_the_numbers(fn, words):
+def test_invalid_callback_is_refused(fn, words):
     with pytest.raises(bf.InputError, match=words):
         Callback(fn, 2)
 
 
-def test_callback_that_hangs_is_given_up():
+def test_callback_stops_at_time_limit():
     started = time.perf_counter()
     with pytest.raises(bf.InputError, match=r"more than 0.1 s for 4 points"):
         Callback(lambda x: time.sleep(30), 2, time_limit=0.1)
     assert time.perf_counter() - started < 5
 
 
-def test_callback_works_again_after_it_was_given_up_or_failed():
-    moods = iter(["ok"] * 4 + ["slow", "ok", "fails", "ok"])  # the first three are of the gradient's check
+def test_callback_works_after_timeout_or_error():
+    moods = iter(["ok"] * 6 + ["slow", "ok", "fails", "ok"])  # the gradient check makes the first five calls
 
     def moody(x):
         mood = next(moods)
@@ -100,22 +100,22 @@ def test_callback_works_again_after_it_was_given_up_or_failed():
         assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
 
 
-def test_callback_that_leaves_python_has_failed():
+def test_system_exit_in_callback_is_an_error():
     with pytest.raises(bf.InputError, match="SystemExit: 3"):
         Callback(lambda x: sys.exit(3), 2)
 
 
-def test_modules_of_other_libraries_are_there_without_an_import_of_their_own():
+def test_interop_modules_load_on_access():
     program = "import boltzflow; print([boltzflow.interop.callback.Callback, boltzflow.interop.arviz.to_datatree])"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'pymc'"):
         bf.interop.pymc  # noqa: B018
 
 
-def test_callback_may_change_the_points_that_it_is_given():
+def test_callback_may_modify_its_points():
     def greedy(x):
         result = gaussian(x)
-        if len(x) == 7:  # not those of the gradient's check
+        if len(x) == 7:  # not in the gradient check
             x[:] = np.nan
         return result
 
@@ -128,8 +128,8 @@ def test_callback_may_change_the_points_that_it_is_given():
             np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
-def test_memory_that_a_callback_frees_stays_for_its_next_call():
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not changed")
+def test_callback_keeps_freed_memory():
     import resource
 
     faults = []
@@ -137,7 +137,7 @@ def test_memory_that_a_callback_frees_stays_for_its_next_call():
     def hungry(x):
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         for _ in range(4):
-            _ = [np.ones(2**18) for _ in range(4)]  # 512 pages each, 8192 in all if they come anew
+            _ = [np.ones(2**18) for _ in range(4)]  # 512 pages each, 8192 in all if mapped anew
         faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
         return gaussian(x)
 
@@ -172,7 +172,7 @@ def log_evidence():
 
 
 @pytest.mark.parametrize(("model", "exact"), [(normal_model, log_evidence()), (scale_model, 0.0)])
-def test_z_of_a_posterior_is_the_evidence(model, exact):
+def test_posterior_integrates_to_evidence(model, exact):
     grid = jnp.linspace(-14, 14, 20_001)
     energy = jax.vmap(Posterior(model).energy)(grid[:, None])
     assert np.log(np.trapezoid(np.exp(-np.asarray(energy, np.float64)), np.asarray(grid))) == pytest.approx(
@@ -180,7 +180,7 @@ def test_z_of_a_posterior_is_the_evidence(model, exact):
     )
 
 
-def test_samples_come_back_by_name_and_constrained():
+def test_sites_are_named_and_constrained():
     posterior = Posterior(scale_model)
     assert posterior.dim == 1 and posterior.site_shapes == {"tau": ()}
     np.testing.assert_allclose(posterior.sites(jnp.array([[0.0], [1.0]]))["tau"], [1.0, np.e], rtol=1e-6)
@@ -188,7 +188,7 @@ def test_samples_come_back_by_name_and_constrained():
     assert float(sites["mu"][0]) == 0.5 and float(sites["double"][0]) == 1.0
 
 
-def test_the_vector_has_the_sites_in_the_order_of_their_names():
+def test_sites_are_sorted_by_name():
     def model():
         numpyro.sample("z", dist.Normal(0.0, 1.0))
         numpyro.sample("a", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
@@ -208,7 +208,7 @@ def broken():
     raise RuntimeError("no data")
 
 
-def test_models_that_cannot_be_used_are_refused():
+def test_invalid_models_are_refused():
     with pytest.raises(bf.InputError, match="RuntimeError: no data"):
         Posterior(broken)
     with pytest.raises(bf.InputError, match="no continuous latent site"):
@@ -220,7 +220,7 @@ def test_models_are_recognized():
     assert not is_model(gaussian) and not is_model(lambda: 3)
 
 
-def test_a_model_in_a_file_is_a_target(tmp_path):
+def test_model_in_file_is_a_target(tmp_path):
     (tmp_path / "model.py").write_text(
         "import numpyro\nimport numpyro.distributions as dist\n"
         "def model(y=1.0):\n    mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"

@@ -1,4 +1,4 @@
-"""Observables: trees of numbers, and what is no number."""
+"""Expectations of observables: pytrees of numbers, and invalid results."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def raises(x):
         (lambda x: jnp.log(x[0]), "NaN or infinite"),
     ],
 )
-def test_what_is_no_number_is_refused_in_one_sentence(fn, words):
+def test_invalid_observable_is_refused_in_one_sentence(fn, words):
     with pytest.raises(InputError, match=words) as error:
         expect(fn, 2, batches())
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""OpenMM systems as targets: units, closed forms, what is refused, and butane."""
+"""OpenMM systems as targets: units, closed forms, invalid systems, and butane."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_energy_is_in_units_of_kt_and_positions_in_nm():
     energy, gradient = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))(x)
     np.testing.assert_allclose(energy, 25.0 * np.sum(np.asarray(x) ** 2, axis=1) / KT, rtol=1e-5)
     np.testing.assert_allclose(gradient, 50.0 * np.asarray(x) / KT, rtol=1e-5, atol=1e-5)
-    assert np.isinf(jax.vmap(target.energy)(jnp.full((1, 6), jnp.nan)))[0]  # no point of OpenMM's
+    assert np.isinf(jax.vmap(target.energy)(jnp.full((1, 6), jnp.nan)))[0]  # OpenMM is not called
 
 
 def test_lennard_jones_pair_has_its_minimum():
@@ -68,7 +68,7 @@ def massless():
 
 
 @pytest.mark.parametrize(
-    ("make", "temperature", "says"),
+    ("make", "temperature", "sentence"),
     [
         (openmm.System, 300.0, "no particles"),
         (constrained, 300.0, "1 constraints"),
@@ -76,17 +76,17 @@ def massless():
         (trapped, -1.0, "temperature must be"),
     ],
 )
-def test_systems_that_are_no_density_are_refused(make, temperature, says):
-    with pytest.raises(InputError, match=says):
+def test_invalid_systems_are_refused(make, temperature, sentence):
+    with pytest.raises(InputError, match=sentence):
         boltzmann(make(), temperature)
 
 
-def test_unknown_platform_is_one_sentence():
+def test_unknown_platform_is_refused():
     with pytest.raises(InputError, match="cannot make a context"):
         boltzmann(trapped(), 300.0, platform="Abacus")
 
 
-def test_butane_is_a_target_with_three_wells():
+def test_butane_has_three_wells():
     import butane
 
     loaded = load_target(str(Path(butane.__file__)) + ":target", {})

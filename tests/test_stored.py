@@ -1,4 +1,4 @@
-"""A run back from its folder: the target it is rebuilt on, and when it is refused. The run itself is replaced."""
+"""The target that a run is loaded with, and when loading is refused. The run itself is a stub."""
 
 import pytest
 
@@ -13,7 +13,7 @@ ENERGY = "def energy(x):\n    return (x**2).sum()\n"
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """The targets that runs were loaded on."""
+    """The targets that runs were loaded with."""
     targets = []
 
     def load(folder, target, parts):
@@ -26,20 +26,20 @@ def loaded(monkeypatch):
 
 @pytest.fixture
 def saved(monkeypatch):
-    """What the checkpoint says of the target."""
+    """The record of the target in the checkpoint."""
     content = {"name": "double-well", "options": {"num_sites": 3}}
     monkeypatch.setattr(checkpoint, "read_record", lambda folder: content)
     return content
 
 
-def test_a_shipped_target_is_made_again(tmp_path, loaded, saved):
+def test_load_rebuilds_shipped_target(tmp_path, loaded, saved):
     options = {"num_sites": 4, "mass": 2.0, "coupling": 1.0, "total_time": 4.0}
     run_folder.open_folder(tmp_path, RunRecord("double-well", options, 0, Config(), version=__version__))
     run.load(tmp_path)
     assert (loaded[0].dim, loaded[0].mass) == (4, 2.0)
 
 
-def test_a_file_is_imported_only_if_it_is_the_same(tmp_path, loaded, saved):
+def test_load_imports_only_unchanged_files(tmp_path, loaded, saved):
     path = tmp_path / "mine.py"
     path.write_text(ENERGY)
     target = load_target(f"{path}:energy", {"dim": 3})
@@ -57,7 +57,7 @@ def test_a_file_is_imported_only_if_it_is_the_same(tmp_path, loaded, saved):
     assert loaded[1] is target.target
 
 
-def test_a_run_saved_from_python_needs_its_target_unless_it_is_a_shipped_one(tmp_path, loaded, saved):
+def test_load_needs_target_that_is_not_shipped(tmp_path, loaded, saved):
     run.load(tmp_path)
     assert loaded[0].dim == 3
     (tmp_path / "mine.py").write_text("raise RuntimeError('imported')\n")
@@ -66,6 +66,6 @@ def test_a_run_saved_from_python_needs_its_target_unless_it_is_a_shipped_one(tmp
         run.load(tmp_path)
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+def test_load_refuses_folder_without_checkpoint(tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         run.load(tmp_path)

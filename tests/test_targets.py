@@ -1,6 +1,6 @@
-"""The targets against quadrature, the exact numbers in `data/exact.json`, and their own exact samples.
+"""The targets against quadrature, the exact numbers in `data/exact.json`, and their exact samples.
 
-Statistical tests compare at 5 standard errors with seeds made from the test's name: a right target would fail for about
+Statistical tests compare at 5 standard errors with seeds made from the test's name: a correct target fails for about
 one seed in two million for each number compared.
 """
 
@@ -80,11 +80,12 @@ def test_mixture_samples_have_the_exact_moments(name, key):
     assert_mean(np.einsum("ni,nj->nij", x, x), np.sum(second, axis=0))
 
 
-def test_mixture_of_one_is_the_gaussian():
+def test_mixture_of_one_component_is_gaussian():
     x = np.array([1.0, -0.5])
     d = x - [0.0, 1.0]
     expected = 0.5 * d @ np.linalg.solve(COVARIANCES[0], d) + 0.5 * np.linalg.slogdet(2 * np.pi * COVARIANCES[0])[1]
-    assert GaussianMixture([1.0], [[0.0, 1.0]], COVARIANCES[:1]).energy(x) == pytest.approx(expected, rel=1e-6)
+    mixture = GaussianMixture([1.0], [[0.0, 1.0]], COVARIANCES[:1])
+    assert mixture.energy(jnp.asarray(x)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -95,7 +96,7 @@ def test_mixture_is_finite_far_from_every_mode(name):
         assert jnp.all(jnp.isfinite(gradient)) and gradient @ x > 0
 
 
-def test_the_papers_mixtures_are_the_papers():
+def test_paper_mixtures_have_published_parameters():
     assert sorted(map(tuple, mixture_4().means)) == [(-8, -8), (-8, 8), (8, -8), (8, 8)]
     np.testing.assert_allclose(mixture_4().weights, 0.25)
     np.testing.assert_allclose(mixture_2().weights, [1 / 3, 2 / 3], rtol=1e-15)
@@ -103,7 +104,7 @@ def test_the_papers_mixtures_are_the_papers():
     np.testing.assert_allclose(mixture_2().covariances, 1.0)
 
 
-def test_gmm_40_is_the_published_one():
+def test_gmm_40_has_published_parameters():
     mixture, exact = gmm_40(), EXACT["gmm_40"]
     np.testing.assert_allclose(np.sqrt(mixture.covariances), exact["std"], rtol=1e-12)
     np.testing.assert_allclose(mixture.means[[0, -1]], [exact["first_mean"], exact["last_mean"]])
@@ -133,7 +134,7 @@ def test_double_well_has_the_exact_numbers(row):
     np.testing.assert_allclose(target.correlator[1:], target.correlator[:0:-1], rtol=1e-12)
 
 
-def test_double_well_of_four_sites_is_four_dimensional_quadrature():
+def test_double_well_of_four_sites_matches_quadrature():
     target, spacing = DoubleWell(4, 1.5), 0.25
     axis = np.arange(-4.375, 4.4, spacing)
     with jax.enable_x64(True):
@@ -153,8 +154,7 @@ def test_double_well_of_four_sites_is_four_dimensional_quadrature():
     "parameters", [(2, 0.5), (3, 8.0), (4, 0.05, 20.0, 4.0), (16, 1.5, 0.1, 1.0), (128, 8.0), (2, 8.0, 1.0, 40.0)]
 )
 def test_double_well_is_exact_far_from_the_papers_parameters(parameters):
-    # Gauss-Legendre on two half lines instead of a uniform grid, a wider range, products of matrices instead of a
-    # spectrum.
+    # The check differs from the code: Gauss-Legendre on two half lines, a wider range, powers of a matrix.
     target = DoubleWell(*parameters)
     step, edge = target.time_step, 1.15 * target.site_grid[-1]
     nodes, weights = np.polynomial.legendre.leggauss(
@@ -166,7 +166,7 @@ def test_double_well_is_exact_far_from_the_papers_parameters(parameters):
     half = 0.5 * step * (target.potential(x) + depth)
     kernel = np.exp(-target.mass * np.subtract.outer(x, x) ** 2 / (2 * step) - np.add.outer(half, half))
     matrix = np.sqrt(w)[:, None] * kernel * np.sqrt(w)
-    largest = np.linalg.norm(matrix @ np.ones(x.size)) / np.sqrt(x.size)  # only keeps the powers in range
+    largest = np.linalg.norm(matrix @ np.ones(x.size)) / np.sqrt(x.size)  # keeps the powers in range
     diagonal = np.diag(np.linalg.matrix_power(matrix / largest, target.dim))
     log_z = np.log(diagonal.sum()) + target.dim * np.log(largest) + target.total_time * depth
     assert target.log_z == pytest.approx(log_z, abs=1e-9)
@@ -180,7 +180,7 @@ def test_double_well_samples_are_exact(num_sites, mass, key):
     x, log_prob = samples_of(target, key, 20_000)
     for separation in {0, 1, 2, num_sites // 2} & set(range(num_sites)):
         assert_mean(np.mean(x * np.roll(x, -separation, axis=1), axis=1), target.correlator[separation])
-    assert_mean(x**4, target.site_expectation(lambda phi: phi**4))  # site by site: none is special
+    assert_mean(x**4, target.site_expectation(lambda phi: phi**4))  # for each site
     assert_mean(x * np.roll(x, -1, axis=1), target.correlator[1])
     assert_mean(np.mean(np.abs(x), axis=1), target.mean_abs)
     assert_mean(np.mean(x, axis=1), 0.0)
@@ -234,18 +234,18 @@ def test_many_well_has_the_exact_numbers(key):
         assert_mean(x[:, ::2] ** power, np.sum(density * grid**power) / density.sum())
 
 
-def test_many_well_lists_its_modes_while_they_are_few():
+def test_many_well_lists_modes_up_to_ten_pairs():
     target = many_well(3)
     assert isinstance(target, HasModes) and not isinstance(many_well(16), HasModes)
     assert target.modes.shape == (8, 6) and len(np.unique(target.modes, axis=0)) == 8
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(target.energy)))(target.modes), 0.0, atol=1e-4)
 
 
-# --- the record of shipped targets -----------------------------------------------------------------------------------
+# --- shipped targets --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_record_tells_the_truth(name):
+def test_record_matches_factory_and_target(name):
     record = SHIPPED[name]
     target = make_target(name)
     parameters = inspect.signature(record.factory).parameters
@@ -266,7 +266,7 @@ def test_type_follows_the_point_under_x64(name):
                 assert jax.eval_shape(fn, x).dtype == dtype
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- invalid arguments ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,6 +307,7 @@ def test_type_follows_the_point_under_x64(name):
         (lambda: make_target("gmm-40", dim=2), "it takes none"),
     ],
 )
-def test_mistakes_are_answered_with_a_sentence(make, sentence):
+@pytest.mark.usefixtures("unchecked")
+def test_invalid_arguments_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()

@@ -210,7 +210,7 @@ class Broken(AbstractVectorField):
         ("divergence", "the divergence of Broken must be the trace of its Jacobian"),
         ("forgotten", "the divergence of Broken must be the trace of its Jacobian"),
         ("velocity", "both methods of Broken must give the same velocity"),
-        ("shape", r"the divergence of Broken must have shape \(\), got \(1,\)"),
+        ("shape", r"the divergence of Broken must have shape \(\), got shape \(1,\)"),
         ("type", "the velocity of Broken must keep the type of x, float32, got float16"),
         ("infinite", "the velocity of Broken is not finite"),
         ("eager", "the divergence of Broken with and without jax.vmap must agree"),

@@ -1,22 +1,28 @@
-"""The errors that are the user's to mend: one sentence that says what was expected, what was got, and what to do."""
+"""Errors that the user can mend: one sentence that states what was expected, what was found, and what to do."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+class InputError(ValueError):
+    """An input of the user is not valid. The command line prints the sentence alone, with exit status 2."""
+
+
 class TrainingError(RuntimeError):
-    """Training cannot go on: the sentence says since when, and what to change. On the command line: exit status 1."""
+    """Training cannot continue: the sentence states since when, and what to change. Exit status 1."""
 
 
 class SeedsError(TrainingError):
-    """Of several seeds some could not be trained: `failures` has the error of each of these, `runs` the other runs."""
+    """Some of several seeds could not be trained.
+
+    Args:
+        failures: The error of each failed seed, by seed.
+        runs: The runs of the other seeds.
+    """
 
     def __init__(self, failures: Mapping[int, TrainingError], runs: Sequence[Any]):
-        self.failures, self.runs = dict(failures), list(runs)
-        names, num_seeds = " and ".join(map(str, failures)), len(failures) + len(runs)
+        self.failures = dict(failures)
+        self.runs = list(runs)
+        names = " and ".join(map(str, failures))
         first = next(iter(failures.values()))
-        super().__init__(f"Of {num_seeds} seeds, number {names} failed. {first}")
-
-
-class InputError(ValueError):
-    """Something the user gave is not usable. On the command line: the sentence alone, and exit status 2."""
+        super().__init__(f"Of {len(failures) + len(runs)} seeds, number {names} failed. {first}")

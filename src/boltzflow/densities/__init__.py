@@ -1,1 +1,1 @@
-"""Densities p ∝ exp(-f), whether base or target: their contracts, those that ship, those from a file."""
+"""Densities p ∝ exp(-f), base or target: contracts, checks, shipped densities, and densities from a file."""

@@ -1,7 +1,7 @@
-"""What everything else is about: an energy, the density proportional to exp(-energy), and what is known of it.
+"""Contracts of densities: an energy, the density proportional to exp(-energy), and exact facts about it.
 
-The author of a density writes the mathematics of one point `x` of shape `(dim,)`; batches are made above it, with
-`jax.vmap`. Every class here is abstract; every subclass elsewhere is final (nothing implemented is overridden).
+The author of a density writes the mathematics of one point `x` of shape `(dim,)`; batches are `jax.vmap`s of it. Every
+class here is abstract; every subclass elsewhere is final (nothing implemented is overridden).
 """
 
 import abc
@@ -11,20 +11,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.numerics.batching import BATCH_SIZE
 
 
 class AbstractFixed(eqx.Module):
-    """A module whose arrays are data, never parameters: training leaves them bit for bit as they are."""
+    """A module whose arrays are data, never parameters: training does not change them."""
 
 
 class AbstractDensity(AbstractFixed):
     """A density p(x) ∝ exp(-energy(x)) on R^dim, known up to its normalization.
 
-    To write one: subclass, set `dim`, define `energy`. The energy is dimensionless (in units of kT) and needs values
-    and first derivatives only, so one computed outside JAX serves as well as one that JAX can see.
+    A subclass sets `dim` and defines `energy`. The energy is dimensionless (in units of kT). Only its values and first
+    derivatives are used, so it may be computed outside JAX.
     """
 
     dim: eqx.AbstractVar[int]
@@ -35,9 +35,9 @@ class AbstractDensity(AbstractFixed):
 
 
 class AbstractDistribution(AbstractDensity):
-    """A density whose normalization is known and which can be sampled independently and exactly.
+    """A density with known normalization and independent, exact samples.
 
-    To write one: everything of `AbstractDensity`, and `log_z`, `log_prob`, `sample_and_log_prob`, such that
+    A subclass also sets `log_z` and defines `log_prob` and `sample_and_log_prob`, with
     `log_prob(x) = -energy(x) - log_z` for every x.
     """
 
@@ -54,7 +54,7 @@ class AbstractDistribution(AbstractDensity):
 
 @runtime_checkable
 class HasModes(Protocol):
-    """A target whose modes are known: `modes` has shape `(num_modes, dim)`; the Hausdorff distance (23) needs them."""
+    """A target with known modes, `(num_modes, dim)`, which the Hausdorff distance (23) needs."""
 
     @property
     def modes(self) -> Float[Array, "num_modes dim"]: ...
@@ -62,11 +62,11 @@ class HasModes(Protocol):
 
 @runtime_checkable
 class OnLattice(Protocol):
-    """A target that may say that it lives on the sites of a periodic lattice, where no energy is changed by a shift.
+    """A target that may declare symmetries: of a periodic lattice, and of the sign.
 
-    `lattice_shape` has the sites along each axis, their product the dimension (sites in C order), or is None: no
-    lattice. `sign_symmetric` says whether the energy of -x is that of x. What is claimed here is used without another
-    question by the pilot and by fields that share the symmetry; `boltzflow.targets.check_energy` verifies it.
+    `lattice_shape` is the number of sites along each axis (x in C order), if no shift of all sites changes the energy,
+    or None. `sign_symmetric` is whether the energy of -x equals that of x. The pilot and the symmetric fields use these
+    declarations without a check; `boltzflow.densities.checks.check_energy` verifies them.
     """
 
     @property
@@ -76,21 +76,20 @@ class OnLattice(Protocol):
 
 
 def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
-    """The lattice that `density` says it lives on, or None."""
+    """The lattice shape that `density` declares, or None."""
     return density.lattice_shape if isinstance(density, OnLattice) else None
 
 
 def is_sign_symmetric(density: AbstractDensity) -> bool:
-    """Whether `density` says that the energy of -x is that of x, on a lattice or not."""
+    """Whether `density` declares that the energy of -x equals that of x."""
     return isinstance(density, OnLattice) and density.sign_symmetric
 
 
 @runtime_checkable
 class GaussianMixtureLike(Protocol):
-    """A target that is a mixture of K Gaussians: what the diffusion interpolation (19) needs of it.
+    """A mixture of K Gaussians, as the diffusion interpolation (19) needs it.
 
-    `weights` have sum 1; `covariances` are diagonals `(K, dim)` or matrices `(K, dim, dim)`; `log_z` normalizes its
-    `energy`.
+    `weights` sum to 1; `covariances` are diagonals `(K, dim)` or matrices `(K, dim, dim)`; `log_z` normalizes `energy`.
     """
 
     weights: Float[np.ndarray, " K"]
@@ -99,7 +98,7 @@ class GaussianMixtureLike(Protocol):
     log_z: float
 
 
-# --- batches ----------------------------------------------------------------------------------------------------------
+# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def sample_batch(
@@ -114,3 +113,17 @@ def sample_batch(
 @eqx.filter_jit
 def _sample(distribution, key):
     return jax.vmap(distribution.sample_and_log_prob)(jax.random.split(key, BATCH_SIZE))
+
+
+def choose(log_weights: Float[Array, " n"], pick: Float[Array, ""]) -> Int[Array, ""]:
+    """The index j with probability ∝ exp(log_weights[j]), from `pick` uniform on [0, 1).
+
+    It samples exactly from a one-dimensional density w that is known pointwise. The points z_j form a grid of spacing
+    h, shifted by u uniform on [-h/2, h/2). For a smooth w with h small against its width, S(u) = h Σ_j w(z_j + u) does
+    not depend on u (the trapezoid rule is spectrally accurate). So z_j + u, chosen with probability h w(z_j + u) / S,
+    has the continuous density w / S, exact up to the error of the rule.
+    """
+    cumulative = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
+    # <= and not <: a pick of exactly 0 must not choose a point of weight 0.
+    index = jnp.sum(cumulative <= pick * cumulative[-1])
+    return jnp.minimum(index, log_weights.shape[0] - 1)

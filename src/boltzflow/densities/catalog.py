@@ -1,4 +1,4 @@
-"""The targets that ship under a name: the paper's, and two that papers on neural samplers report."""
+"""The shipped targets, by name: the paper's, and two from papers on neural samplers."""
 
 import dataclasses
 import math
@@ -46,17 +46,17 @@ _MEANS = frozen(
 def gmm_40() -> GaussianMixture:
     """Forty equal Gaussians in two dimensions, means in [-40, 40]², standard deviation softplus(1) = 1.3133.
 
-    The means and the width are those of the FAB and iDEM papers, so numbers can be set beside theirs.
+    Means and width are those of the FAB and iDEM papers, so that results are comparable.
     """
     return GaussianMixture(np.full(40, 1 / 40), _MEANS, math.log1p(math.e) ** 2)
 
 
-# --- the record of those that ship ------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetOption:
-    """A factory's keyword: its `name` in Python, `kind` (int or float), `default`, one line of `help`."""
+    """An option of a target: the keyword `name` of its factory, its type `kind`, `default`, and one line of `help`."""
 
     name: str
     kind: type
@@ -66,7 +66,7 @@ class TargetOption:
 
 @dataclasses.dataclass(frozen=True)
 class TargetRecord:
-    """A target that ships under a `name`: how it is made, what it is in one line, and what is known of it exactly."""
+    """A shipped target: its `name`, `factory`, one-line `description`, exactly known properties and options."""
 
     name: str
     factory: Callable[..., AbstractDensity]
@@ -109,10 +109,7 @@ SHIPPED: dict[str, TargetRecord] = {
 
 
 def make_target(name: str, **options: Any) -> AbstractDensity:
-    """The shipped target of that name, with its options as keywords.
-
-    Raises `InputError` where there is no such target, it has no such option, or it refuses an option's value.
-    """
+    """The shipped target of that name, with its options. Raises `InputError` for a wrong name, option or value."""
     if name not in SHIPPED:
         raise InputError(f"there is no target {name!r}; the shipped ones are {', '.join(SHIPPED)}")
     record = SHIPPED[name]

@@ -1,4 +1,4 @@
-"""What is asked of an energy before time is spent on it: its type, values, gradient and declared symmetries."""
+"""Checks of an energy before time is spent on it: its type, values, gradient and declared symmetries."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
-from boltzflow.numerics.gradient_check import slopes
+from boltzflow.numerics.gradient_check import Slopes, slopes
 
 _NUM_SLOPES = 8
 _CONCRETE_ERRORS = (
@@ -19,41 +19,46 @@ _CONCRETE_ERRORS = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.ConcretizationTypeError,
 )
-_ROUNDINGS = 64  # an energy is a sum whose terms may be that much larger than the sum itself
+_ROUNDINGS = 64  # the terms of an energy may be this many times larger than their sum
 
 
 def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> None:
-    """Raises `InputError`, with one sentence that says what is wrong, where the energy of `density` is not usable.
+    """Check that the energy of `density` is usable for training, at given points.
 
-    Checked at `points` of shape `(num, dim)`: that it traces under JAX, alone and in a batch, that it returns one real
-    floating number, that values and gradients are finite, that the gradient is that of the values, by central
-    differences along random directions at the first few points (only gross disagreement is an error), and that a
-    symmetry which the density declares is one of its energy, up to rounding.
+    Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
+    gradients; the gradient against central differences along random directions at the first eight points, where only
+    gross disagreement is an error; and each declared symmetry, up to rounding.
+
+    Args:
+        density: The density whose energy is checked.
+        points: Where to check, shape `(num, dim)`, in the units of x.
+
+    Raises:
+        InputError: The first check that fails, in one sentence.
     """
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
         raise InputError(f"points must have shape (num, {density.dim}), got {points.shape}")
-    shape = _traced(density, points[0])
-    check_value(shape, density.dim)
+    check_value(_traced(density, points[0]), density.dim)
+    batched = jax.jit(jax.vmap(density.energy))
     try:
-        values = np.asarray(jax.jit(jax.vmap(density.energy))(points))
+        values = np.asarray(batched(points))
         gradients = np.asarray(jax.jit(jax.vmap(jax.grad(density.energy)))(points))
     except Exception as error:  # whatever a user's function raises under vmap or grad
         raise InputError(f"the energy fails in a batch or under jax.grad: {_first_line(error)}") from error
-    _check_finite("energy", values, np.asarray(points), "keep the energy finite wherever samples can go")
-    _check_finite(
-        "gradient of the energy",
-        gradients,
-        np.asarray(points),
-        "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take",
-    )
-    _check_slopes(density, points[:_NUM_SLOPES])
+    places = np.asarray(points)
+    _check_finite("energy", values, places, "keep the energy finite wherever samples can go")
+    advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
+    _check_finite("gradient of the energy", gradients, places, advice)
+    directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
+    found = slopes(batched, gradients[:_NUM_SLOPES], places[:_NUM_SLOPES], np.asarray(directions))
+    _check_slopes(found)
     if sentence := broken_symmetry(density, points):
         raise InputError(sentence)
 
 
 def check_value(value: Any, dim: int) -> None:
-    """`value` is one real floating number; it may be an array, a tracer or a shape with a type."""
+    """Raise `InputError` unless `value` (an array, a tracer, or a shape with a type) is one real floating number."""
     if not hasattr(value, "dtype"):
         try:
             value = np.asarray(value)
@@ -72,7 +77,7 @@ def check_value(value: Any, dim: int) -> None:
 
 
 def _traced(density: AbstractDensity, point: Array) -> Any:
-    """The shape and type of the energy at one point, or a sentence on why it cannot be traced."""
+    """The shape and type of the energy at one point. Raises `InputError` where it cannot be traced."""
     try:
         return jax.eval_shape(density.energy, point)
     except InputError:
@@ -91,26 +96,25 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
 
 
 def _check_finite(name: str, values: np.ndarray, points: np.ndarray, advice: str) -> None:
+    """Refuse values `(num, ...)` that are not finite at some point."""
     bad = ~np.isfinite(values).reshape(len(points), -1).all(axis=1)
     if bad.any():
-        first = np.flatnonzero(bad)[0]
+        first = np.argmax(bad)
         where = np.array2string(points[first], precision=4, threshold=6, edgeitems=2)
-        worst = values[first].ravel()
-        worst = worst[~np.isfinite(worst)][0]
+        value = values[first][~np.isfinite(values[first])].flat[0]
         raise InputError(
-            f"the {name} is not finite at {bad.sum()} of {len(points)} points: {worst} at x = {where}; {advice}"
+            f"the {name} is not finite at {bad.sum()} of {len(points)} points: {value} at x = {where}; {advice}"
         )
 
 
-def _check_slopes(density: AbstractDensity, points: Array) -> None:
-    directions = jax.random.normal(jax.random.key(0), points.shape, points.dtype)
-    found = slopes(density.energy, points, directions)
-    wrong = [slope for slope in found if not slope.agrees]
-    if len(wrong) > len(found) // 4:  # two in eight may sit on a kink
-        worst = max(wrong, key=lambda slope: abs(slope.automatic - slope.difference))
+def _check_slopes(found: Slopes) -> None:
+    """Refuse a gradient that is wrong at more than a quarter of the points: two in eight may sit on a kink."""
+    wrong = found.wrong()
+    if wrong.sum() > len(wrong) // 4:
+        worst = np.argmax(np.where(wrong, np.abs(found.claimed - found.difference), 0))
         raise InputError(
-            f"the gradient of the energy disagrees with central differences at {len(wrong)} of {len(found)} points: "
-            f"{worst.automatic:.6g} by JAX against {worst.difference:.6g} along a random direction; "
+            f"the gradient of the energy disagrees with central differences at {wrong.sum()} of {len(wrong)} points: "
+            f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
             "check stop_gradient, custom derivatives, rounding and jumps in the energy"
         )
 
@@ -124,10 +128,9 @@ def _first_line(error: Exception) -> str:
 
 
 def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
-    """A sentence on the first symmetry that `density` declares and its energy lacks at `points`, or nothing.
+    """A sentence on the first declared symmetry that the energy lacks at `points`, or an empty string.
 
-    Equality is asked up to rounding, relative to the largest energy at the points: of sums over `dim` terms it grows as
-    √dim.
+    Energies of x and of its image may differ by rounding: relative to the largest at the points, growing as √dim.
     """
     lattice = lattice_of(density) or ()
     if lattice and math.prod(lattice) != density.dim:

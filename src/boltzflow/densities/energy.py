@@ -17,12 +17,18 @@ from boltzflow.numerics.validation import one_point, whole_number
 class Energy(AbstractDensity):
     """The density p ∝ exp(-fn(x)) on R^dim for any function that JAX can trace.
 
-    Arguments: `fn` takes one point of shape `(dim,)` and returns one real number, in units of kT; `dim` is at least 1.
-    Two things that you may know of it make training faster and better: `lattice_shape`, where x is a field on the sites
-    of a periodic lattice of that shape, in C order, and no shift of all sites changes the energy; `sign_symmetric`,
-    where the energy of -x is that of x. Raises `InputError` at construction where `fn` cannot be called, `dim` is not a
-    whole number or the lattice has another number of sites, and on the first evaluation where `fn` returns something
-    other than one real number; `check_energy` asks for more.
+    The two declarations make training faster and better where they hold.
+
+    Args:
+        fn: Takes one point `(dim,)` and returns one real number, in units of kT.
+        dim: The dimension, at least 1.
+        lattice_shape: The shape of a periodic lattice if x is a field on its sites, in C order, and no shift of all
+            sites changes the energy.
+        sign_symmetric: Whether the energy of -x equals that of x.
+
+    Raises:
+        InputError: At construction, if an argument has the wrong type or the lattice another number of sites than
+            `dim`. At the first evaluation, if `fn` does not return one real number. `check_energy` checks more.
     """
 
     fn: Callable[[Array], Array]
@@ -47,7 +53,7 @@ class Energy(AbstractDensity):
         self.sign_symmetric = sign_symmetric
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """fn(x) at one point of shape `(dim,)`, in the type of x."""
+        """fn(x) at one point `(dim,)`, in the type of x."""
         x = one_point(x, self.dim)
         value = self.fn(x)
         check_value(value, self.dim)
@@ -55,6 +61,7 @@ class Energy(AbstractDensity):
 
 
 def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
+    """The lattice shape as whole numbers, whose product is `dim`."""
     if not isinstance(shape, Sequence) or isinstance(shape, str) or not len(shape):
         raise InputError(f"lattice_shape must be the numbers of sites along each axis, as in (8, 8), got {shape!r}")
     sites = tuple(whole_number("each entry of lattice_shape", n, at_least=1) for n in shape)

@@ -1,4 +1,4 @@
-"""From what a person names, `double-well` or `path/to/file.py:name`, to a density or one sentence that says why not."""
+"""Densities by name: `double-well` is a shipped one, `path/to/file.py:name` one in a file."""
 
 import dataclasses
 import hashlib
@@ -20,10 +20,9 @@ from boltzflow.numerics.validation import did_you_mean, whole_number
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTarget:
-    """A target and what is needed to load it again.
+    """A target and the record from which it is loaded again: its `name` as given and all `options`.
 
-    `name` as it was given, `options` complete with their defaults; of a target in a file also the absolute `path` and
-    the `sha256` of the file, both empty for a shipped one.
+    A target in a file also has the absolute `path` and the `sha256` of the file.
     """
 
     target: AbstractDensity
@@ -34,16 +33,16 @@ class LoadedTarget:
 
     @property
     def short_name(self) -> str:
-        """A name that can stand in a path: `double-well`, or `banana-energy` for `examples/banana.py:energy`."""
+        """A name without slashes: `double-well`, or `banana-energy` for `examples/banana.py:energy`."""
         path, _, attribute = self.name.rpartition(":")
         return f"{Path(path).stem}-{attribute}" if path else self.name
 
 
 def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
-    """The target that `name` stands for, with its `options` as keywords (for one in a file, `dim` alone).
+    """The target with that name: a shipped one, or `path/to/file.py:name`, whose only option is `dim`.
 
-    Raises `InputError` where there is no such target, file or name, the file cannot be imported, it has no such option,
-    or an option's value is refused.
+    Raises `InputError` if there is no such target, file, name or option, the file cannot be imported, or a value is out
+    of range.
     """
     if name in SHIPPED:
         target = make_target(name, **options)
@@ -63,13 +62,12 @@ def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
 def reload_target(
     name: str, options: Mapping[str, Any], path: str = "", sha256: str = "", where: str = "The run"
 ) -> AbstractDensity:
-    """The target of a run that was recorded with these; a file is imported only if it is the same as then.
+    """The target of a recorded run; a file is imported only if its content has not changed.
 
-    Raises `InputError`, beginning with `where`, where the file is gone or another one now.
+    Raises `InputError`, with `where` as its subject, if the file is gone or has changed.
     """
     if not path:
         return load_target(name, options).target
-    attribute = name.rpartition(":")[2]
     if not Path(path).is_file():
         raise InputError(
             f"{where} is of {name}, but {path} is gone: put it back, or load the run in Python with target="
@@ -79,11 +77,11 @@ def reload_target(
             f"{where} is of {name}, but {path} has changed since: restore it, train again, or load the run in Python "
             "with boltzflow.load(dir, target) if the energy is still the same"
         )
-    return load_target(f"{path}:{attribute}", options).target
+    return load_target(f"{path}:{name.rpartition(':')[2]}", options).target
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function that `path/to/file.py:name` stands for. Raises `InputError` where there is none."""
+    """The function `name` of the file in `path/to/file.py:name`. Raises `InputError` if there is none."""
     path, separator, attribute = name.rpartition(":")
     if not separator or not attribute:
         raise InputError(f"name a function in a file, as in observables.py:energy, got {name!r}")
@@ -101,14 +99,13 @@ def file_sha256(path: Path) -> str:
 
 
 def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str, Any]) -> LoadedTarget:
+    """The target `attribute` of the file `path`."""
     if not path.is_file():
         raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
     unknown = sorted(set(options) - {"dim"})
     if unknown:
         raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
-    dim = options.get("dim")
-    if dim is not None:
-        dim = whole_number("dim", dim, at_least=1)
+    dim = None if options.get("dim") is None else whole_number("dim", options["dim"], at_least=1)
     sha256 = file_sha256(path)
     module = _import(path)
     if not attribute or not hasattr(module, attribute):
@@ -118,15 +115,15 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
 
 
 def _import(path: Path) -> ModuleType:
-    """The module in a file; what it raises becomes one sentence with the line of the file."""
+    """The module in a file. Whatever its code raises becomes an `InputError` with the line of the file."""
     module_name = f"boltzflow_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses in the file look themselves up there
+    sys.modules[module_name] = module  # dataclasses look up their module there
     if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # its neighbors; last, so that none of them hides a package
+        sys.path.append(str(path.parent.resolve()))  # for modules beside it; last, so that none hides a package
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's file raises
@@ -136,7 +133,7 @@ def _import(path: Path) -> ModuleType:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """`, line 3,` for the last line of the file that the error came through."""
+    """`, line 3,` for the innermost line of the file in the error's traceback, or an empty string."""
     if isinstance(error, SyntaxError) and error.lineno and error.filename and Path(error.filename).name == path.name:
         return f", line {error.lineno},"
     frames = traceback.extract_tb(error.__traceback__)
@@ -145,47 +142,49 @@ def _line(error: BaseException, path: Path) -> str:
 
 
 def _what(error: BaseException) -> str:
+    """The type and message of an error on one line."""
     message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _suggestion(attribute: str, module: ModuleType) -> str:
-    """The nearest name in the module, or the few that it has."""
+    """The name in the module nearest to `attribute`, or else its first eight names, as the end of a sentence."""
     own = [
         key
         for key, value in vars(module).items()
         if not key.startswith("_")
         and (isinstance(value, AbstractDensity) or getattr(value, "__module__", None) == module.__name__)
     ]
-    if near := did_you_mean(attribute, own):
-        return near
-    return f"; it has {', '.join(own[:8])}" if own else "; it defines no function or density"
+    has = f"; it has {', '.join(own[:8])}" if own else "; it defines no function or density"
+    return did_you_mean(attribute, own) or has
 
 
 def _names_in(path: Path) -> str:
-    """The functions and densities of a file that was named without one of them."""
+    """The functions and densities of a file, as the end of a sentence."""
     return _suggestion("", _import(path)) if path.is_file() else f", and there is no file {path}"
 
 
 def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
-    """A density as it is, the posterior of a NumPyro model that needs no arguments, what another function without
-    arguments returns, or any other function as an energy."""
+    """The density that a name in a file stands for.
+
+    A density stands for itself, a NumPyro model without required arguments for its posterior, another function without
+    arguments for its result, and any other function for an energy.
+    """
     if isinstance(found, type) and not issubclass(found, AbstractDensity):
         raise InputError(f"{name} is a class that is not an AbstractDensity; name a function x -> energy or a density")
     if callable(found) and not isinstance(found, AbstractDensity):
+        is_class = isinstance(found, type)
         required, optional = _parameters(found)
         if required > 1:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
-        if isinstance(found, type) and required:
+        if is_class and required:
             raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
-        is_class = isinstance(found, type)
         posterior = _numpyro_posterior(found) if required == 0 and not is_class else None
-        if posterior is not None:
-            found = posterior
-        elif required + optional > 0 and not is_class:
-            return _energy(name, found, dim)
-        else:
-            found = _made(name, found)
+        if posterior is None and required + optional > 0 and not is_class:
+            if dim is None:
+                raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
+            return Energy(found, dim)
+        found = posterior or _made(name, found)
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if dim is not None and dim != found.dim:
@@ -202,13 +201,8 @@ def _numpyro_posterior(function: Callable[..., Any]) -> AbstractDensity | None:
     return Posterior(function) if is_model(function) else None
 
 
-def _energy(name: str, function: Callable[[Any], Any], dim: int | None) -> Energy:
-    if dim is None:
-        raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
-    return Energy(function, dim)
-
-
 def _made(name: str, factory: Callable[[], Any]) -> Any:
+    """The result of `factory`. Raises `InputError` where it fails."""
     try:
         return factory()
     except Exception as error:  # whatever a user's function raises
@@ -216,7 +210,7 @@ def _made(name: str, factory: Callable[[], Any]) -> Any:
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[int, int]:
-    """How many positional arguments a function needs, and how many it may take beyond them."""
+    """How many arguments a function requires, and how many more it accepts."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-in functions have no signature

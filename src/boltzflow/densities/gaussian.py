@@ -1,7 +1,7 @@
-"""A Gaussian base with any mean and covariance: the one that can be whitened to its target."""
+"""A Gaussian with any mean and covariance: the base that is fitted to a target and whitens it."""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,11 +20,17 @@ class Gaussian(AbstractDistribution):
 
     energy(x) = ½ ‖L⁻¹ (x - μ)‖²,    log Z = ½ dim log 2π + log |L|
 
-    Arguments: `mean` of shape `(dim,)`, in the units of x; `covariance` in their square, of shape `()` (one variance),
-    `(dim,)` (variances) or `(dim, dim)`; or instead of it `scale_tril`, the L, of shape `()`, `(dim,)` (standard
-    deviations) or `(dim, dim)` (lower triangular), or a `linalg.Circulant`, which is the same at every site of a
-    periodic lattice. The first two forms cost dim, a matrix dim², a `Circulant` dim log dim. Raises `InputError` where
-    a shape is another one or Σ is not symmetric and positive definite.
+    Exactly one of `covariance` and `scale_tril` is given.
+
+    Args:
+        mean: μ, shape `(dim,)`, in the units of x.
+        covariance: Σ as one variance `()`, variances `(dim,)` or a matrix `(dim, dim)`.
+        scale_tril: L as a standard deviation `()`, standard deviations `(dim,)`, a lower triangle `(dim, dim)`, or a
+            `linalg.Circulant`, the same at every site of a periodic lattice; an application costs dim, dim, dim² or
+            dim log dim.
+
+    Raises:
+        InputError: A shape does not fit, or Σ is not symmetric and positive definite.
     """
 
     dim: int = eqx.field(static=True)
@@ -45,21 +51,21 @@ class Gaussian(AbstractDistribution):
         else:
             self.scale = linalg.check_scale("scale_tril", scale_tril, self.dim)
         self.inverse_scale = linalg.inverse(self.scale)
-        # An array and not a static number: another covariance is then not another compilation.
+        # An array and not a static number, so that another covariance needs no new compilation.
         self.log_z = np.asarray(0.5 * self.dim * math.log(2 * math.pi) + linalg.log_det(self.scale))
 
     @classmethod
-    def from_scale_tril(cls, mean: Any, scale_tril: Any) -> Self:
-        """The Gaussian with mean `(dim,)` and L = `scale_tril`, which spares a Cholesky factorization."""
+    def from_scale_tril(cls, mean: Any, scale_tril: Any) -> "Gaussian":
+        """The Gaussian with mean `(dim,)` and L = `scale_tril`, without a Cholesky factorization."""
         return cls(mean, scale_tril=scale_tril)
 
     @property
     def scale_tril(self) -> Float[Array, "dim dim"]:
-        """L as a matrix, also where it is diagonal; `unwhiten` and `whiten` are cheaper than products with it."""
+        """L as a matrix; `whiten` and `unwhiten` are cheaper than products with it."""
         return jnp.asarray(linalg.dense(self.scale))
 
     def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """z = L⁻¹ (x - μ), standard normal where x has this density; shapes `(dim,)`."""
+        """z = L⁻¹ (x - μ), standard normal if x has this density; shapes `(dim,)`."""
         x = one_point(x, self.dim)
         return linalg.apply(self.inverse_scale, x - jnp.asarray(self.mean, x.dtype))
 

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: targets, and what a base can be made of."""
+"""Mixtures of Gaussians, as targets and as parts of a base."""
 
 import math
 from typing import Any
@@ -20,12 +20,19 @@ class GaussianMixture(AbstractDistribution):
 
     energy(x) = -log Σ_k w_k N(x; μ_k, Σ_k),    log Z = 0
 
-    Arguments: `weights` of shape `(K,)`, positive with sum 1; `means` of shape `(K, dim)`, in the units of x;
-    `covariances` in their square, of shape `()` (one variance), `(K,)` (one for each component), `(K, dim)` (diagonals)
-    or `(K, dim, dim)`, by default 1; or instead `scales`, the L_k, `(K, dim)` or lower triangles. Attributes
-    are `weights`, `means`, `covariances` as `(K, dim, dim)` where they were given so and as `(K, dim)` otherwise, and
-    `scales` (L_k) and `inverse_scales` in the form of `covariances`. Raises `InputError` where a shape is another one,
-    the weights are not positive or do not sum to 1, or a covariance is not symmetric and positive definite.
+    At most one of `covariances` and `scales` is given. `covariances` of shape `(K, dim, dim)`, `scales` (L_k) and
+    `inverse_scales` are matrices where matrices were given, else diagonals `(K, dim)`.
+
+    Args:
+        weights: w_k, shape `(K,)`, positive with sum 1.
+        means: μ_k, shape `(K, dim)`, in the units of x.
+        covariances: Σ_k as one variance `()`, one for each component `(K,)`, diagonals `(K, dim)` or matrices
+            `(K, dim, dim)`. By default 1.
+        scales: L_k as diagonals `(K, dim)` or lower triangles `(K, dim, dim)`.
+
+    Raises:
+        InputError: A shape does not fit, the weights are not positive with sum 1, or a covariance is not symmetric and
+            positive definite.
     """
 
     dim: int = eqx.field(static=True)
@@ -59,7 +66,7 @@ class GaussianMixture(AbstractDistribution):
 
     @property
     def modes(self) -> Float[Array, "K dim"]:
-        """The means of the components, which the paper takes as the modes in the Hausdorff distance (23)."""
+        """The means of the components: the modes of the Hausdorff distance (23), as in the paper."""
         return jnp.asarray(self.means)
 
     def component_log_probs(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
@@ -69,7 +76,7 @@ class GaussianMixture(AbstractDistribution):
         return jnp.asarray(self.log_amplitudes, x.dtype) - 0.5 * jnp.sum(z**2, axis=1)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-log of the normalized density at one point of shape `(dim,)`, finite also where every mode is far."""
+        """-log of the normalized density at one point `(dim,)`, finite also far from every mode."""
         return -self.log_prob(x)
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -77,11 +84,11 @@ class GaussianMixture(AbstractDistribution):
         return jax.nn.logsumexp(self.component_log_probs(x))
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)`, a component by weight and then its Gaussian, and its log-density."""
+        """One exact sample `(dim,)`, from a component chosen by weight, and its log-density."""
         which_key, where_key = jax.random.split(key)
         z = jax.random.normal(where_key, (self.dim,))
         k = jax.random.categorical(which_key, jnp.log(jnp.asarray(self.weights, z.dtype)))
-        # All of them and then the one: a product with a matrix picked for each sample is far slower in batches.
+        # A sample of every component, then one of them: in batches a product with a chosen matrix is far slower.
         each = jnp.asarray(self.means, z.dtype) + jax.vmap(linalg.apply, (0, None))(
             jnp.asarray(self.scales, z.dtype), z
         )
@@ -90,6 +97,7 @@ class GaussianMixture(AbstractDistribution):
 
 
 def _read_weights(weights: Any) -> np.ndarray:
+    """The weights, checked and normalized to float64; given in float32, their sum is 1 to seven digits only."""
     array = real_array("weights", weights)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"weights must have shape (K,), got {array.shape}")
@@ -97,12 +105,11 @@ def _read_weights(weights: Any) -> np.ndarray:
         raise InputError(
             f"weights must be positive and sum to 1, got a smallest of {array.min():.6g} and a sum of {array.sum():.6g}"
         )
-    # Exact to float64, also where they were given in float32; what sums to one to the last bits stays as it is.
     return array if abs(array.sum() - 1) < 1e-14 else frozen(array / array.sum())
 
 
 def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:
-    """The covariances with a leading axis of length `num`."""
+    """The covariances with a leading axis of length `num`, one variance, diagonal or matrix each."""
     if array.shape == ():
         return np.broadcast_to(array, (num,))
     if array.shape not in ((num,), (num, dim), (num, dim, dim)):

@@ -21,8 +21,13 @@ class GeneralizedGaussian(AbstractDistribution):
 
     At p = 2 the standard deviation is σ/√2, not σ: a standard Gaussian is σ = √2.
 
-    Arguments: `dim` the dimension; `scale` the σ, one positive number or shape `(dim,)`, in the units of x; `power` the
-    p, any positive number. Raises `InputError` where one of them is something else.
+    Args:
+        dim: The dimension.
+        scale: σ, one positive number or shape `(dim,)`, in the units of x.
+        power: p, any positive number.
+
+    Raises:
+        InputError: An argument is out of range.
     """
 
     dim: int = eqx.field(static=True)
@@ -54,7 +59,7 @@ class GeneralizedGaussian(AbstractDistribution):
             z = jax.random.normal(key, (self.dim,)) * math.sqrt(0.5)
         else:
             size_key, sign_key = jax.random.split(key)
-            # In logarithms: for large p the Gamma(1/p) variable itself underflows, its p-th root does not.
+            # In logarithms: for large p the Gamma(1/p) variable underflows, and its p-th root does not.
             size = jnp.exp(jax.random.loggamma(size_key, 1 / self.power, (self.dim,)) / self.power)
             z = size * jax.random.rademacher(sign_key, (self.dim,), size.dtype)
         x = z * jnp.asarray(self.scale, z.dtype)
@@ -62,7 +67,7 @@ class GeneralizedGaussian(AbstractDistribution):
 
 
 def _abs_power(z: Array, power: float) -> Array:
-    """|z|^p with the derivative 0 at z = 0, where the chain rule through |z| would give 0 · inf for p < 1."""
+    """|z|^p with derivative 0 at z = 0, where the chain rule through |z| gives 0 · inf for p < 1."""
     if power % 2 == 0:
         return z ** int(power)
     is_zero = z == 0

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
-from boltzflow.densities.grids import choose
+from boltzflow.densities.base import AbstractDistribution, choose
 from boltzflow.numerics.validation import one_point, whole_number
 
-MAX_PAIRS_LISTED = 10  # 2^10 modes; beyond that a list of all of them serves nobody
+MAX_PAIRS_LISTED = 10  # 2^10 modes; a longer list has no use
 # exp(-quartic) falls below 1e-30 of its maximum at ±3.7, and its narrower well has standard deviation 0.2, so that the
 # trapezoid rule at this spacing is exact to double precision.
 _SPACING = 0.1
@@ -33,7 +32,9 @@ class AbstractManyWell(AbstractDistribution):
     The positive well of each a carries 0.8443 of the mass; there are 2^num_pairs modes; log Z is exact, by quadrature.
     """
 
-    num_pairs: eqx.AbstractVar[int]
+    dim: int = eqx.field(static=True)
+    num_pairs: int = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """Σ over the pairs of a⁴ - 6 a² - a/2 + b²/2, at one point of shape `(2 num_pairs,)`."""
@@ -56,51 +57,36 @@ class AbstractManyWell(AbstractDistribution):
 
 
 class ManyWell(AbstractManyWell):
-    """The many-well density of `AbstractManyWell` for any number of pairs; its modes are not listed.
-
-    Argument: `num_pairs`, at least 1. Raises `InputError` where it is not a whole number of at least 1.
-    """
-
-    dim: int = eqx.field(static=True)
-    num_pairs: int = eqx.field(static=True)
-    log_z: float = eqx.field(static=True)
-
-    def __init__(self, num_pairs: int = 16):
-        self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
-        self.dim = 2 * self.num_pairs
-        self.log_z = self.num_pairs * _log_z_per_pair()
+    """The many-well density for so many pairs that its modes are not listed."""
 
 
 class FewWell(AbstractManyWell):
-    """The many-well density of `AbstractManyWell` for so few pairs that all 2^num_pairs modes are listed.
-
-    Argument: `num_pairs`, from 1 to 10. Raises `InputError` where it is something else.
-    """
-
-    dim: int = eqx.field(static=True)
-    num_pairs: int = eqx.field(static=True)
-    log_z: float = eqx.field(static=True)
-
-    def __init__(self, num_pairs: int):
-        self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1, at_most=MAX_PAIRS_LISTED)
-        self.dim = 2 * self.num_pairs
-        self.log_z = self.num_pairs * _log_z_per_pair()
+    """The many-well density for at most 10 pairs, with all 2^num_pairs modes."""
 
     @property
     def modes(self) -> Float[Array, "num_modes dim"]:
-        """All 2^num_pairs modes: every a at one of its two minima, every b at 0."""
+        """The modes: every a at one of its two minima, every b at 0."""
         lower, _, upper = np.sort(np.roots([4.0, 0.0, -12.0, -0.5]).real)
         wells = np.array(list(itertools.product([lower, upper], repeat=self.num_pairs)))
         return jnp.asarray(np.stack([wells, np.zeros_like(wells)], axis=-1).reshape(len(wells), self.dim))
 
 
 def many_well(num_pairs: int = 16) -> AbstractManyWell:
-    """The many-well density of `num_pairs` pairs, with its modes listed where they are at most 2^10."""
+    """The many-well density (Noé et al. 2019, Midgley et al. 2023), with its modes listed if they are at most 2^10.
+
+    Args:
+        num_pairs: How many pairs of coordinates, at least 1; the dimension is twice that.
+
+    Raises:
+        InputError: `num_pairs` is not a whole number of at least 1.
+    """
     num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
-    return FewWell(num_pairs) if num_pairs <= MAX_PAIRS_LISTED else ManyWell(num_pairs)
+    kind = FewWell if num_pairs <= MAX_PAIRS_LISTED else ManyWell
+    return kind(dim=2 * num_pairs, num_pairs=num_pairs, log_z=num_pairs * _log_z_per_pair())
 
 
 def _log_z_per_pair() -> float:
+    """log Z of one pair, by the trapezoid rule in a."""
     grid = np.arange(-_EDGE, _EDGE, _SPACING / 2)
     values = -_quartic(grid)
     log_z_quartic = values.max() + math.log(_SPACING / 2 * np.exp(values - values.max()).sum())

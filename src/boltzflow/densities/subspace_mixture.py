@@ -1,4 +1,4 @@
-"""A mixture of Gaussians as base, in the active subspace, where one Gaussian is not enough."""
+"""A base that is a mixture of Gaussians in an active subspace and one Gaussian orthogonal to it."""
 
 import math
 from typing import Any
@@ -17,13 +17,17 @@ from boltzflow.numerics import linalg
 
 
 class SubspaceMixture(AbstractDistribution):
-    """The density of x = μ + L z, where y = Rᵀ z follows a mixture and what of z is orthogonal to R a unit Gaussian.
+    """The density of x = μ + L z: y = Rᵀ z follows a mixture, and z orthogonal to R a unit Gaussian.
 
     energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
 
-    Arguments: `gaussian`, the Gaussian that has μ and L; `inner`, a `GaussianMixture` of dimension `size`; `subspace`,
-    the R, `(dim, size)` with orthonormal columns. In the other `dim - size` directions it is `gaussian`. Raises
-    `InputError` where the shapes do not fit or the columns are not orthonormal.
+    Args:
+        gaussian: The whitening Gaussian, with μ and L.
+        inner: The mixture of y, of dimension `size`.
+        subspace: R, the basis of the active subspace, `(dim, size)` with orthonormal columns.
+
+    Raises:
+        InputError: The shapes do not fit, or the columns are not orthonormal.
     """
 
     dim: int = eqx.field(static=True)
@@ -33,7 +37,9 @@ class SubspaceMixture(AbstractDistribution):
     log_z: Float[np.ndarray, ""]
 
     def __init__(self, gaussian: Gaussian, inner: GaussianMixture, subspace: Any):
-        self.dim, self.gaussian, self.inner = gaussian.dim, gaussian, inner
+        self.dim = gaussian.dim
+        self.gaussian = gaussian
+        self.inner = inner
         self.subspace = linalg.check_orthonormal(subspace, gaussian.dim)
         if self.subspace.shape[1] != inner.dim:
             raise InputError(f"subspace must have shape ({gaussian.dim}, {inner.dim}), got {self.subspace.shape}")
@@ -66,7 +72,7 @@ class SubspaceMixture(AbstractDistribution):
 
 
 def whitening_gaussian(base: AbstractDistribution) -> Gaussian:
-    """The Gaussian that whitens a base that was fitted. Raises `InputError` for one that has none."""
+    """The Gaussian that whitens a fitted base. Raises `InputError` for a base of another type."""
     if isinstance(base, SubspaceMixture):
         return base.gaussian
     if not isinstance(base, Gaussian):

@@ -1,4 +1,4 @@
-"""Other people's libraries, each in a module of its own and imported only when it is used."""
+"""Interfaces to other libraries, one module each, imported at first use."""
 
 import importlib
 from types import ModuleType

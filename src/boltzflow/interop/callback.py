@@ -1,7 +1,7 @@
-"""Energies from outside JAX: any Python function that returns energies and gradients, in batches.
+"""Energies computed outside JAX, by any Python function that returns energies and gradients of a batch of points.
 
-Training needs values and first derivatives of an energy and nothing else, so an energy of NumPy, SciPy, a simulator or
-another process serves as well as one that JAX can see. Calls are not counted twice: value and gradient come together.
+Training needs only values and first derivatives of an energy, so NumPy, SciPy, a simulator or another process can
+provide it. One call returns the energy and its gradient together.
 """
 
 import functools
@@ -19,22 +19,30 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
+from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.validation import one_point, positive_number, whole_number
 
-_NUM_CHECKED = 8
-_MAX_SLOPE_ERROR = 1e-3
-_TAUGHT_BYTES = 31 * 2**20  # just below the 32 MiB from which glibc learns nothing
+_NUM_DIRECTIONS = 8  # at each point of the gradient check
+_MAX_SLOPE_ERROR = 1e-3  # relative to the length of the gradient
+_ENERGY_NOISE = 1e-9  # relative
+_FREED_BYTES = 31 * 2**20  # glibc ignores freed blocks of 32 MiB and more
 Function = Callable[[np.ndarray], tuple[Any, Any]]
 
 
 class Callback(AbstractDensity):
     """The density p ∝ exp(-energy) of a function from points to energies and gradients, in units of kT.
 
-    `fn` takes a NumPy array of shape `(num, dim)`, in double precision, and returns energies `(num,)` and their
-    gradients `(num, dim)`. `time_limit` in seconds is how long one call may take before the run is stopped. At
-    construction the gradient is compared with finite differences of the energy at `check_at`, points `(num, dim)` (by
-    default some of a Gaussian of width `check_scale`), and a wrong one is refused with the numbers. Raises `InputError`
-    there, and where what `fn` returns has another shape.
+    At construction the gradient is compared with finite differences of the energy.
+
+    Args:
+        fn: Takes a NumPy array `(num, dim)` in double precision; returns energies `(num,)` and gradients `(num, dim)`.
+        dim: The dimension, at least 1.
+        time_limit: How long one call may take, in s, before the run is stopped.
+        check_at: Points `(num, dim)` at which the gradient is checked; by default four of a Gaussian.
+        check_scale: The standard deviation of that Gaussian, in the units of x.
+
+    Raises:
+        InputError: The gradient is wrong, or `fn` fails, takes too long or returns arrays of other shapes.
     """
 
     dim: int = eqx.field(static=True)
@@ -44,7 +52,7 @@ class Callback(AbstractDensity):
         self, fn: Function, dim: int, *, time_limit: float = 600.0, check_at: Any = None, check_scale: float = 1.0
     ):
         self.dim = whole_number("dim", dim, at_least=1)
-        self.call = _Caller(fn, self.dim, positive_number("time_limit", time_limit))
+        self.call = _Caller(fn, positive_number("time_limit", time_limit))
         if check_at is None:
             check_at = positive_number("check_scale", check_scale) * np.random.default_rng(0).normal(size=(4, self.dim))
         check_gradient(self.call, np.asarray(check_at, np.float64).reshape(-1, self.dim))
@@ -54,42 +62,43 @@ class Callback(AbstractDensity):
         return _energy(self.call, one_point(x, self.dim))
 
 
-def check_gradient(call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], points: Float[np.ndarray, "num dim"]):
-    """Raises `InputError` where the gradient is not the slope of the energy, along random directions at each point."""
-    rng = np.random.default_rng(1)
-    direction = rng.normal(size=(_NUM_CHECKED, *points.shape))
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    step = 1e-4 * np.maximum(1.0, np.abs(points).max())
-    energies, gradients = call(points)
-    ahead, behind = (
-        call((points + sign * step * direction).reshape(-1, points.shape[1]))[0].reshape(_NUM_CHECKED, -1)
-        for sign in (1, -1)
-    )
-    slope, claimed = (ahead - behind) / (2 * step), np.sum(gradients * direction, axis=-1)
-    scale = np.maximum(np.linalg.norm(gradients, axis=-1), 1.0) + 1e-6 * np.abs(energies) / step
-    usable = np.isfinite(slope) & np.isfinite(claimed)
+def check_gradient(
+    call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], points: Float[np.ndarray, "num dim"]
+) -> None:
+    """Compare the gradient with central differences of the energy, along eight random directions at each point.
+
+    Raises `InputError` if they disagree by more than 1e-3 of the gradient's length, or no energy is finite.
+    """
+    directions = np.random.default_rng(1).normal(size=(_NUM_DIRECTIONS * len(points), points.shape[1]))
+    gradients = np.tile(call(points)[1], (_NUM_DIRECTIONS, 1))
+    points = np.tile(points, (_NUM_DIRECTIONS, 1))
+    found = slopes(lambda x: call(x)[0], gradients, points, directions, step=1e-4, noise=_ENERGY_NOISE)
+    usable = np.isfinite(found.difference) & np.isfinite(found.claimed)
     if not usable.any():
         raise InputError("the energy is not finite at any point where its gradient was to be checked: give check_at")
-    error = np.where(usable, np.abs(slope - claimed) / scale, 0.0)
-    if error.max() > _MAX_SLOPE_ERROR:
-        k, i = np.unravel_index(np.argmax(error), error.shape)
-        where = np.array2string(points[i], precision=4, threshold=6)
+    length = np.maximum(np.linalg.norm(gradients, axis=1), 1.0)
+    wrong = usable & found.wrong(_MAX_SLOPE_ERROR * length)
+    if wrong.any():
+        worst = np.argmax(np.where(wrong, np.abs(found.difference - found.claimed) / length, 0))
+        where = np.array2string(points[worst], precision=4, threshold=6)
         raise InputError(
-            f"the gradient is not that of the energy: at x = {where} the energy changes by {slope[k, i]:.6g} per unit "
-            f"along a direction in which the gradient says {claimed[k, i]:.6g}"
+            f"the gradient is not that of the energy: at x = {where} the energy changes by "
+            f"{found.difference[worst]:.6g} per unit along a direction in which the gradient gives "
+            f"{found.claimed[worst]:.6g}"
         )
 
 
 class _Caller:
-    """Calls the function in a thread of its own, checks the shapes of what it returns, and waits for so long."""
+    """Calls the function in a separate thread with a time limit, and checks the shapes of its results."""
 
-    def __init__(self, fn: Function, dim: int, time_limit: float):
-        self._fn, self._dim, self._time_limit = fn, dim, time_limit
+    def __init__(self, fn: Function, time_limit: float):
+        self._fn = fn
+        self._time_limit = time_limit
         self._worker: _Worker | None = None
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         worker = self._worker or _Worker(self._fn)
-        self._worker = None  # until it has answered: one that hangs is never asked again
+        self._worker = None  # a worker that does not answer in time is not used again
         try:
             outcome = worker.ask(x, self._time_limit)
         except queue.Empty:
@@ -111,32 +120,33 @@ class _Caller:
 
 
 class _Worker:
-    """A thread that lives on between calls: a new one for every call has its memory to fetch anew each time."""
+    """A thread that serves many calls: a new thread for each call would map its memory anew each time."""
 
     def __init__(self, fn: Function):
         self._questions: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         _keep_memory()
         work = functools.partial(_work, fn, self._questions, self._answers)
-        threading.Thread(target=work, daemon=True).start()  # one that hangs does not keep the process alive
+        threading.Thread(target=work, daemon=True).start()  # a thread that hangs does not keep the process alive
 
     def ask(self, x: np.ndarray, time_limit: float) -> Any:
-        """What the function returns, or the exception that it raises; raises `queue.Empty` after `time_limit` s."""
+        """The result of the function, or the exception it raised. Raises `queue.Empty` after `time_limit` seconds."""
         self._questions.put(x)
         return self._answers.get(timeout=time_limit)
 
 
 def _keep_memory() -> None:
-    """Lets freed memory stay with the process, for the next call to use.
+    """Let freed memory stay with the process, for the next call to use.
 
-    NumPy's temporary arrays come from `malloc`. That of glibc fetches those of 128 KiB and more from the kernel, page
-    by page, and gives them back, at every call, until a larger block has been freed: then blocks of up to its size are
-    kept, and of unused memory twice as much. So one is freed, which was never touched. Elsewhere nothing happens.
+    glibc's `malloc` maps arrays of 128 KiB and more from the kernel, page by page, and unmaps them at every call, until
+    a larger block has been freed. Then it keeps freed blocks up to that size, and up to twice as much unused memory.
+    Here such a block, never touched, is freed. With other allocators nothing happens.
     """
-    np.empty(_TAUGHT_BYTES, np.uint8)
+    np.empty(_FREED_BYTES, np.uint8)
 
 
 def _work(fn: Function, questions: "queue.SimpleQueue[np.ndarray]", answers: "queue.SimpleQueue[Any]") -> None:
+    """Answer every question, for ever."""
     while True:
         x = questions.get()
         try:
@@ -146,11 +156,11 @@ def _work(fn: Function, questions: "queue.SimpleQueue[np.ndarray]", answers: "qu
 
 
 def _host(call, x):
-    energy, gradient = call(np.array(x, np.float64).reshape(-1, x.shape[-1]))  # its own: the function may keep it
+    energy, gradient = call(np.array(x, np.float64).reshape(-1, x.shape[-1]))  # a copy that the function may keep
     return energy.reshape(x.shape[:-1]), gradient.reshape(x.shape)
 
 
-@np.errstate(over="ignore")  # what is beyond single precision is infinite, and counted as such
+@np.errstate(over="ignore")  # a value beyond single precision becomes infinite
 def _in_place(call, _context, results, x):
     for place, values in zip(results, _host(call, np.asarray(x)), strict=True):
         np.asarray(place)[...] = values
@@ -162,10 +172,10 @@ def _copied(call, x):
 
 
 def _both(call, x):
-    """Energy and gradient, on a CPU written straight into XLA's memory.
+    """Energy and gradient of x, which is a single point or a batch.
 
-    `jax.pure_callback` first makes a `jax.Array` of what it is given, which took a third of a millisecond where the
-    energy had swept the caches, half of all that the callback cost.
+    On a CPU they are written straight into XLA's memory. `jax.pure_callback` copies its argument into a `jax.Array`
+    first, which costs a quarter of an energy of 3.6 ms (docs/decisions.md).
     """
     result = jax.ShapeDtypeStruct((), x.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)
     batched = {"vmap_method": "broadcast_all"}

@@ -1,4 +1,4 @@
-"""NumPyro models as targets: the posterior on the unconstrained space, and samples mapped back to the named sites.
+"""NumPyro models as targets: the posterior on the unconstrained space, and samples by the names of the sites.
 
 Needs the extra `numpyro`: pip install 'boltzflow[numpyro]'.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -19,13 +20,20 @@ from boltzflow.numerics.validation import one_point
 
 
 class Posterior(AbstractDensity):
-    """The posterior of a NumPyro model: p(z) ∝ exp(-energy(z)), z all latent sites, unconstrained, in one vector.
+    """The posterior of a NumPyro model: p(z) ∝ exp(-energy(z)), z all unconstrained latent sites in one vector.
 
     energy(z) = -log p(observed, sites(z)) - log |∂ sites / ∂ z|
 
-    so that log Z is the log evidence log p(observed) where every prior is proper. `args` and `kwargs` are those of the
-    model. `site_shapes` are the unconstrained shapes by site, in the order of the vector: sorted by name. Raises
-    `InputError` where the model has no continuous latent site, a discrete one, or cannot be run.
+    log Z is the log evidence log p(observed) if every prior is proper. The attribute `site_shapes` holds the
+    unconstrained shapes by site, in the order of the vector: sorted by name.
+
+    Args:
+        model: The NumPyro model.
+        *args: Arguments of the model.
+        **kwargs: Keyword arguments of the model.
+
+    Raises:
+        InputError: The model fails, has a discrete latent site, or has no continuous one.
     """
 
     dim: int = eqx.field(static=True)
@@ -47,14 +55,15 @@ class Posterior(AbstractDensity):
         vector, self.unravel = ravel_pytree(start)
         self.dim = int(vector.size)
         self.site_shapes = {name: tuple(start[name].shape) for name in sorted(start)}
-        self.potential, self.to_sites = found.potential_fn, found.postprocess_fn
+        self.potential = found.potential_fn
+        self.to_sites = found.postprocess_fn
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The negative log joint density with the Jacobian of the constraints, at one unconstrained point."""
+        """The negative log joint density with the Jacobian of the constraints, at one unconstrained point `(dim,)`."""
         return self.potential(self.unravel(one_point(x, self.dim)))
 
-    def sites(self, x: Float[Array, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
-        """Samples by the model's own names, constrained, deterministic sites among them."""
+    def sites(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+        """Constrained samples for points `(num, dim)`, by the names of all sites, deterministic ones included."""
         return map_points(lambda point: self.to_sites(self.unravel(point)), jnp.asarray(x))
 
 
@@ -67,12 +76,13 @@ def is_model(function: Any) -> bool:
     try:
         with numpyro.handlers.seed(rng_seed=0):
             trace = numpyro.handlers.trace(function).get_trace()
-    except Exception:  # it is something else
+    except Exception:  # not a model
         return False
     return any(site["type"] == "sample" for site in trace.values())
 
 
 def _import() -> Any:
+    """The package `numpyro`. Raises `InputError` if it is not installed."""
     try:
         import numpyro.infer.util
     except ImportError as error:

@@ -17,15 +17,23 @@ _BOLTZMANN = 0.00831446261815324  # kJ/(mol K), exact
 def boltzmann(
     system: Any, temperature: float, *, check_at: Any = None, platform: str = "Reference", time_limit: float = 600.0
 ) -> Callback:
-    """The density p(x) ∝ exp(-U(x) / kT) of an `openmm.System` at `temperature` in K.
+    """The density p(x) ∝ exp(-U(x) / kT) of an `openmm.System`.
 
-    x are the positions of all particles in nm, flattened: its dimension is three times their number, and log Z is that
-    of the configurations, in nm³ for each particle. Energies and forces come from a context on `platform`: for a small
-    system "Reference" is as fast as any, in double precision. `check_at`, positions `(num_particles, 3)` in nm or
-    several of them, is where the forces are compared with finite differences of the energy; the default, points of a
-    Gaussian of width 1 nm, is far from most molecules. A molecule without an external force that keeps it in its place
-    has no density that can be normalized. Raises `InputError` for a system with constraints or massless particles,
-    whose positions are not free, and where the forces are not those of the energy.
+    x is the position of every particle in nm, flattened: `dim` is three times their number. log Z is that of the
+    configurations, in nm³ for each particle. A molecule without an external force that holds it in place has no
+    normalizable density.
+
+    Args:
+        system: The `openmm.System`.
+        temperature: In K.
+        check_at: Positions `(num_particles, 3)` in nm, or several of them, at which forces are compared with finite
+            differences of the energy. The default, a Gaussian of width 1 nm, is far from most molecules.
+        platform: OpenMM's platform. "Reference" has double precision, and for a small system is as fast as any.
+        time_limit: How long one call may take, in s.
+
+    Raises:
+        InputError: The system has constraints or massless particles, so that not all positions are free, or its forces
+            are not minus the gradient of its energy.
     """
     openmm = _import()
     num = system.getNumParticles()
@@ -41,12 +49,14 @@ def boltzmann(
         raise InputError(f"particle {int(np.argmin(masses))} has no mass: its position is fixed or follows from others")
     thermal = _BOLTZMANN * positive_number("temperature", temperature)
     context = _context(openmm, system, platform)
-    kilojoule, nanometer = openmm.unit.kilojoule_per_mole, openmm.unit.nanometer
+    kilojoule = openmm.unit.kilojoule_per_mole
+    nanometer = openmm.unit.nanometer
 
     def energy_and_gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        energies, gradients = np.full(len(x), np.inf), np.zeros_like(x)
+        energies = np.full(len(x), np.inf)
+        gradients = np.zeros_like(x)
         for i, positions in enumerate(x.reshape(len(x), num, 3)):
-            if not np.isfinite(positions).all():  # which OpenMM refuses
+            if not np.isfinite(positions).all():  # OpenMM raises an error
                 continue
             context.setPositions(positions)
             state = context.getState(getEnergy=True, getForces=True)
@@ -60,14 +70,16 @@ def boltzmann(
 
 
 def _context(openmm: Any, system: Any, platform: str) -> Any:
+    """A context of the system on a platform. Raises `InputError` where OpenMM refuses."""
     try:
-        integrator = openmm.VerletIntegrator(0.001)  # never stepped; a context has to have one
+        integrator = openmm.VerletIntegrator(0.001)  # required by a context, never stepped
         return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
     except openmm.OpenMMException as error:
         raise InputError(f"OpenMM cannot make a context of the system: {' '.join(str(error).split())}") from error
 
 
 def _import() -> Any:
+    """The package `openmm`. Raises `InputError` if it is not installed."""
     try:
         import openmm
         import openmm.unit

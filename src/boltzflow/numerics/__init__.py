@@ -1,1 +1,1 @@
-"""Arrays, compilation and argument checks; knows no density."""
+"""Arrays, compilation and argument checks; no densities."""

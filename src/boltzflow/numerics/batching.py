@@ -1,4 +1,4 @@
-"""One-point mathematics over many points, in batches of bounded memory and one compilation."""
+"""Functions of one point over many points in batches, and the random streams of a run."""
 
 import enum
 from collections.abc import Callable
@@ -13,8 +13,10 @@ BATCH_SIZE = 8192
 
 
 def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, "num dim"]) -> Any:
-    """`function` of every row of `x`, an array or a tree of them. Every batch has the same size, the last one filled up
-    and cut again."""
+    """The results of a function of one point `(dim,)` at every row of `x`, with a leading axis of length `num`.
+
+    All batches have the same size, so that the function is compiled once: the last one is padded, and its result cut.
+    """
     num = len(x)
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])
     batches = [_mapped(function, x[i : i + BATCH_SIZE]) for i in range(0, len(x), BATCH_SIZE)]
@@ -22,7 +24,7 @@ def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, 
 
 
 class Stream(enum.IntEnum):
-    """The random streams of a run after training: each use of its seed has one, apart from all that training splits."""
+    """The random streams of a run after training, one for each use of its seed, independent of the keys of training."""
 
     REPORT_SAMPLES = 1
     EXACT_SAMPLES = 2
@@ -37,7 +39,7 @@ class Stream(enum.IntEnum):
 
 
 def stream_key(seed: int, stream: Stream) -> PRNGKeyArray:
-    """The key of one random stream of a run's seed."""
+    """The key of one random stream of the run with this seed."""
     return jax.random.fold_in(jax.random.key(seed), 2**31 + stream)
 
 

@@ -1,4 +1,4 @@
-"""Compiling JAX programs: its time kept apart from that of running them, its results kept on disk and in bounds."""
+"""Compilation of JAX programs: its time, its persistent cache, and the limit on programs in memory."""
 
 import gc
 import os
@@ -12,16 +12,19 @@ import jax
 
 
 class Stopwatch:
-    """Compiles each function once per call signature, and adds up the seconds spent compiling."""
+    """Compile each function once per call signature, and add up the seconds spent compiling."""
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
         self._compiled: dict[Any, Any] = {}
 
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:
-        """`function(*args, **static)` under jit, waited for; `static` are hashable Python values."""
+        """Run `function(*args, **static)` under jit, and wait for its result.
+
+        Arrays in the pytrees `args` are inputs of the program. Everything else in them, and the hashable `static`, is
+        part of the program.
+        """
         leaves, structure = jax.tree.flatten(eqx.filter(args, eqx.is_array))
-        # Functions and plain numbers in the arguments are part of the program that is compiled.
         constants = tuple(jax.tree.leaves(eqx.filter(args, eqx.is_array, inverse=True)))
         signature = (
             function,
@@ -42,11 +45,11 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def make_room() -> None:
-    """Forgets compiled programs before there are too many of them for the system.
+    """Drop all compiled programs if they take more than half of the memory regions that the system allows.
 
-    XLA maps their code into some thousand regions of memory for each run, of which Linux allows a process 65,530 by
-    default; the run that wants one more ends in a segmentation fault. So from half of them on nothing is kept. Costs
-    only that what is used again is compiled again, or read from the cache on disk. Elsewhere it does nothing.
+    XLA maps the code of a run into some thousand regions of memory. Linux allows a process 65,530 by default, and a
+    program beyond that ends in a segmentation fault. A dropped program is compiled again at its next use, or read from
+    the cache on disk. On systems without such a limit nothing happens.
     """
     try:
         with _MAPS.open("rb") as file:
@@ -66,9 +69,9 @@ _MIN_SECONDS = 0.0  # many small programs together cost seconds
 
 
 def cache_folder() -> Path | None:
-    """Where compiled programs are kept: `BOLTZFLOW_CACHE`, or `boltzflow/xla` in the user's cache folder.
+    """The folder of compiled programs: `BOLTZFLOW_CACHE`, or `boltzflow/xla` in the user's cache folder.
 
-    None where the environment says `BOLTZFLOW_CACHE=off`.
+    None if `BOLTZFLOW_CACHE=off`.
     """
     chosen = os.environ.get("BOLTZFLOW_CACHE", "")
     if chosen:
@@ -77,14 +80,14 @@ def cache_folder() -> Path | None:
 
 
 def use_compilation_cache() -> None:
-    """Turns the cache on, before anything is compiled; silently does without where its folder cannot be written.
+    """Turn the persistent cache on, before anything is compiled.
 
-    A cache that was configured for JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays as it is.
+    Nothing happens if the folder cannot be written, or if JAX has a cache already (`JAX_COMPILATION_CACHE_DIR`).
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
-        folder = cache_folder()  # expanduser raises RuntimeError where there is no home
+        folder = cache_folder()  # expanduser raises RuntimeError without a home folder
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)

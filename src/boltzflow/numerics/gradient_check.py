@@ -1,49 +1,99 @@
-"""Does a gradient belong to its function? One slope by JAX and by central differences, and how far they may differ."""
+"""Compare a gradient with finite differences of its function, along one direction at each of several points.
 
+For a direction d of length 1 and a step h, the slope d·∇f is compared with a difference of second order. Its error is
+estimated from the rounding of f and from the same difference at the step 2h. `gradient_slopes` is for a function that
+JAX differentiates; `slopes` is for any function of a batch of points, with any claimed gradient.
+"""
+
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
+
+_RELATIVE_ERROR = 0.02  # loose on purpose: only a gross error fails
 
 
-class Slope(NamedTuple):
-    """A derivative along one direction: by JAX, by central differences, and how far the two may lie apart."""
+class Stencil(NamedTuple):
+    """The offsets of a difference in steps h, and the weights of its values, at the steps h (fine) and 2h (coarse)."""
 
-    automatic: float
-    difference: float
-    tolerance: float
+    offsets: tuple[int, ...]
+    fine: tuple[float, ...]
+    coarse: tuple[float, ...]
 
-    @property
-    def agrees(self) -> bool:
-        """Whether the two are the same up to the error of the difference. Not-a-number never agrees."""
-        return abs(self.automatic - self.difference) <= self.tolerance
+
+CENTRAL = Stencil((1, -1, 2, -2), (1 / 2, -1 / 2, 0, 0), (0, 0, 1 / 4, -1 / 4))
+FORWARD = Stencil((0, 1, 2, 4), (-3 / 2, 2, -1 / 2, 0), (-3 / 4, 0, 1, -1 / 4))  # never steps backward
+
+
+@dataclasses.dataclass(frozen=True)
+class Slopes:
+    """Slopes by a gradient (`claimed`) and by differences, and the uncertainty of the difference, each `(num,)`."""
+
+    claimed: Float[np.ndarray, " num"]
+    difference: Float[np.ndarray, " num"]
+    uncertainty: Float[np.ndarray, " num"]
+
+    def wrong(self, allowed: Float[np.ndarray, " num"] | None = None) -> Bool[np.ndarray, " num"]:
+        """Where they are NaN or differ by more than the uncertainty plus `allowed`, by default 2 % of the larger."""
+        if allowed is None:
+            allowed = _RELATIVE_ERROR * np.maximum(np.abs(self.claimed), np.abs(self.difference))
+        return ~(np.abs(self.claimed - self.difference) <= allowed + self.uncertainty)
 
 
 def slopes(
-    fn: Callable[[Array], Array], points: Float[Array, "num dim"], directions: Float[Array, "num dim"]
-) -> list[Slope]:
-    """The slope of the scalar `fn` at each point of `(num, dim)` along each direction, of the same shape.
+    energy: Callable[[Any], Any],
+    gradients: ArrayLike,
+    points: Float[np.ndarray, "num dim"],
+    directions: ArrayLike,
+    *,
+    stencil: Stencil = CENTRAL,
+    step: float | None = None,
+    noise: float | None = None,
+) -> Slopes:
+    """Slopes of `energy` along one direction at each point, by the claimed `gradients` and by differences.
 
-    The tolerance is loose on purpose, so that only gross errors fail: 2 % of the slope, the rounding error of the
-    difference, and three times what halving the resolution changes.
+    Args:
+        energy: Maps points `(num, dim)` to values `(num,)` of the precision of `points`.
+        gradients: The claimed gradients, `(num, dim)`.
+        points: Where to compare, `(num, dim)`.
+        directions: One direction for each point, of any length above 0.
+        stencil: `CENTRAL` or `FORWARD`.
+        step: h, relative to the larger of 1 and the largest coordinate of a point; by default ε^(1/3).
+        noise: Relative error of the values; by default 4 ε.
     """
-    eps = float(jnp.finfo(points.dtype).eps)
-    directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
-    length = eps ** (1 / 3) * jnp.maximum(1, jnp.max(jnp.abs(points), axis=1, keepdims=True))
+    eps = float(np.finfo(points.dtype).eps)
+    step = eps ** (1 / 3) if step is None else step
+    noise = 4 * eps if noise is None else noise
+    length = step * np.maximum(1, np.max(np.abs(points), axis=1, keepdims=True))
+    unit = np.asarray(directions, np.float64) / np.linalg.norm(directions, axis=1, keepdims=True)
+    move = (points + (length * unit).astype(points.dtype)) - points  # rounded, so that points + move is exact
+    distance = np.linalg.norm(move.astype(np.float64), axis=1)
+    values = [np.asarray(energy(points + points.dtype.type(k) * move), np.float64) for k in stencil.offsets]
+    with np.errstate(invalid="ignore"):
+        claimed = np.sum(np.asarray(gradients, np.float64) * move, axis=1) / distance
+        difference = _combine(stencil.fine, values) / distance
+        coarse = _combine(stencil.coarse, values) / distance
+        rounding = noise * _combine(np.abs(stencil.fine), np.abs(values)) / distance
+        uncertainty = rounding + 3 * np.abs(coarse - difference) + 10 * eps ** (2 / 3)
+    return Slopes(claimed, difference, uncertainty)
+
+
+def _combine(weights, values) -> Float[np.ndarray, " num"]:
+    """Σ weight · value without the weights of 0, whose values may be infinite."""
+    return np.sum([weight * value for weight, value in zip(weights, values, strict=True) if weight], axis=0)
+
+
+def gradient_slopes(
+    fn: Callable[[Float[Array, " dim"]], Float[Array, ""]],
+    points: Float[Array, "num dim"],
+    directions: Float[Array, "num dim"],
+) -> Slopes:
+    """`slopes` of a scalar function of one point, with its gradient by JAX."""
+    gradients = jax.jit(jax.vmap(jax.grad(fn)))(points)
     batched = jax.jit(jax.vmap(fn))
-    gradients = np.asarray(jax.jit(jax.vmap(jax.grad(fn)))(points), np.float64)
-    automatic = np.sum(gradients * np.asarray(directions, np.float64), axis=1)
-    above, below = points + length * directions, points - length * directions
-    # What was stepped is what rounding left of it: divide by that.
-    step = np.linalg.norm(np.asarray(above, np.float64) - np.asarray(below, np.float64), axis=1)
-    values = [np.asarray(batched(at), np.float64) for at in (above, below)]
-    wider = [np.asarray(batched(points + sign * 2 * length * directions), np.float64) for sign in (1, -1)]
-    difference = (values[0] - values[1]) / step
-    coarse = (wider[0] - wider[1]) / (2 * step)
-    rounding = 8 * eps * np.maximum(np.abs(values[0]), np.abs(values[1])) / step
-    scale = np.maximum(np.abs(automatic), np.abs(difference))
-    tolerance = 0.02 * scale + rounding + 3 * np.abs(coarse - difference) + 10 * eps ** (2 / 3)
-    return [Slope(*map(float, row)) for row in zip(automatic, difference, tolerance, strict=True)]
+    return slopes(lambda x: batched(jnp.asarray(x)), gradients, np.asarray(points), directions)

@@ -1,7 +1,8 @@
-"""The square root L of a covariance Σ = L Lᵀ: a vector (diagonal, cost n), a lower triangle (cost n²), or a `Circulant`
-(the same at every site of a periodic lattice, cost n log n).
+"""The square root L of a covariance Σ = L Lᵀ, its *scale*.
 
-Matrix products ask for the highest precision: a TF32 product would put errors of 1e-3 into an energy.
+A scale is a vector (diagonal, cost n), a lower triangle (cost n²), or a `Circulant` (the same at every site of a
+periodic lattice, cost n log n). Matrix products have the highest precision: a TF32 product would put errors of 1e-3
+into an energy.
 """
 
 import math
@@ -19,14 +20,13 @@ from boltzflow.numerics.validation import frozen, real_array
 class Circulant(eqx.Module):
     """A symmetric positive matrix that is the same at every site of a periodic lattice: diagonal in Fourier space.
 
-    `eigenvalues` has the shape of the lattice: that of wave vector k, in the order of `np.fft.fftn`, positive and the
-    same for k and -k. Applied to a vector of `dim` sites (in C order) it costs dim log dim.
+    `eigenvalues` has the shape of the lattice, in the order of `np.fft.fftn`. A product with a vector of `dim` sites,
+    in C order, costs dim log dim. Raises `InputError` if an eigenvalue is not positive, or differs between k and -k.
     """
 
     eigenvalues: Float[np.ndarray, "*lattice"]
 
     def __init__(self, eigenvalues: Any):
-        """Raises `InputError` where an eigenvalue is not positive, or differs between k and -k."""
         self.eigenvalues = real_array("eigenvalues", eigenvalues)
         if self.eigenvalues.ndim == 0 or not np.all(self.eigenvalues > 0):
             raise InputError(f"eigenvalues must be a lattice of positive numbers, got {self.eigenvalues!r}")
@@ -45,7 +45,7 @@ class Circulant(eqx.Module):
         return multiply_circulant(self.eigenvalues, z)
 
     def matrix(self) -> np.ndarray:
-        """The matrix itself, `(dim, dim)`."""
+        """The matrix, `(dim, dim)`."""
         kernel = np.fft.ifftn(self.eigenvalues).real
         sites = np.indices(kernel.shape).reshape(kernel.ndim, -1)
         apart = (sites[:, :, None] - sites[:, None, :]) % np.array(kernel.shape)[:, None, None]
@@ -59,7 +59,8 @@ def multiply_circulant(
     eigenvalues: Float[Array, "*lattice"] | Float[np.ndarray, "*lattice"], z: Float[Array, "*batch dim"]
 ) -> Float[Array, "*batch dim"]:
     """The circulant matrix of `eigenvalues` times each vector in `z`."""
-    shape, batch = eigenvalues.shape, z.shape[:-1]
+    shape = eigenvalues.shape
+    batch = z.shape[:-1]
     half = jnp.asarray(eigenvalues[..., : shape[-1] // 2 + 1], z.dtype)
     axes = tuple(range(-len(shape), 0))
     waves = half * jnp.fft.rfftn(z.reshape(*batch, *shape), axes=axes)
@@ -67,10 +68,9 @@ def multiply_circulant(
 
 
 def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
-    """The scale L of a covariance given as a variance `()`, variances `(dim,)` or a matrix `(dim, dim)`.
+    """The scale L of a variance `()` or variances `(dim,)`, as `(dim,)`, or of a matrix `(dim, dim)`, by Cholesky.
 
-    Returns shape `(dim,)` (standard deviations) for the first two, `(dim, dim)` (the Cholesky factor) for the last.
-    Raises `InputError` where the shape is another one or the covariance is not symmetric and positive definite.
+    Raises `InputError` if the shape does not fit or the covariance is not symmetric and positive definite.
     """
     array = real_array(name, covariance)
     if array.shape in ((), (dim,)):
@@ -89,7 +89,7 @@ def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
 
 
 def check_scale(name: str, scale: Any, dim: int) -> Scale:
-    """A scale given as `()`, `(dim,)`, a lower triangle `(dim, dim)` or a `Circulant`; with a positive diagonal."""
+    """Check a scale given as `()`, `(dim,)`, lower triangle `(dim, dim)` or `Circulant`; its diagonal is positive."""
     if isinstance(scale, Circulant):
         if scale.dim != dim:
             raise InputError(f"{name} must have {dim} sites, got a lattice of {scale.eigenvalues.shape}")
@@ -106,7 +106,7 @@ def check_scale(name: str, scale: Any, dim: int) -> Scale:
 
 
 def check_orthonormal(columns: Any, dim: int) -> np.ndarray:
-    """Orthonormal columns `(dim, size)`, or `InputError`: of others every density and divergence would be wrong."""
+    """Check orthonormal columns `(dim, size)`: with any others densities and divergences would be wrong."""
     array = real_array("subspace", columns)
     if array.ndim != 2 or array.shape[0] != dim or not 1 <= array.shape[1] <= dim:
         raise InputError(f"subspace must have shape ({dim}, size) with size from 1 to {dim}, got {array.shape}")
@@ -116,21 +116,21 @@ def check_orthonormal(columns: Any, dim: int) -> np.ndarray:
 
 
 def inverse(scale: Scale) -> Scale:
-    """L⁻¹ in the form of L. Multiplying by it is faster than solving, above all for a batch of points."""
+    """L⁻¹ in the form of L. Multiplication by it is faster than a solve, above all for a batch of points."""
     if isinstance(scale, Circulant):
         return Circulant(1 / scale.eigenvalues)
     return frozen(1 / scale) if scale.ndim == 1 else frozen(np.tril(np.linalg.inv(scale)))
 
 
 def log_det(scale: Scale) -> float:
-    """log |L|, half of log |Σ|."""
+    """log |L| = ½ log |Σ|."""
     if isinstance(scale, Circulant):
         return math.fsum(np.log(scale.eigenvalues).ravel())
     return float(np.sum(np.log(scale if scale.ndim == 1 else np.diag(scale))))
 
 
 def dense(scale: Scale) -> np.ndarray:
-    """L as a matrix `(dim, dim)`, whatever its form."""
+    """L of any form as a matrix `(dim, dim)`."""
     if isinstance(scale, Circulant):
         return scale.matrix()
     return frozen(np.diag(scale)) if scale.ndim == 1 else scale

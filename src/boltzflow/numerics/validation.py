@@ -1,7 +1,7 @@
-"""Reading what a caller gave: a checked, read-only float64 array or number, or one sentence that says what is wrong.
+"""Validation of arguments: a checked, read-only float64 array or a number, or `InputError` with one sentence.
 
-Densities keep their numbers as NumPy float64 and cast them to the type of `x` where they are used. So a density built
-where JAX is in single precision is still exact in double, and its result has the type of its argument in both.
+Densities keep their numbers as NumPy float64 and cast them to the type of `x` at each use. So a density made while JAX
+is in single precision is exact in double precision too, and its result has the type of its argument in both.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from boltzflow.errors import InputError
 
 
 def one_point(x: Any, dim: int) -> Float[Array, " dim"]:
-    """`x` as a floating array of shape `(dim,)`; a batch is refused, because sums over it would be silently wrong."""
+    """`x` as a floating array `(dim,)`. Raises `InputError` for a batch, over which sums would be wrong."""
     point = jnp.asarray(x)
     if point.shape != (dim,):
         raise InputError(f"expected one point of shape ({dim},), got shape {point.shape}; use jax.vmap for a batch")
@@ -31,7 +31,7 @@ def frozen(value: Any) -> np.ndarray:
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
-    """`value` as a read-only float64 array; raises `InputError` where it is not real, numeric and finite."""
+    """`value` as a read-only float64 array. Raises `InputError` unless it is real, numeric and finite."""
     try:
         given = np.asarray(value)
         if np.iscomplexobj(given):
@@ -46,7 +46,7 @@ def real_array(name: str, value: Any) -> np.ndarray:
 
 
 def positive_number(name: str, value: Any) -> float:
-    """`value` as a float; raises `InputError` where it is not one positive finite number."""
+    """`value` as a float. Raises `InputError` unless it is one positive finite number."""
     array = real_array(name, value)
     if array.shape != () or not array > 0:
         raise InputError(f"{name} must be one positive number, got {value!r}")
@@ -54,7 +54,7 @@ def positive_number(name: str, value: Any) -> float:
 
 
 def whole_number(name: str, value: Any, at_least: int, at_most: int | None = None) -> int:
-    """`value` as an int; raises `InputError` where it is not a whole number in the range."""
+    """`value` as an int. Raises `InputError` unless it is a whole number in the range."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or value < at_least or (at_most is not None and value > at_most):
         wanted = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
@@ -63,6 +63,6 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
 
 
 def did_you_mean(word: Any, choices: Iterable[str]) -> str:
-    """For an error's sentence: ` (did you mean 'x'?)` with the choice nearest to `word`, or nothing."""
+    """` (did you mean 'x'?)` with the choice nearest to `word`, for an error's sentence, or an empty string."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6) if isinstance(word, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,8 +1,8 @@
 """Expectations under the target by self-normalized importance weights, over any number of samples.
 
-The value has its O(1/n) bias removed, the error is that of leaving one sample out, and `ok` looks at the weights and at
-the observable times them. All of it comes from power sums of w O and w and from the largest of them, added up batch by
-batch, so that ten million samples need no ten million rows.
+The O(1/n) bias of the value is removed, the error is the jackknife's, and `ok` depends on the weights and on the
+weights times the observable. Both come from power sums of w O and w and from the largest weights, added up batch by
+batch, so that memory does not grow with the number of samples.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,20 +16,20 @@ from numpy.typing import ArrayLike
 
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
-from boltzflow.statistics import weights as reliability
+from boltzflow.statistics import weights
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.weights import Floats
 
-_MAX_TAILED = 32  # observables whose tails are looked at: those that a first batch shows to hang most on few samples
+_MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend most on few samples in the first batch
 
 
 def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
-    """E_p[O] from all samples at once, x ~ q: Σ w O / Σ w.
+    """E_p[O] from samples x ~ q: Σ w O / Σ w, for `values` of O of shape `(n, ...)` and log-weights `(n,)`.
 
-    `values`: O at each sample, shape `(n, ...)`; `log_weight`: shape `(n,)`. Raises `InputError` on shapes that differ
-    and on values that are not finite where the weight is not zero.
+    Raises `InputError` if their numbers differ, or a value is not finite where the weight is not zero.
     """
-    values, log_w = np.asarray(values, np.float64), reliability.as_log_weight(log_weight)
+    values = np.asarray(values, np.float64)
+    log_w = weights.as_log_weight(log_weight)
     if values.ndim == 0 or len(values) != len(log_w):
         raise InputError(
             f"expected one value for each of the {len(log_w)} weights, got values of shape {values.shape}."
@@ -42,13 +42,14 @@ def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
 class StreamedExpectation:
     """Σ w O / Σ w of k observables at once, O of shape `(n, k)`, over batches of any size.
 
-    Memory is that of a batch and of tails of 3 √n weights; sums run in float64, relative to the largest weight yet and
-    to the first batch's mean, so that neither large log-weights nor large means cost digits.
+    Memory is one batch and the tails of 3 √n weights. Sums run in float64, relative to the largest weight so far and to
+    the mean of the first batch, so that neither large log-weights nor large means cost digits.
     """
 
     def __init__(self) -> None:
         self.n = 0
-        self.num_nan, self.num_infinite = 0, 0
+        self.num_nan = 0
+        self.num_infinite = 0
         self._reference = -np.inf
         self._shift = np.zeros(0)
         self._columns = np.zeros(0, int)
@@ -57,15 +58,16 @@ class StreamedExpectation:
         self._influences: list[Floats] = []
 
     def add(self, values: ArrayLike, log_weight: ArrayLike) -> None:
-        """One batch. Raises `InputError` for values that are not finite where the weight is not zero."""
-        log_w = reliability.as_log_weight(log_weight)
+        """Add one batch. Raises `InputError` for a value that is not finite where the weight is not zero."""
+        log_w = weights.as_log_weight(log_weight)
         if not len(log_w):
             return
         flat = np.asarray(values, np.float64).reshape(len(log_w), -1)
         kept = log_w < np.inf  # NaN is not
         self.num_nan += int(np.isnan(log_w).sum())
         self.num_infinite += int(np.isposinf(log_w).sum())
-        log_w, flat = log_w[kept], np.where(np.isneginf(log_w)[:, None], 0.0, flat)[kept]
+        flat = np.where(np.isneginf(log_w)[:, None], 0.0, flat)[kept]
+        log_w = log_w[kept]
         if bad := int((~np.isfinite(flat)).any(axis=1).sum()):
             raise InputError(
                 f"{bad} of {len(flat)} values are NaN or infinite; return finite values from the observable."
@@ -74,16 +76,17 @@ class StreamedExpectation:
             return
         self.n += len(log_w)
         self._rescale(float(log_w.max()), flat)
-        if not np.isfinite(self._reference):  # weights of zero, all of them so far
+        if not np.isfinite(self._reference):  # all weights so far are zero
             return
-        weight, centered = np.exp(log_w - self._reference), flat - self._shift
+        weight = np.exp(log_w - self._reference)
+        centered = flat - self._shift
         for power in range(3):
             for order in range(power + 2):
                 self._sums[power, order] += (weight ** (power + 1)) @ centered**order
         self._keep_tails(log_w, weight, centered)
 
     def _rescale(self, largest: float, flat: Floats) -> None:
-        """Makes `largest` the weight that all sums are relative to, if it is the largest yet."""
+        """Make all sums relative to the log-weight `largest`, if it is the largest so far."""
         if not np.isfinite(largest) or largest <= self._reference:
             return
         if np.isfinite(self._reference):
@@ -101,7 +104,8 @@ class StreamedExpectation:
         self._reference = largest
 
     def _keep_tails(self, log_w: Floats, weight: Floats, centered: Floats) -> None:
-        length = reliability.tail_length(self.n) + 1
+        """Keep the largest weights, and the largest influences of each observable on either side of its mean."""
+        length = weights.tail_length(self.n) + 1
         self._tail = _largest(np.concatenate([self._tail, log_w]), length)
         mean = self._sums[0, 1] / self._sums[0, 0]
         for i, column in enumerate(self._columns):
@@ -111,15 +115,17 @@ class StreamedExpectation:
                 self._influences[2 * i + side] = _largest(both[both > 0], length)
 
     def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
-        """The expectation of all that was added, in the `shape` of one observation."""
-        method, failed = "self-normalized weights", self._failed()
+        """The expectation over all batches, in the `shape` of one observation."""
+        method = "self-normalized weights"
+        failed = self._failed()
         if self.n < 2 or not np.isfinite(self._reference):
-            value = self._shift.reshape(shape)[()] if self.n == 1 and len(self._shift) else np.full(shape, np.nan)[()]
-            reason = reliability.hopeless(np.full(self.n, self._reference))
+            known = self.n == 1 and len(self._shift)
+            value = self._shift.reshape(shape)[()] if known else np.full(shape, np.nan)[()]
+            reason = weights.hopeless(np.full(self.n, self._reference))
             return Estimate(value, np.full(shape, np.inf)[()], self.n, method, False, f"{failed} {reason}".strip())
-        first, second, third = self._sums[0, 0], self._sums[1, 0], self._sums[2, 0]
+        first, second, third = self._sums[:3, 0]
         mean = self._sums[0, 1] / first
-        # Leaving sample i out changes the answer by -u_i / (1 - s_i), s_i its share and u_i = s_i (O_i - mean).
+        # Leaving sample i out changes the value by -u_i / (1 - s_i), s_i its share and u_i = s_i (O_i - mean).
         square = (self._sums[1, 2] - 2 * mean * self._sums[1, 1] + mean**2 * second) / first**2
         cube = self._sums[2, 3] - 3 * mean * self._sums[2, 2] + 3 * mean**2 * self._sums[2, 1] - mean**3 * third
         cube = cube / first**3
@@ -136,21 +142,21 @@ class StreamedExpectation:
         if not self.num_nan + self.num_infinite:
             return ""
         total = self.n + self.num_nan + self.num_infinite
-        return reliability.failed_weights(self.num_nan, self.num_infinite, total)
+        return weights.failed_weights(self.num_nan, self.num_infinite, total)
 
     def _distrust(self, effective: float, largest_share: float) -> str:
-        """Of the weights what `reliability.distrust` says of all of them; then of the weights times each observable.
+        """`weights.distrust` of the weights, then of the weights times each observable.
 
-        The sides of an observable are fitted apart: together they are a mixture, which no Pareto law describes.
+        The two sides of an observable are fitted apart: together they are a mixture, and follow no Pareto law.
         """
-        tail = reliability.top_shape(self._tail)
-        sentences = [reliability.distrust_numbers(effective, largest_share, *tail, self.n)]
+        tail = weights.top_shape(self._tail)
+        sentences = [weights.distrust_numbers(effective, largest_share, *tail, self.n)]
         for influence in self._influences:
             if len(influence):
-                # Where fewer samples count than a tail has, the next one below them is 0, as it is among all samples.
-                below = [-np.inf] if len(influence) <= reliability.tail_length(self.n) else []
-                shape = reliability.top_shape(np.concatenate([np.log(influence), below]))
-                sentences.append(reliability.distrust_tail(*shape, self.n, "weights times the values"))
+                # Where fewer samples have an influence than a tail is long, the next one below is 0.
+                below = [-np.inf] if len(influence) <= weights.tail_length(self.n) else []
+                shape = weights.top_shape(np.concatenate([np.log(influence), below]))
+                sentences.append(weights.distrust_tail(*shape, self.n, "weights times the values"))
         return next((sentence for sentence in sentences if sentence), "")
 
 
@@ -158,16 +164,23 @@ def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-# --- observables ------------------------------------------------------------------------------------------------------
-
 Batch = tuple[Float[Array, "num dim"], Float[Array, " num"] | Float[np.ndarray, " num"]]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
-    """The tree of `fn`, with an `Estimate` in place of each number or array: E_p of it over batches of (x, log_weight).
+    """E_p[fn(x)] with a standard error, for any function of one sample.
 
-    Raises `InputError` where `fn` cannot be applied to a point of shape `(dim,)`, returns what is no number, or returns
-    NaN or infinity at a sample of some weight.
+    Args:
+        fn: Maps one point `(dim,)` to a number, an array, or a pytree of numbers and arrays.
+        dim: The dimension.
+        batches: Pairs of samples x ~ q, `(num, dim)`, and their log-weights, `(num,)`.
+
+    Returns:
+        The pytree of `fn` with an `Estimate` in place of each number or array.
+
+    Raises:
+        InputError: `fn` fails at a point of shape `(dim,)`, its result is not numeric, or the result is not finite at a
+            sample whose weight is not zero.
     """
     leaves, tree = jax.tree.flatten(_result_of(fn, dim))
     if not leaves:
@@ -183,11 +196,11 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
     for x, log_weight in batches:
         for one, values in zip(sums, map_points(flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
-    estimates = [one.estimate(leaf.shape) for one, leaf in zip(sums, leaves, strict=True)]
-    return jax.tree.unflatten(tree, estimates)
+    return jax.tree.unflatten(tree, [one.estimate(leaf.shape) for one, leaf in zip(sums, leaves, strict=True)])
 
 
 def _result_of(fn: Callable[[Any], Any], dim: int) -> Any:
+    """The shapes and types of the result of `fn` at a point `(dim,)`. Raises `InputError` where `fn` fails."""
     try:
         return jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), jax.ShapeDtypeStruct((dim,), jnp.float32))
     except Exception as error:  # whatever a user's function raises

@@ -1,10 +1,10 @@
-"""Contract checks for classes of your own: call them in a test, they raise `AssertionError` with a sentence.
+"""Contract checks for your own classes, to be called in a test. A broken contract raises `AssertionError`.
 
 >>> import boltzflow, jax
 >>> from boltzflow.testing import check_density
 >>> check_density(boltzflow.mixture_2(), jax.random.key(0))
 
-What a check cannot see is said with it.
+Each docstring names the errors that its check cannot see.
 """
 
 from boltzflow.testing.densities import check_density, check_distribution

@@ -1,6 +1,6 @@
-"""What all contracts share: one expectation, one sentence where it is not met."""
+"""Assertions that the contract checks share; each failure is one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,25 +10,41 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def check_scalar_function(
-    name: str, module: Any, fn: Callable[[Any, Array], Array], points: Float[Array, "n dim"], point: str = "x"
+def check_function(
+    module: Any,
+    fn: Callable[[Any, Array], tuple[Any, ...]],
+    points: Float[Array, "n dim"],
+    outputs: Mapping[str, tuple[tuple[int, ...], str]],
+    *,
+    to_largest: bool = False,
 ) -> None:
-    """`fn(module, x)` is a finite scalar of the type of x, the same when compiled and when batched."""
-    rows = [jnp.asarray(row) for row in np.asarray(points)]  # no compilation for each index
+    """Check that each output of `fn(module, x)` is finite, of the type of x, and the same under jit and vmap.
+
+    `outputs` maps the name of each output to its shape and the words of that demand. With `to_largest` errors are
+    relative to the largest value at all points.
+    """
+    rows = [jnp.asarray(row) for row in np.asarray(points)]  # indexing in JAX compiles once for each index
     eager = fn(module, rows[0])
-    shape, dtype = jnp.shape(eager), jnp.result_type(eager)
-    expect(shape == (), f"{name} must return a scalar for {point} of shape {points.shape[1:]}, got shape {shape}")
-    expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
-    batch = np.asarray(eqx.filter_jit(jax.vmap(fn, (None, 0)))(module, points))
-    expect(np.all(np.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
-    expect_close(f"{name} with and without jax.vmap", batch[0], eager, eager)
     compiled = eqx.filter_jit(fn)
-    values = np.stack([compiled(module, row) for row in rows])
-    expect_close(f"{name} with and without jax.jit", values[0], eager, eager)
-    expect_close(f"{name} with jax.vmap and with jax.jit", batch, values, values)
+    alone = [compiled(module, row) for row in rows]
+    batched = eqx.filter_jit(jax.vmap(fn, (None, 0)))(module, points)
+    for i, (name, (shape, demand)) in enumerate(outputs.items()):
+        first = eager[i]
+        got = jnp.shape(first)
+        dtype = jnp.result_type(first)
+        expect(got == shape, f"{name} must {demand}, got shape {got}")
+        expect(dtype == points.dtype, f"{name} must keep the type of x, {points.dtype}, got {dtype}")
+        batch = np.asarray(batched[i])
+        expect(np.all(np.isfinite(batch)), f"{name} is not finite near the origin: {batch}")
+        values = np.stack([results[i] for results in alone])
+        size = np.full_like(batch, np.max(np.abs(batch))) if to_largest else np.abs(batch)
+        expect_close(f"{name} with and without jax.vmap", batch[0], first, size[0])
+        expect_close(f"{name} with and without jax.jit", values[0], first, size[0])
+        expect_close(f"{name} with jax.vmap and with jax.jit", batch, values, size)
 
 
 def check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Array], points: np.ndarray) -> None:
+    """Check that `fn(module, x)` keeps float64 and agrees with its value in float32."""
     single = np.asarray([eqx.filter_jit(fn)(module, x) for x in jnp.asarray(points)])
     with jax.enable_x64(True):
         compiled = eqx.filter_jit(fn)
@@ -38,12 +54,13 @@ def check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Ar
 
 
 def expect(condition: Any, sentence: str) -> None:
+    """Raise `AssertionError` with `sentence` unless `condition` holds."""
     if not bool(condition):
         raise AssertionError(sentence)
 
 
 def expect_close(what: str, a: Any, b: Any, scale: Any) -> None:
-    """`a` and `b` agree to single precision (a few thousand roundings) of their own size and of `scale`'s."""
+    """Check that `a` and `b` agree to 2000 roundings, relative to 1 + |scale| + |b|."""
     eps = float(jnp.finfo(jnp.asarray(a).dtype).eps)
     size = 1 + np.abs(np.asarray(scale, np.float64)) + np.abs(np.asarray(b, np.float64))
     difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
@@ -55,11 +72,13 @@ def expect_close(what: str, a: Any, b: Any, scale: Any) -> None:
 
 
 def expect_mean(what: str, values: Float[np.ndarray, "n k"], expected: float, num_sigma: float) -> None:
+    """Check that the mean of each column of `values` is `expected` within `num_sigma` standard errors."""
+    mean = values.mean(axis=0)
     error = np.maximum(np.std(values, axis=0) / np.sqrt(len(values)), 1e-6 * np.mean(np.abs(values), axis=0)) + 1e-12
-    sigmas = (values.mean(axis=0) - expected) / error
+    sigmas = (mean - expected) / error
     worst = int(np.argmax(np.abs(sigmas)))
     expect(
         abs(sigmas[worst]) <= num_sigma,
-        f"{what} must be {expected:g}, got {values.mean(axis=0)[worst]:.5g} ± {error[worst]:.2g}: "
+        f"{what} must be {expected:g}, got {mean[worst]:.5g} ± {error[worst]:.2g}: "
         "samples, log_prob and log_z do not belong together",
     )

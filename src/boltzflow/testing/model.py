@@ -1,4 +1,4 @@
-"""The contracts of what is trained: interpolations, velocity fields, and the penalty of the residual."""
+"""Contract checks of interpolations, velocity fields and penalties of the residual."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +13,22 @@ from boltzflow.densities.base import AbstractFixed
 from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
-from boltzflow.testing.asserts import check_scalar_function, expect, expect_close
+from boltzflow.numerics.gradient_check import FORWARD, slopes
+from boltzflow.testing.asserts import check_function, expect
 
 _NUM_POINTS = 8
 _RELATIVE_DIVERGENCE_ERROR = 1e-9  # in double precision
 
 
 def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
-    """`tree` with `scale` times standard normal noise added to every array that training may change.
+    """Add noise to every array of `tree` that training may change.
 
-    Networks that start at zero, as ours do, keep every contract trivially; these do not.
+    A network that starts at zero keeps every contract trivially; a randomized one does not.
+
+    Args:
+        tree: A pytree, such as an interpolation or a vector field.
+        key: The key of the noise.
+        scale: The standard deviation of the noise.
     """
     rng = _generator(key)
 
@@ -33,37 +39,43 @@ def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
     return eqx.combine(jax.tree.map(move, trained), fixed)
 
 
-# --- interpolations --------------------------------------------------------------------------------------------------
-
-
 def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray) -> None:
-    """Checks that `interpolation` keeps the contract of `AbstractInterpolation`, at 8 points drawn from its base.
+    """Check that `interpolation` keeps the contract of `AbstractInterpolation`, at 8 points drawn from its base.
 
-    Its ends equal the energies of base and target exactly, with and without `jax.jit`; the energy is a scalar, finite
-    and of the type of x from t = 0 to t = 1, the same under `jax.jit` and `jax.vmap`; `derivatives` agrees with
-    differences in t and x, also at both ends; training moves neither base nor target. The trainable arrays are
-    randomized first. Not seen: a path that is singular somewhere else. Raises `AssertionError`.
+    At t = 0 and t = 1 the energy equals that of base and target exactly, with and without `jax.jit`. The energy is a
+    finite scalar of the type of x for t from 0 to 1, the same under `jax.jit` and `jax.vmap`. `derivatives` agrees with
+    differences in t and x, also at both ends. Training moves neither base nor target. The trainable arrays are
+    randomized first. A path that is singular at another t is not seen.
+
+    Args:
+        interpolation: The interpolation to check.
+        key: The key of the points, the directions and the noise.
+
+    Raises:
+        AssertionError: The first part of the contract that is broken, in one sentence.
     """
     name = type(interpolation).__name__
     _check_frozen_ends(name, interpolation)
-    interpolation, rng = randomize(interpolation, key), _generator(key)
+    interpolation = randomize(interpolation, key)
+    rng = _generator(key)
     sample = eqx.filter_jit(lambda base, keys: jax.vmap(base.sample_and_log_prob)(keys)[0])
     x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
     points = np.concatenate([_times(rng)[:, None], x], axis=1, dtype=x.dtype)
-    check_scalar_function(f"{name}.energy", interpolation, _at, jnp.asarray(points), point="(t, x)")
+    outputs = {f"{name}.energy": ((), f"return a scalar for (t, x) of shape {points.shape[1:]}")}
+    check_function(interpolation, lambda path, point: (_at(path, point),), jnp.asarray(points), outputs)
     direction = rng.standard_normal(points.shape).astype(x.dtype)
-    direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is never asked for outside of [0, 1]
+    direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is defined on [0, 1] only
     _check_derivatives(name, interpolation, points, direction)
 
 
 def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    """NumPy's generator, seeded with `key`: its numbers cost no compilation for each shape."""
+    """NumPy's generator, seeded with `key`: unlike JAX's it compiles nothing for a new shape."""
     return np.random.default_rng(np.ravel(jax.random.key_data(key)))
 
 
 def _times(rng: np.random.Generator) -> np.ndarray:
-    """Times in [0, 1], the first two of them its ends."""
+    """Times in [0, 1]; the first two are 0 and 1."""
     return np.concatenate([[0.0, 1.0], rng.uniform(size=_NUM_POINTS - 2)])
 
 
@@ -77,16 +89,18 @@ def _check_frozen_ends(name: str, interpolation: AbstractInterpolation) -> None:
 
 
 def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[np.ndarray, "n dim"]) -> None:
-    path, alone = (lambda module, t, point: module.energy(t, point)), (lambda module, point: module.energy(point))
-    compiled_path, compiled_alone = eqx.filter_jit(path), eqx.filter_jit(alone)
+    """Compare the energies at t = 0 and 1 with those of base and target, to the last bit."""
+
+    def energy(module, *at):
+        return module.energy(*at)
+
     for time, end in ((0.0, "base"), (1.0, "target")):
-        t, density = jnp.asarray(time, x.dtype), getattr(interpolation, end)
-        for point in map(jnp.asarray, x[:3]):
-            pairs = {
-                "": (path(interpolation, t, point), alone(density, point)),
-                " under jax.jit": (compiled_path(interpolation, t, point), compiled_alone(density, point)),
-            }
-            for how, (got, wanted) in pairs.items():
+        t = jnp.asarray(time, x.dtype)
+        density = getattr(interpolation, end)
+        for how, fn in (("", energy), (" under jax.jit", eqx.filter_jit(energy))):
+            for point in map(jnp.asarray, x[:3]):
+                got = fn(interpolation, t, point)
+                wanted = fn(density, point)
                 expect(
                     np.array_equal(got, wanted),
                     f"{name}.energy at t = {time:g} must be that of the {end} to the last bit{how}, "
@@ -97,61 +111,38 @@ def _check_ends(name: str, interpolation: AbstractInterpolation, x: Float[np.nda
 def _check_derivatives(
     name: str,
     interpolation: AbstractInterpolation,
-    points: Float[np.ndarray, "n dim+1"],
-    direction: Float[np.ndarray, "n dim+1"],
+    points: Float[np.ndarray, "n time_and_dim"],
+    direction: Float[np.ndarray, "n time_and_dim"],
 ) -> None:
-    """`derivatives` along `direction` against one-sided differences of second order.
-
-    The tolerance is loose on purpose, so that only gross errors fail: 2 % of the slope, the rounding error of the
-    difference, and three times what halving the resolution changes. Of two steps the better counts: a path may be
-    steep on the scale of the longer one.
-    """
-    eps = float(jnp.finfo(points.dtype).eps)
-    slope, grid_slopes, size = _slopes(name, interpolation, points, direction)
-    expect(np.all(np.isfinite(slope)), f"{name}.derivatives are not finite at t = {points[~np.isfinite(slope), 0]}")
-    agrees = np.zeros(slope.shape, bool)
-    for step, fine, coarse in grid_slopes:
-        tolerance = 0.02 * np.abs(slope) + 16 * eps * size / step + 3 * np.abs(fine - coarse) + 10 * eps ** (2 / 3)
-        agrees |= np.abs(slope - fine) <= tolerance
-    wrong = np.flatnonzero(~agrees)
-    expect(
-        not np.any(wrong < 2) and len(wrong) <= _NUM_POINTS // 4,  # the first two are the ends; two may sit on a kink
-        f"{name}.derivatives disagree with differences at {len(wrong)} of {_NUM_POINTS} points, "
-        + "; ".join(f"t = {points[i, 0]:g}: {slope[i]:.5g}, not {grid_slopes[0][1][i]:.5g}" for i in wrong[:2]),
-    )
-
-
-def _slopes(
-    name: str,
-    interpolation: AbstractInterpolation,
-    points: Float[np.ndarray, "n dim+1"],
-    direction: Float[np.ndarray, "n dim+1"],
-) -> tuple[np.ndarray, list[tuple[float, np.ndarray, np.ndarray]], np.ndarray]:
-    """The slopes by `derivatives`; for two steps the slopes by differences, fine and coarse; the size of the energy."""
+    """Compare `derivatives` with forward differences at two steps: a path may be steep on the scale of the longer."""
 
     @eqx.filter_jit
     @jax.vmap
-    def along(point, toward):
+    def derivatives(point):
         df_dt, grad = interpolation.derivatives(point[0], point[1:])
         expect(
             df_dt.shape == () and grad.shape == point[1:].shape,
             f"{name}.derivatives must return shapes () and {point[1:].shape}, got {df_dt.shape} and {grad.shape}",
         )
-        at = jax.vmap(lambda length: _at(interpolation, point + length * toward))(lengths)
-        return df_dt * toward[0] + jnp.sum(grad * toward[1:]), at
+        return jnp.append(df_dt, grad)
 
-    eps = float(jnp.finfo(points.dtype).eps)
-    steps = [eps ** (1 / 3), eps**0.5]
-    lengths = jnp.asarray([0.0] + [k * step for step in steps for k in (1, 2, 4)], points.dtype)
-    slope, at = (np.asarray(a, np.float64) for a in along(points, direction))
-    found = []
-    for i, step in enumerate(steps):
-        here, one, two, four = at[:, 0], *at[:, 1 + 3 * i : 4 + 3 * i].T
-        found.append((step, (-3 * here + 4 * one - two) / (2 * step), (-3 * here + 4 * two - four) / (4 * step)))
-    return slope, found, np.max(np.abs(at), axis=1)
+    energy = eqx.filter_jit(jax.vmap(lambda point: _at(interpolation, point)))
+    gradients = np.asarray(derivatives(points), np.float64)
+    finite = np.all(np.isfinite(gradients), axis=1)
+    expect(np.all(finite), f"{name}.derivatives are not finite at t = {points[~finite, 0]}")
+    eps = float(np.finfo(points.dtype).eps)
+    both = [slopes(energy, gradients, points, direction, stencil=FORWARD, step=eps**p) for p in (1 / 3, 1 / 2)]
+    wrong = np.flatnonzero(both[0].wrong() & both[1].wrong())
+    expect(
+        not np.any(wrong < 2) and len(wrong) <= _NUM_POINTS // 4,  # the first two are the ends; two may sit on a kink
+        f"{name}.derivatives disagree with differences at {len(wrong)} of {_NUM_POINTS} points, "
+        + "; ".join(
+            f"t = {points[i, 0]:g}: {both[0].claimed[i]:.5g}, not {both[0].difference[i]:.5g}" for i in wrong[:2]
+        ),
+    )
 
 
-def _at(interpolation: AbstractInterpolation, point: Float[Array, " dim+1"]) -> Float[Array, ""]:
+def _at(interpolation: AbstractInterpolation, point: Float[Array, " time_and_dim"]) -> Float[Array, ""]:
     return interpolation.energy(point[0], point[1:])
 
 
@@ -159,45 +150,43 @@ def _at(interpolation: AbstractInterpolation, point: Float[Array, " dim+1"]) -> 
 
 
 def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: float = 1.0) -> None:
-    """Checks that `field` keeps the contract of `AbstractVectorField`, at 8 points drawn from N(0, scale²).
+    """Check that `field` keeps the contract of `AbstractVectorField`, at 8 points drawn from N(0, scale²).
 
-    Both methods give the same velocity, finite, of the shape and type of x, the same under `jax.jit` and `jax.vmap`;
-    the divergence is the trace of the Jacobian, in double precision to 1e-9. The trainable arrays are randomized
-    first, because a field that is zero has the divergence of any other zero. Raises `AssertionError`.
+    Both methods give the same velocity, finite, of the shape and type of x, the same under `jax.jit` and `jax.vmap`.
+    The divergence is the trace of the Jacobian, in double precision to 1e-9. The trainable arrays are randomized first,
+    because a velocity of zero has a divergence of zero whatever the formula.
+
+    Args:
+        field: The vector field to check.
+        key: The key of the points and the noise.
+        scale: The standard deviation of the points, in the units of x.
+
+    Raises:
+        AssertionError: The first part of the contract that is broken, in one sentence.
     """
     name = type(field).__name__
     expect(isinstance(field.dim, int) and field.dim > 0, f"{name}.dim must be a positive int, got {field.dim!r}")
-    field, rng = randomize(field, key), _generator(key)
-    t, x = _times(rng), scale * rng.standard_normal((_NUM_POINTS, field.dim))
-    _check_outputs(name, field, jnp.asarray(t, float), jnp.asarray(x, float))
+    field = randomize(field, key)
+    rng = _generator(key)
+    t = _times(rng)
+    x = scale * rng.standard_normal((_NUM_POINTS, field.dim))
+    outputs = {
+        f"the velocity of {name}": ((field.dim,), f"have shape {(field.dim,)}"),
+        f"the divergence of {name}": ((), "have shape ()"),
+    }
+    points = jnp.asarray(np.concatenate([t[:, None], x], axis=1), float)
+    check_function(
+        field, lambda module, at: module.velocity_and_divergence(at[0], at[1:]), points, outputs, to_largest=True
+    )
     with jax.enable_x64(True):
         trained, fixed = eqx.partition(field, trainable(field))
         double = eqx.combine(jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), trained), fixed)
         _check_divergence(name, double, jnp.asarray(t, jnp.float64), jnp.asarray(x, jnp.float64))
 
 
-def _check_outputs(name: str, field: AbstractVectorField, t: Float[Array, " n"], x: Float[Array, "n dim"]) -> None:
-    """Velocity and divergence have their shape and type, and the same value however they are called."""
-
-    def fn(module, time, point):
-        return module.velocity_and_divergence(time, point)
-
-    pairs = [(jnp.asarray(time), jnp.asarray(point)) for time, point in zip(np.asarray(t), np.asarray(x), strict=True)]
-    compiled, eager = eqx.filter_jit(fn), fn(field, *pairs[0])
-    alone = [compiled(field, *pair) for pair in pairs]
-    batched = eqx.filter_jit(jax.vmap(fn, (None, 0, 0)))(field, t, x)
-    for part, (word, shape) in enumerate((("velocity", (field.dim,)), ("divergence", ()))):
-        what, batch, first = f"the {word} of {name}", np.asarray(batched[part]), eager[part]
-        expect(first.shape == shape, f"{what} must have shape {shape}, got {first.shape}")
-        expect(first.dtype == x.dtype, f"{what} must keep the type of x, {x.dtype}, got {first.dtype}")
-        expect(np.all(np.isfinite(batch)), f"{what} is not finite near the origin: {batch}")
-        values, size = np.stack([pair[part] for pair in alone]), np.max(np.abs(batch))
-        expect_close(f"{what} with and without jax.vmap", batch[0], first, size)
-        expect_close(f"{what} with and without jax.jit", values[0], first, size)
-        expect_close(f"{what} with jax.vmap and with jax.jit", batch, values, size)
-
-
 def _check_divergence(name: str, field: AbstractVectorField, t: Float[Array, " n"], x: Float[Array, "n dim"]) -> None:
+    """Compare both velocities, and the divergence with the trace of the Jacobian, in double precision."""
+
     @eqx.filter_jit
     @jax.vmap
     def both(time, point):
@@ -226,10 +215,16 @@ def _check_divergence(name: str, field: AbstractVectorField, t: Float[Array, " n
 
 
 def check_penalty(penalty: Callable[[Any], Any]) -> None:
-    """Checks that `penalty` may take the place of L(r) in the continuity loss (16).
+    """Check that `penalty` can serve as L(r) in the continuity loss (16).
 
-    It is elementwise, finite with a finite gradient from r = 0 to 10⁶, even in r, smallest at 0, never decreases with
-    |r|, and is not constant. Raises `AssertionError`.
+    L is elementwise, finite with a finite gradient from r = 0 to 10⁶, even in r, smallest at 0, never falls with |r|,
+    and is not constant.
+
+    Args:
+        penalty: Maps residuals of any shape to penalties of the same shape.
+
+    Raises:
+        AssertionError: The first property that is missing, in one sentence.
     """
     r = np.append(0.0, np.logspace(-6, 6, 97))
     both = jnp.asarray(np.append(r, -r), float)

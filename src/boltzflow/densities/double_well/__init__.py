@@ -1,1 +1,1 @@
-"""The paper's quantum particle in a double well, with its exact solution by the transfer matrix."""
+"""The paper's quantum particle in a double well, solved exactly by its transfer matrix."""

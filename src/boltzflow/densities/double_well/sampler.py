@@ -1,13 +1,13 @@
 """Exact independent samples of a periodic chain, site by site, from the spectrum of its transfer matrix.
 
-The first site has the density K^N(x, x)/Z. Given it and the site before, each further one has
+The first site has the density K^N(x, x)/Z. Given it and the previous site, each further site has
 
-    p(φ_i | φ_{i-1}, φ_0) ∝ K(φ_{i-1}, φ_i) K^R(φ_i, φ_0),    R = N - i sites to the end.
+    p(φ_i | φ_{i-1}, φ_0) ∝ K(φ_{i-1}, φ_i) K^R(φ_i, φ_0),    R = N - i steps to the end.
 
-Each site is drawn on a grid of its own random offset (`grids.py`), so samples are continuous, and exact up to the error
-of the trapezoid rule. The message K^R(y, φ_0) to the points y of the shifted grid is h Σ_l K(y, z_l) K^(R-1)(z_l, φ_0)
-over the fixed grid z, whose last factor is Σ_k ψ_k(z_l) λ_k^(R-2) [K ψ_k](φ_0). Eigenvalues enter as λ_k/λ_0, and fewer
-and fewer of them count as R grows.
+Each site is drawn on a grid with its own random offset (`densities.base.choose`), so samples are continuous, and exact
+up to the error of the trapezoid rule. The message K^R(y, φ_0) to the points y of the shifted grid is
+h Σ_l K(y, z_l) K^(R-1)(z_l, φ_0) over the fixed grid z, whose last factor is Σ_k ψ_k(z_l) λ_k^(R-2) [K ψ_k](φ_0).
+Eigenvalues enter as λ_k/λ_0, and fewer of them contribute as R grows.
 """
 
 import itertools
@@ -20,21 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractFixed
+from boltzflow.densities.base import AbstractFixed, choose
 from boltzflow.densities.double_well.transfer_matrix import Spectrum
-from boltzflow.densities.grids import choose
 from boltzflow.numerics.validation import frozen
 
-_WIDTHS = 7.0  # the kernel is followed to this many of its standard deviations: exp(-24)
+_WIDTHS = 7.0  # the kernel is cut off at this many of its standard deviations: exp(-24)
 _NEGLIGIBLE = 1e-12  # eigenfunctions with a smaller share of a message are left out
 _SUBDIVISION = 16  # points of the first site's table for each grid spacing; cubic interpolation errs by 1e-7
 
 
 class ChainSampler(AbstractFixed):
-    """Tables for sampling a chain of `num_sites` sites with the given spectrum; see this file's head.
-
-    `potential` (φ → V, in JAX) must be the one of the spectrum; it is given to `sample`, so that it is kept once.
-    """
+    """Tables for sampling a chain of `num_sites` sites, made from the spectrum of its transfer matrix."""
 
     num_sites: int = eqx.field(static=True)
     spacing: float = eqx.field(static=True)
@@ -50,7 +46,9 @@ class ChainSampler(AbstractFixed):
     first_site: Float[np.ndarray, " fine"]
 
     def __init__(self, spectrum: Spectrum, num_sites: int):
-        self.num_sites, self.spacing, self.time_step = num_sites, spectrum.spacing, spectrum.time_step
+        self.num_sites = num_sites
+        self.spacing = spectrum.spacing
+        self.time_step = spectrum.time_step
         self.variance = spectrum.time_step / spectrum.mass
         self.grid = frozen(spectrum.grid)
         self.first_point = float(spectrum.grid[0])
@@ -68,12 +66,13 @@ class ChainSampler(AbstractFixed):
         self.first_site = frozen(spectrum.site_density(fine, num_sites))
 
     def sample(self, key: PRNGKeyArray, potential: Callable[[Array], Array]) -> Float[Array, " num_sites"]:
-        """One exact sample of the whole chain."""
+        """One exact sample of the chain; `potential` is the spectrum's, in JAX, and is not stored a second time."""
         picks, offsets = jax.random.uniform(key, (2, self.num_sites))
         first = self._draw_first(offsets[0], picks[0])
         from_first = jnp.exp(-((first - self._as(self.grid, first)) ** 2) / (2 * self.variance))
         continued = _dot(from_first * self._as(self.half_weights, first), self._as(self.functions, first))
-        sites, last = [first[None]], first
+        sites = [first[None]]
+        last = first
         for high, low, rank in self.groups:
             steps = jnp.arange(high, low - 1, -1)
             done = self.num_sites - high
@@ -89,7 +88,7 @@ class ChainSampler(AbstractFixed):
         return jnp.concatenate(sites)
 
     def _draw_first(self, offset: Array, pick: Array) -> Array:
-        """A draw from the density of one site, which is interpolated by cubics in its table."""
+        """A draw from the density of one site, interpolated by cubics in its table."""
         cell = jnp.floor(offset * _SUBDIVISION)
         t = offset * _SUBDIVISION - cell
         cubic = jnp.stack(
@@ -108,7 +107,7 @@ class ChainSampler(AbstractFixed):
     def _draw_next(
         self, last: Array, continued: Array, potential: Callable, steps: Array, offset: Array, pick: Array
     ) -> Array:
-        """The site that has `steps` ≥ 2 steps to go to the first one, given the site before."""
+        """A site `steps` ≥ 2 steps before the end, given the previous site."""
         rank = continued.shape[0]
         coefficients = continued * jnp.exp((steps - 2) * self._as(self.log_ratios[:rank], last))
         coefficients /= jnp.max(jnp.abs(coefficients))  # one factor for all points: it cancels
@@ -124,24 +123,24 @@ class ChainSampler(AbstractFixed):
         arrived = _dot(self._as(self.kernel, last), nearby)
         log_message = jnp.log(jnp.maximum(arrived, 1e-30)) - tilt * (np.arange(window) - 0.5 * (window - 1))
         local = (points - last) ** 2 / (2 * self.variance) + self.time_step * potential(points)
-        # ½ ΔT V of the message's own end is in `local`, together with the ½ ΔT V of the kernel from the site before.
+        # `local` holds ½ ΔT V twice: from the message's end and from the kernel of the previous site.
         return points[choose(log_message - local, pick)]
 
     def _draw_last(self, last: Array, first: Array, potential: Callable, offset: Array, pick: Array) -> Array:
-        """The last site, between the site before it and the first."""
+        """The last site, given the previous one and the first."""
         _, points = self._window(last, offset)
         kinetic = ((points - last) ** 2 + (points - first) ** 2) / (2 * self.variance)
         return points[choose(-kinetic - self.time_step * potential(points), pick)]
 
     def _window(self, last: Array, offset: Array) -> tuple[Array, Array]:
-        """The points of the shifted grid that one step from `last` can reach, and the grid index of the first."""
+        """The grid index of the first point that one step from `last` can reach, and all such points, shifted."""
         window = self.kernel.shape[0]
         nearest = jnp.round((last - self.first_point) / self.spacing).astype(int)
         start = jnp.clip(nearest - window // 2, 0, self.grid.size - window)
         return start, self.first_point + (start + np.arange(window) + offset) * self.spacing
 
     @staticmethod
-    def _as(array: np.ndarray, like: Array) -> Array:
+    def _as(array: Array | np.ndarray, like: Array) -> Array:  # under jit the fields are tracers
         return jnp.asarray(array, like.dtype)
 
 
@@ -150,7 +149,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _groups(log_ratios: np.ndarray, num_sites: int) -> Iterator[tuple[int, int, int]]:
-    """Steps to go from N-1 down to 2, in octaves, each with the eigenfunctions that its lowest member needs."""
+    """Steps to the end from N-1 down to 2, in octaves, each with the number of eigenfunctions its lowest needs."""
     octaves = itertools.groupby(range(num_sites - 1, 1, -1), key=int.bit_length)
     for _, members in octaves:
         steps = list(members)

@@ -1,8 +1,9 @@
-"""The paper's quantum particle in a double well (§4.2): a periodic chain, with everything exact that can be."""
+"""The paper's quantum particle in a double well (§4.2): a periodic chain with its exact results."""
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -22,10 +23,18 @@ class DoubleWell(AbstractDistribution):
 
     energy(φ) = Σ_i [m/2 ((φ_i - φ_{i+1})/ΔT)² + V(φ_i)] ΔT,    V(φ) = -m/2 φ² + λ/4 φ⁴,    ΔT = T/N
 
-    Arguments: `num_sites` the N (and the dimension), at least 2; `mass` the m, `coupling` the λ and `total_time` the T,
-    positive numbers in natural units. log Z, the law of one site, the correlator and independent samples are exact, by
-    the transfer matrix, to about 10 digits. Raises `InputError` where an argument is something else, or the chain is so
-    finely discretized (some 10^4 sites at T = 4) that the exact solution would be too large.
+    log Z, the density of one site, the correlator and independent samples are exact to about 10 digits, by the transfer
+    matrix.
+
+    Args:
+        num_sites: The number of sites N, which is the dimension; at least 2.
+        mass: The mass m, positive, in natural units.
+        coupling: The coupling λ, positive.
+        total_time: The total time T, positive.
+
+    Raises:
+        InputError: An argument is out of range, or the chain is so finely discretized (some 10^4 sites at T = 4) that
+            the exact solution would be too large.
     """
 
     dim: int = eqx.field(static=True)
@@ -66,7 +75,7 @@ class DoubleWell(AbstractDistribution):
 
     @property
     def lattice_shape(self) -> tuple[int, ...]:
-        """A ring of N sites, each like the others."""
+        """The shape of the lattice, a ring of N sites."""
         return (self.dim,)
 
     @property
@@ -79,8 +88,8 @@ class DoubleWell(AbstractDistribution):
         """The two constant configurations at the minima ± √(m/λ) of V, shape `(2, num_sites)`."""
         return jnp.asarray(self._well * np.array([[-1.0], [1.0]]) * np.ones((2, self.dim)))
 
-    def potential(self, phi: Array) -> Array:
-        """V(φ) = -m/2 φ² + λ/4 φ⁴, for an array φ of any shape, element by element."""
+    def potential(self, phi: Any) -> Any:
+        """V(φ) = -m/2 φ² + λ/4 φ⁴, elementwise, of a number or an array of NumPy or JAX."""
         return -0.5 * self.mass * phi**2 + 0.25 * self.coupling * phi**4
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -94,18 +103,20 @@ class DoubleWell(AbstractDistribution):
         return -self.energy(x) - self.log_z
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(num_sites,)`, independent of all others, and its log-density."""
+        """One exact sample `(num_sites,)` and its log-density."""
         x = self.sampler.sample(key, self._raised_potential)
         return x, self.log_prob(x)
 
     def site_density(self) -> tuple[Float[np.ndarray, " num_points"], Float[np.ndarray, " num_points"]]:
-        """The exact density of one site: the points φ of a uniform grid and its values there, both `(num_points,)`."""
+        """The exact density of one site: the points φ of a uniform grid and the values there, both `(num_points,)`."""
         return self.site_grid, self.site_probabilities / (self.site_grid[1] - self.site_grid[0])
 
     def site_expectation(self, fn: Callable[[np.ndarray], np.ndarray]) -> float:
-        """The exact <fn(φ_i)> at one site, for a smooth `fn` from an array to an array, element by element.
+        """The exact <fn(φ_i)> at one site.
 
-        For |φ|, which is not smooth, there is the attribute `mean_abs`; <φ_0 φ_d> for all d is `correlator`.
+        Args:
+            fn: A smooth elementwise function of an array. For |φ|, which is not smooth, use the attribute `mean_abs`;
+                <φ_0 φ_d> for all d is the attribute `correlator`.
         """
         return float(np.sum(self.site_probabilities * fn(self.site_grid)))
 
@@ -117,29 +128,32 @@ class DoubleWell(AbstractDistribution):
     def _depth(self) -> float:
         return self.mass**2 / (4 * self.coupling)
 
-    def _raised_potential(self, phi):  # type: ignore[no-untyped-def]  # NumPy or JAX
-        """V with its minima at 0, so that no exponential overflows."""
+    def _raised_potential(self, phi: Any) -> Any:
+        """V plus a constant, so that its minimum is 0 and no exponential overflows."""
         return 0.25 * self.coupling * (phi**2 - self._well**2) ** 2
 
     def _solve(self) -> transfer_matrix.Spectrum:
-        step, potential = self.time_step, self._raised_potential
+        """The spectrum on a grid so fine that halving its spacing does not change log Z."""
+        step = self.time_step
+        potential = self._raised_potential
         edge = transfer_matrix.reach(self.mass, self.total_time, potential, self._well)
-        # The sharpest integrand over one site is K(a, y) K(y, b): this is how fast its exponent bends, kinetic part,
-        # well and quartic wall. For a Gaussian a spacing of 0.7 of the width is exact to rounding; else it is refined.
+        # `bend` is the curvature of the exponent of the sharpest integrand over one site, K(a, y) K(y, b): kinetic
+        # part, well and quartic wall. For a Gaussian a spacing of 0.7 of the width is exact to rounding.
         bend = 2 * self.mass / step + 2 * self.mass * step + 8 * math.sqrt(self.coupling * step)
         spacing = 0.7 / math.sqrt(bend)
         solve = functools.partial(transfer_matrix.solve, self.mass, step, potential, edge)
-        finer = solve(spacing / 1.5)  # first, so that a chain that is too large is refused at once
+        finer = solve(spacing / 1.5)  # first, so that a chain that is too large fails at once
         spectrum = solve(spacing)
-        # Rounding grows with N, hence the tolerance too.
+        # Rounding grows with N, and the tolerance with it.
         while abs(finer.log_trace(self.dim) - spectrum.log_trace(self.dim)) > _LOG_Z_TOLERANCE * max(1, self.dim / 16):
             spacing /= 1.5
-            spectrum, finer = finer, solve(spacing / 1.5)
+            spectrum = finer
+            finer = solve(spacing / 1.5)
         return spectrum
 
 
 def _mean_abs(spectrum: transfer_matrix.Spectrum, num_sites: int) -> float:
-    """<|φ|>, by Gauss-Legendre panels from 0: the kink there would cost the trapezoid rule its accuracy."""
+    """<|φ|>, by Gauss-Legendre panels from 0: the trapezoid rule is not accurate at the kink."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     half = spectrum.grid.size // 2
     points = (spectrum.spacing * (np.arange(half)[:, None] + (nodes + 1) / 2)).ravel()

@@ -1,13 +1,13 @@
-"""Everything exact about a periodic chain of sites, from the spectrum of its transfer matrix.
+"""Exact results for a periodic chain of sites, from the spectrum of its transfer matrix.
 
 The chain has the density exp(-Σ_i [m/2 ((φ_i - φ_{i+1})/ΔT)² + V(φ_i)] ΔT), with V even. With the symmetric kernel
 
     K(a, b) = exp(-[m (a - b)²/(2ΔT) + ½ ΔT (V(a) + V(b))])
 
-Z is Tr K^N, and every correlation is a trace with something put between the powers. On a grid whose spacing is small
-against the width of K the trapezoid rule is accurate to rounding, so the matrix h K(z_j, z_l) serves as the operator.
-It commutes with φ → -φ: even and odd eigenfunctions are found apart, which is cheaper by four and keeps the two nearly
-degenerate ones of deep wells from mixing. All of this file is NumPy in float64 and runs once, at construction.
+Z is Tr K^N, and every correlation is a trace with operators between the powers. On a grid whose spacing is small
+against the width of K the trapezoid rule is accurate to rounding, so the matrix h K(z_j, z_l) replaces the operator.
+It commutes with φ → -φ. Even and odd eigenfunctions are computed separately, which costs a quarter and does not mix the
+two nearly degenerate ones of deep wells. All of this file is NumPy in float64 and runs once, at construction.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ import numpy as np
 from boltzflow.errors import InputError
 
 MAX_GRID = 4000  # two symmetric eigenproblems of half that size: some seconds
-_NEGLIGIBLE_ACTION = 50.0  # what lies outside the grid carries about exp(-50) of the mass
-_NOISE = 1e-14  # eigenvalues below this share of the largest are rounding, and may be negative
+_NEGLIGIBLE_ACTION = 50.0  # about exp(-50) of the mass lies outside the grid
+_NOISE = 1e-14  # smaller eigenvalues, relative to the largest, are rounding and may be negative
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """The grid `(n,)` with its `spacing`, and of the operator h K the eigenvalues and eigenfunctions above rounding.
+    """The grid of the operator h K, and its eigenvalues and eigenfunctions above rounding.
 
-    `log_ratios` `(r,)` is log(λ_k/λ_0), falling; `functions` `(n, r)` has h Σ_j ψ_k(z_j)² = 1; `even` `(r,)` says which
-    are even in φ.
+    `grid` is `(n,)`; `log_ratios` `(r,)` is log(λ_k/λ_0), falling; `functions` `(n, r)` has h Σ_j ψ_k(z_j)² = 1; `even`
+    `(r,)` marks the functions that are even in φ.
     """
 
     mass: float
@@ -42,7 +42,7 @@ class Spectrum:
     even: np.ndarray
 
     def kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """K(a, b) for arrays that broadcast."""
+        """K(a, b) for arrays that broadcast against each other."""
         return _kernel(a, b, self.mass, self.time_step, self.potential)
 
     def log_trace(self, power: int) -> float:
@@ -50,9 +50,9 @@ class Spectrum:
         return power * self.log_largest + math.log(np.exp(power * self.log_ratios).sum())
 
     def site_density(self, points: np.ndarray, num_sites: int) -> np.ndarray:
-        """The density of one site of the chain at any `points`: Σ_k λ_k^N ψ_k(x)² / Z.
+        """The density of one site at any `points`: Σ_k λ_k^N ψ_k(x)² / Z.
 
-        Between grid points the eigenfunctions continue by their own equation, λ_k ψ_k(x) = h Σ_j K(x, z_j) ψ_k(z_j).
+        Between grid points the eigenfunctions follow from their equation, λ_k ψ_k(x) = h Σ_j K(x, z_j) ψ_k(z_j).
         """
         weights = np.exp(num_sites * self.log_ratios)
         kept = weights > 1e-17 * weights[0]
@@ -65,9 +65,10 @@ class Spectrum:
         elements = self.spacing * self.functions.T @ (self.grid[:, None] * self.functions)
         elements[self.even[:, None] == self.even[None, :]] = 0.0  # φ is odd
         separation = np.arange(num_sites // 2 + 1)[:, None]
-        left, right = np.exp((num_sites - separation) * self.log_ratios), np.exp(separation * self.log_ratios)
+        left = np.exp((num_sites - separation) * self.log_ratios)
+        right = np.exp(separation * self.log_ratios)
         half = np.einsum("dk,dk->d", left @ elements**2, right) / np.exp(num_sites * self.log_ratios).sum()
-        # At d = 0 the sum over l is the completeness of all eigenfunctions, also those dropped as rounding.
+        # At d = 0 the sum over l runs over all eigenfunctions, also the ones dropped as rounding: it is <φ²>.
         half[0] = np.sum(self.grid**2 * self.site_density(self.grid, num_sites)) * self.spacing
         return half[np.minimum(np.arange(num_sites), num_sites - np.arange(num_sites))]
 
@@ -75,7 +76,10 @@ class Spectrum:
 def solve(
     mass: float, time_step: float, potential: Callable[[np.ndarray], np.ndarray], edge: float, spacing: float
 ) -> Spectrum:
-    """The spectrum of h K on a symmetric grid of the given spacing that reaches to ± `edge`; `potential` is even."""
+    """The spectrum of h K on a symmetric grid up to ± `edge`, for an even `potential`.
+
+    Raises `InputError` if the grid has more than 4000 points.
+    """
     num_half = math.ceil(edge / spacing)
     if 2 * num_half > MAX_GRID:
         raise InputError(
@@ -108,10 +112,10 @@ def solve(
 
 
 def reach(mass: float, total_time: float, potential: Callable[[np.ndarray], np.ndarray], well: float) -> float:
-    """How far from 0 the grid must go: there every closed path costs an action of at least 50 above the lowest.
+    """The edge of the grid: every closed path that reaches it has an action of at least 50 above the lowest.
 
     A path through x whose point nearest the well is y costs at least 2 ∫_y^x √(2m (V - V(y))) + T V(y), for V convex
-    beyond the well and 0 in it: the bound of Bogomolny, which the convexity of V carries over to discrete time.
+    beyond the well and 0 in it: the bound of Bogomolny, which holds in discrete time because V is convex.
     """
 
     def least_action(x: float) -> float:
@@ -120,12 +124,17 @@ def reach(mass: float, total_time: float, potential: Callable[[np.ndarray], np.n
         momentum = np.sqrt(np.maximum(2 * mass * (potential(path) - potential(turning)[:, None]), 0))
         return float(np.min(2 * momentum.mean(axis=1) * (x - turning) + total_time * potential(turning)))
 
-    low, high = well, well + 1.0
+    low = well
+    high = well + 1.0
     while least_action(high) < _NEGLIGIBLE_ACTION:
-        low, high = high, well + 2 * (high - well)
+        low = high
+        high = well + 2 * (high - well)
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if least_action(middle) < _NEGLIGIBLE_ACTION else (low, middle)
+        if least_action(middle) < _NEGLIGIBLE_ACTION:
+            low = middle
+        else:
+            high = middle
     return high
 
 
