@@ -23,7 +23,7 @@ from benchmarks.store import Row, Store, flow_source, rival_source
 from benchmarks.targets import TASKS, Task
 from boltzflow.statistics import estimates as estimators
 from boltzflow.studies.baselines import smc, tempering
-from boltzflow.studies.baselines.start import Answer
+from boltzflow.studies.baselines.common import Answer
 
 NAME = "log_z_error"
 TOLD = "boltzflow, told the error"
@@ -35,7 +35,7 @@ ENOUGH = 1e-3  # of a rival's error
 PARTICLES = (2_000, 8_000, 32_000, 128_000, 512_000)
 SWEEPS = (128, 512, 2048, 8192, 32_768)
 RIVAL_OF: dict[str, tuple[Callable[..., Answer], tuple[int, ...]]] = {
-    "SMC": (functools.partial(smc.estimate_log_z, two_flights=False), PARTICLES),
+    "SMC": (functools.partial(smc.estimate_log_z, fit_start=False), PARTICLES),
     "SMC, fitted start": (smc.estimate_log_z, PARTICLES),
     "parallel tempering": (tempering.estimate_log_z, SWEEPS),
 }

@@ -15,7 +15,7 @@ from benchmarks.targets import TASKS
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from boltzflow.storage import files as storage
-from boltzflow.studies.baselines.start import Answer
+from boltzflow.studies.baselines.common import Answer
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from boltzflow.cli.progress import make_display
 from boltzflow.config import make_preset
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
-from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, of_flow, peers, truth_of
+from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, baselines, of_flow, truth_of
 
 _WORDS = {"reverse_ess": "reverse ESS", "r_hat": "R-hat", "acceptance": "acceptance", "temperatures": "temperatures",
           "barrier": "barrier", "beta": "β reached", "trusted": "trusted"}  # fmt: skip
@@ -27,7 +27,7 @@ def compare(name: str, options: Mapping[str, int | float], seed: int, preset_nam
     if not 0 < start_std < float("inf"):
         raise InputError(f"--start-std must be above 0, got {start_std:g}")
     make_preset(preset_name)
-    others = peers()
+    others = baselines()
     loaded = load_target(name, options)
     target, console = loaded.target, output()
     with make_display(console) as display:
