@@ -1,4 +1,4 @@
-"""The pictures of the paper that are no picture of a report: arrays in, the bytes of a PNG out."""
+"""The pictures of the paper that a report does not have: functions from arrays to the bytes of a PNG."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def line_path(path: LinePath) -> bytes:
     def paint(axes: NDArray[Any]) -> None:
         for row, (values, label) in zip(axes, rows, strict=True):
             shown = values[:, seen]
-            if label == "V_t":  # only where there is anything to move
+            if label == "V_t":  # only where there is mass to move
                 shown = np.where(path.density[:, seen] > 1e-6, shown, np.nan)
             for i, ax in enumerate(row):
                 ax.plot(x, shown[i], color=RAW)
@@ -55,13 +55,24 @@ def potentials(phi: Floats, potential: Mapping[float, Floats]) -> bytes:
 
 
 def wells(
-    edges: Floats, histograms: Sequence[Sequence[Floats | None]], phi: Floats, boltzmann: Sequence[Floats],
-    exact: Sequence[tuple[Floats, Floats]], masses: Sequence[float], methods: Sequence[str],
-) -> bytes:  # fmt: skip
+    edges: Floats,
+    histograms: Sequence[Sequence[Floats | None]],
+    phi: Floats,
+    boltzmann: Sequence[Floats],
+    exact: Sequence[tuple[Floats, Floats]],
+    masses: Sequence[float],
+    methods: Sequence[str],
+) -> bytes:
     """The density of all sites by method (rows) and mass (columns), with e^{-V} and the exact density, as in Fig. 10.
 
-    `histograms[method][mass]` are densities in the bins of `edges`, None where nothing was measured; `boltzmann[mass]`
-    is e^{-V} on `phi` in any scale; `exact[mass]` the points and values of the exact density of a site.
+    Args:
+        edges: The edges of the bins.
+        histograms: For each method and mass the density in the bins, None where there is no row.
+        phi: The points of `boltzmann`.
+        boltzmann: For each mass e^{-V}, in any scale.
+        exact: For each mass the points and values of the exact density of a site.
+        masses: The masses.
+        methods: The methods.
     """
 
     def paint(axes: NDArray[Any]) -> None:
@@ -85,18 +96,19 @@ def wells(
 def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
     """Reverse ESS and continuity loss over steps and over seconds, as in Fig. 11.
 
-    `curves[(label, method)]`: rows of step, seconds, loss, reverse ESS; dashed for the method
-    "reverse_kl_loss".
+    Args:
+        curves: By label and method, rows of step, seconds, loss, reverse ESS; "reverse_kl_loss" is dashed.
     """
     labels = list(dict.fromkeys(label for label, _ in curves))
 
     def paint(axes: NDArray[Any]) -> None:
         for (label, method), rows in curves.items():
-            dashed, color = method == "reverse_kl_loss", _SIZES[labels.index(label) % len(_SIZES)]
+            dashed = method == "reverse_kl_loss"
+            color = _SIZES[labels.index(label) % len(_SIZES)]
             style = {"color": color, "linestyle": "--" if dashed else "-", "label": None if dashed else label}
             for column in (0, 1):
                 axes[0, column].plot(rows[:, column], rows[:, 3], **style)
-                if not dashed:  # of the reverse KL there is no path to have a residual of
+                if not dashed:  # the reverse KL has no path, hence no residual
                     axes[1, column].plot(rows[:, column], rows[:, 2], **style)
         for ax, unit in zip(axes[1], ("step", "seconds"), strict=True):
             ax.set(xlabel=unit, yscale="log", xscale="log")
@@ -110,10 +122,12 @@ def training(curves: Mapping[tuple[str, str], Floats]) -> bytes:
     return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
 
 
-def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
-    """What the reverse ESS lacks of 1 over steps and seconds, two curves of a color for each label: the second dashed.
+def paper_preset(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
+    """1 − reverse ESS over steps and seconds.
 
-    Each curve: rows of step, seconds, reverse ESS; None where there is none.
+    Args:
+        curves: By label, the curve of the paper preset (solid) and of the default preset (dashed), each with rows of
+            step, seconds, reverse ESS, or None.
     """
 
     def paint(axes: NDArray[Any]) -> None:
@@ -128,12 +142,12 @@ def letter(curves: Mapping[str, Sequence[Floats | None]]) -> bytes:
         for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
             ax.set(xlabel=unit, xscale="log", yscale="log")
         axes[0, 0].set_ylabel("1 − reverse ESS")
-        _legend_above(axes, ncols=3, fontsize=8, title="solid: the paper's procedure; dashed: our default")
+        _legend_above(axes, ncols=3, fontsize=8, title="solid: paper preset; dashed: default preset")
 
     return draw((1, 2), (9.6, 3.6 + 0.18 * (len(curves) // 3)), paint, sharey="row")
 
 
 def _legend_above(axes: NDArray[Any], **style: Any) -> None:
-    """One legend for all panels, that of the first, above them."""
+    """The legend of the first panel above all panels."""
     ax = axes[0, 0]
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **style)

@@ -1,7 +1,7 @@
 """Figs. 5 and 6: the linear path between two energies on the line, where the velocity is known exactly.
 
-Of densities p_t on R with distribution functions F_t the only velocity that carries mass along them is
-V_t = -(∂_t F_t) / p_t. Between modes that exchange mass p_t is nearly 0 and V_t explodes.
+For densities p_t on R with distribution functions F_t the velocity is unique: V_t = -(∂_t F_t) / p_t. Between modes
+that exchange mass p_t is nearly 0, and V_t explodes.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def uneven_modes(x: Floats) -> Floats:
 
 
 class LinePath(NamedTuple):
-    """On the points `x`, `(n,)`, at `times`, `(T,)`: -f_t, p_t and V_t, each `(T, n)`; the norms √E[V_t²], `(T,)`."""
+    """-f_t, p_t and V_t, each `(T, n)`, on the points `x`, `(n,)`, at `times`, `(T,)`; the norms √E[V_t²], `(T,)`."""
 
     x: Floats
     times: Floats
@@ -44,12 +44,19 @@ class LinePath(NamedTuple):
 def linear_path(
     f0: Callable[[Floats], Floats], f1: Callable[[Floats], Floats], times: Floats = TIMES, x: Floats = _GRID
 ) -> LinePath:
-    """The path (17) from f_0 to f_1 with its exact velocity, by the trapezoid rule on the uniform points `x`.
+    """The path (17) from f_0 to f_1 with its exact velocity, by the trapezoid rule.
 
-    ∂_t p_t = p_t (E[∂_t f_t] - ∂_t f_t), whose integral from the left is ∂_t F_t; right of the median it is taken from
+    ∂_t F_t is the integral of ∂_t p_t = p_t (E[∂_t f_t] - ∂_t f_t) from the left; right of the median it is taken from
     the right, so that neither tail is a small difference of large numbers.
+
+    Args:
+        f0: The energy of the base.
+        f1: The energy of the target.
+        times: The times. Defaults to those of the figures.
+        x: Uniform points that cover both densities.
     """
-    start, rate = f0(x), f1(x) - f0(x)
+    start = f0(x)
+    rate = f1(x) - start
     step = x[1] - x[0]
     log_density = -(start + times[:, None] * rate)
     density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
