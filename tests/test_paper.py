@@ -149,14 +149,14 @@ def test_stored_seeds_are_not_trained_again(tmp_path, trained):
 
 
 def test_diverging_seed_is_left_out_and_reported(tmp_path, trained):
-    told = []
+    ended = []
 
     class Watcher(paper.Watcher):
         def end(self, what):
-            told.append(what)
+            ended.append(what)
 
     paper.reproduce("table2", folder=tmp_path, num_seeds=3, watcher=Watcher())
-    assert sum("diverged" in line for line in told) == 4
+    assert sum("diverged" in line for line in ended) == 4
     row = find(tmp_path, Cell("table2", "m6_0", "reverse_kl_loss"), "default")
     assert row["seeds"] == 2 and [run["seed"] for run in row["runs"]] == [0, 2]
 

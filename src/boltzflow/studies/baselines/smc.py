@@ -70,15 +70,17 @@ def estimate_log_z(
     if fit_start:
         # The step size lags behind a β that grows so fast: six further steps at β = 1 settle it.
         runs.insert(0, Settings(max(MIN_SHORT_PARTICLES, num_particles // 16), 0.5, num_moves=2, num_settling=6))
+    found: SMCResult | None = None
     num_gradients = num_energies = 0
-    for i, (run_key, settings) in enumerate(zip(jax.random.split(key, len(runs)), runs, strict=True)):
-        if i:
+    for run_key, settings in zip(jax.random.split(key, len(runs)), runs, strict=True):
+        if found is not None:
             start = fitted_gaussian(np.asarray(found.mean), np.asarray(found.covariance))
             size = found.size
-        found: SMCResult = watch.run(run_smc, energy, run_key, start, size, settings=settings)
+        found = watch.run(run_smc, energy, run_key, start, size, settings=settings)
         num_points = settings.num_particles * int(found.num_steps)
         num_gradients += num_points * (1 + settings.num_moves * NUM_LEAPFROG)
         num_energies += 2 * num_points
+    assert found is not None
     detail = {"temperatures": int(found.num_steps), "acceptance": float(found.acceptance), "beta": float(found.beta)}
     mean = np.asarray(found.mean, np.float64)
     return Answer(
