@@ -12,6 +12,7 @@ from benchmarks.store import across_machines
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
 from boltzflow import Config
 from boltzflow.studies.markdown import count, seconds, table
+from boltzflow.studies.paper.results import reached
 from boltzflow.studies.rows import Row
 from boltzflow.training.loop import points_in_step
 
@@ -54,20 +55,13 @@ def _met(row: Row, task: Task) -> bool:
 
 def _way_to(goal: float, rows: list[Row]) -> str:
     """Time, steps and evaluations until these runs stayed at the goal."""
-    found = [(row, look) for row in rows if (look := stays(row["looks"], goal))]
+    found = [(row, look) for row in rows if (look := reached(row["looks"], goal))]
     if not goal or not found:
         return "-"
     # Every step of the default preset evaluates the energy at the same number of points.
     evaluations = [row["evaluations"] - (row["steps"] - look[0]) * points_in_step(Config()) for row, look in found]
     time = _middle_and_worst([look[1] for _, look in found], max, "{:.0f} s")
     return f"{time}; {median(look[0] for _, look in found):.0f}; {count(median(evaluations))}"
-
-
-def stays(looks: list[list[float]], goal: float) -> list[float] | None:
-    """The look (step, seconds, ESS) from which on no look is below the goal; None where the last one is."""
-    below = [i for i, (_, _, ess) in enumerate(looks) if ess < goal]
-    first = below[-1] + 1 if below else 0
-    return looks[first] if first < len(looks) else None
 
 
 def _whole_runs(rows: list[Row], target: str, method: str) -> list[Row]:
@@ -125,7 +119,7 @@ def draw_paper(rows: list[Row]) -> str:
     ours, papers = ([row for row in group if not row.get("failure")] for group in groups)
     if not papers or not ours:
         return "\n\n".join(failed) or NOTHING
-    looks = [stays(row["looks"], RATIO_ESS) for row in ours]
+    looks = [reached(row["looks"], RATIO_ESS) for row in ours]
     mine = median(look[1] if look else math.inf for look in looks)
     step = median(row["step_seconds"] for row in papers)
     ess = median(row["reverse_ess"] for row in papers)

@@ -11,13 +11,12 @@ import pytest
 
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.studies import markdown, paper
-from boltzflow.studies.paper import cells, one_dimension, paper_preset
+from boltzflow.studies.paper import cells, draw
 from boltzflow.studies.paper.cells import Cell, config_of
 from boltzflow.studies.paper.experiments import EXPERIMENTS
-from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, compared
+from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
 from boltzflow.studies.paper.reproduce import _side_by_side, _tasks
 from boltzflow.studies.paper.results import find, keep, reached, results, seeds, step_seconds
-from boltzflow.studies.paper.words import as_printed, published
 from boltzflow.studies.rows import Rows
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
@@ -49,7 +48,7 @@ def test_velocity_between_gaussians_is_exact():
     """f_t = ½ a_t (x - μ_t)² has V_t = μ_t' - ½ (a_t'/a_t) (x - μ_t)."""
     mean, precision = 2.0, 3.0
     times = np.array([0.0, 0.3, 0.7, 1.0])
-    path = one_dimension.linear_path(lambda x: x**2 / 2, lambda x: precision * (x - mean) ** 2 / 2, times)
+    path = draw.linear_path(lambda x: x**2 / 2, lambda x: precision * (x - mean) ** 2 / 2, times)
     a, b = 1 + times * (precision - 1), times * precision * mean
     center = b / a
     center_rate = (precision * mean * a - b * (precision - 1)) / a**2
@@ -61,8 +60,8 @@ def test_velocity_between_gaussians_is_exact():
 
 
 def test_velocity_explodes_where_mass_changes_mode():
-    even = one_dimension.linear_path(one_dimension.base_energy, one_dimension.even_modes)
-    uneven = one_dimension.linear_path(one_dimension.base_energy, one_dimension.uneven_modes)
+    even = draw.linear_path(draw.base_energy, draw.even_modes)
+    uneven = draw.linear_path(draw.base_energy, draw.uneven_modes)
     np.testing.assert_allclose(even.velocity, -even.velocity[:, ::-1], atol=1e-6 * np.abs(even.velocity).max())
     assert uneven.norm.max() > 5 * even.norm.max()
 
@@ -275,10 +274,10 @@ def test_paper_preset_stands_beside_published_and_default(tmp_path):
     keep(tmp_path, CELL, "default", config, a_result(0), a_result(1, reverse_ess=0.75))
     stopped = Cell("fig11", "n4", "continuity")
     keep(tmp_path, stopped, "paper", config, a_result(0) | {"steps": 4000})
-    [file] = paper_preset.draw_picture(tmp_path, ())
+    [file] = draw_paper_preset(tmp_path, ())
     assert file.name == "paper-preset.png" and 5_000 < file.stat().st_size < 300_000
-    assert not paper_preset.draw_picture(tmp_path, [Cell("penalties", "eq18", "penalty_abs")])
-    assert paper_preset.draw_picture(tmp_path, [CELL]) == [file]
+    assert not draw_paper_preset(tmp_path, [Cell("penalties", "eq18", "penalty_abs")])
+    assert draw_paper_preset(tmp_path, [CELL]) == [file]
     text = paper.page(tmp_path, "default", "figures").split("## The paper preset")[1]
     assert "| N = 16, m = 1.5 | continuity, trainable path | steps | 10000 | 10000 | 2 |" in text
     assert "|  |  | training | – | 60 min | 3 s |" in text and "|  |  | a step, median | – | 1 s | 1 s |" in text

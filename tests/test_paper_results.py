@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from boltzflow.studies import markdown, paper
-from boltzflow.studies.paper import paper_preset
 from boltzflow.studies.paper.cells import MASSES, TARGETS, Cell
 from boltzflow.studies.paper.experiments import EXPERIMENTS, picture
-from boltzflow.studies.paper.page import NOT_RUN, PARTS, tolerance
+from boltzflow.studies.paper.page import NOT_RUN, PAPER_PRESET, PARTS, published, tolerance
 from boltzflow.studies.paper.results import find
-from boltzflow.studies.paper.words import published
 
 ROOT = Path(__file__).parent.parent
 FOLDER, PAGE = ROOT / "results" / "paper", ROOT / "docs" / "paper.md"
@@ -119,7 +117,7 @@ def test_every_figure_has_its_picture(name):
 
 
 def test_paper_preset_has_its_pictures():
-    for path in (FOLDER / f"{paper_preset.FIGURE}.png", picture(FOLDER, "fig8", "paper")):
+    for path in (FOLDER / f"{PAPER_PRESET}.png", picture(FOLDER, "fig8", "paper")):
         assert path.read_bytes().startswith(b"\x89PNG"), path
 
 

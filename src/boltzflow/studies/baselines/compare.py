@@ -107,13 +107,7 @@ def baselines() -> Mapping[str, tuple[Baseline, int]]:
 
 
 def at_equal_cost(
-    baseline: Baseline,
-    smallest: int,
-    target: AbstractDensity,
-    seed: int,
-    std: float,
-    evaluations: int,
-    seconds: float,
+    baseline: Baseline, smallest: int, target: AbstractDensity, seed: int, std: float, evaluations: int, seconds: float
 ) -> Sequence[tuple[int, Answer]]:
     """A baseline with two budgets: one that takes as many evaluations as the flow, one that takes as many seconds.
 

@@ -29,15 +29,7 @@ class Chains(NamedTuple):
 
 
 def sample(energy: Callable, dim: int, key: PRNGKeyArray, num_draws: int, *, std: float) -> Answer:
-    """Means over the draws of 16 chains, after 500 steps of warm-up.
-
-    Args:
-        energy: The energy of one point `(dim,)`.
-        dim: The dimension.
-        key: The random key.
-        num_draws: Draws of each chain, rounded up to an even number.
-        std: Standard deviation of the Gaussian N(0, std² I) that the chains start from.
-    """
+    """Means over `num_draws` draws (rounded up to an even number) of each of 16 chains, after 500 steps of warm-up."""
     watch = Stopwatch()
     num_draws += num_draws % 2
     start = draw(wide_gaussian(dim, std), jax.random.fold_in(key, 1), NUM_CHAINS)
@@ -66,7 +58,10 @@ def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains 
     def chain(key: PRNGKeyArray, x: Array) -> Chains:
         warm_key, key = jax.random.split(key)
         warmup = blackjax.window_adaptation(
-            blackjax.nuts, log_density, is_mass_matrix_diagonal=False, adaptation_info_fn=_gradients_of
+            blackjax.nuts,
+            log_density,
+            is_mass_matrix_diagonal=False,
+            adaptation_info_fn=lambda state, info, adaptation_state: info.num_integration_steps,
         )
         (state, parameters), spent = warmup.run(warm_key, x, NUM_WARMUP)
         kernel = blackjax.nuts(log_density, **parameters).step
@@ -90,10 +85,6 @@ def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains 
         return Chains(jnp.stack(means), jnp.stack(squares), gradients, rate / num_draws)
 
     return jax.vmap(chain)(jax.random.split(key, len(start)), start)
-
-
-def _gradients_of(state: Any, info: Any, adaptation_state: Any) -> Any:
-    return info.num_integration_steps
 
 
 def r_hat(mean: Float[np.ndarray, "*n dim"], square: Float[np.ndarray, "*n dim"], length: int) -> float:

@@ -53,16 +53,7 @@ class SMCResult(NamedTuple):
 def estimate_log_z(
     energy: Callable, dim: int, key: PRNGKeyArray, num_particles: int, *, std: float, fit_start: bool = True
 ) -> Answer:
-    """log Z = log ∫ exp(-energy(x)) dx by SMC.
-
-    Args:
-        energy: The energy of one point `(dim,)`.
-        dim: The dimension.
-        key: The random key.
-        num_particles: Particles of the run that counts.
-        std: Standard deviation of the Gaussian N(0, std² I) that the first run starts from.
-        fit_start: Whether a short run fits the start of the run that counts. Defaults to True.
-    """
+    """log Z = log ∫ exp(-energy(x)) dx by SMC with `num_particles`; without `fit_start` without the short run."""
     watch = Stopwatch()
     start = wide_gaussian(dim, std)
     size = jnp.asarray(1.2 * dim**-0.25)

@@ -57,15 +57,7 @@ class Round(NamedTuple):
 
 
 def estimate_log_z(energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: int, *, std: float) -> Answer:
-    """log Z = log ∫ exp(-energy(x)) dx by parallel tempering.
-
-    Args:
-        energy: The energy of one point `(dim,)`.
-        dim: The dimension.
-        key: The random key.
-        num_sweeps: Sweeps after tuning.
-        std: Standard deviation of the Gaussian N(0, std² I) that the tuning starts from.
-    """
+    """log Z = log ∫ exp(-energy(x)) dx by parallel tempering, from `num_sweeps` sweeps after tuning."""
     watch = Stopwatch()
     start = wide_gaussian(dim, std)
     gradients = 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.studies.paper import draw, one_dimension
+from boltzflow.studies.paper import draw
 from boltzflow.studies.paper.cells import MASSES, SITE_EDGES, SIZES, Cell
 from boltzflow.studies.paper.results import curve_of, find, put
 
@@ -34,8 +34,8 @@ class Experiment:
 
 
 def _line_path(figure: str, folder: Path, preset: str) -> bytes:
-    target = one_dimension.even_modes if figure == "fig5" else one_dimension.uneven_modes
-    path = one_dimension.linear_path(one_dimension.base_energy, target)
+    target = draw.even_modes if figure == "fig5" else draw.uneven_modes
+    path = draw.linear_path(draw.base_energy, target)
     norms = {f"{t:.1f}": float(norm) for t, norm in zip(path.times, path.norm, strict=True)}
     put(folder, figure, {"target": figure, "method": "exact", "preset": preset, "seeds": 0, "velocity_norm": norms})
     return draw.line_path(path)

@@ -4,36 +4,55 @@ The page's prose stands in the page; `write_page` replaces the marked parts alon
 one of titles and marked parts.
 """
 
+import importlib.resources
+import math
 import os
+import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from boltzflow.storage.files import write_text
 from boltzflow.studies import markdown
 from boltzflow.studies.markdown import number, plus_minus
-from boltzflow.studies.paper import paper_preset
-from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell
-from boltzflow.studies.paper.experiments import EXPERIMENTS, picture
-from boltzflow.studies.paper.results import find, of_seeds, reached, results, step_seconds
-from boltzflow.studies.paper.words import (
-    LABELS,
-    METHODS,
-    TARGETS,
-    as_printed,
-    mean_digits,
-    over_seeds,
-    plain_name,
-    published,
-    spread_digits,
-)
+from boltzflow.studies.paper import draw
+from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell, config_of
+from boltzflow.studies.paper.experiments import EXPERIMENTS, picture, write_picture
+from boltzflow.studies.paper.results import curve_of, find, of_seeds, reached, results, step_seconds
 from boltzflow.studies.rows import Row
 
+TARGETS = {
+    "eq2": "Eq. (2), four equal modes",
+    "eq18": "Eq. (18), two unequal modes",
+    **{name: f"m = {mass:g}" for name, mass in MASSES.items()},
+}
+METHODS = {
+    "reverse_kl_loss": "reverse KL",
+    "continuity_linear": "continuity, linear path",
+    "continuity_trainable": "continuity, trainable path",
+    "continuity": "continuity, trainable path",
+    "continuity_trainable_alone": "continuity, trainable path, no pilot",
+    "continuity_diffusion": "continuity, diffusion path",
+    "penalty_abs": "|r|",
+    "penalty_square": "r²",
+    "penalty_log1p": "log(1 + |r|)",
+}
+LABELS = {
+    "hausdorff": "H(M, X) ↓",
+    "reverse_kl": "reverse KL ↓",
+    "reverse_ess": "reverse ESS ↑",
+    "forward_kl": "forward KL ↓",
+    "forward_ess": "forward ESS ↑",
+}
 _BOUNDED = ("reverse_kl", "hausdorff")  # from below, by the metric of a perfect sampler
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
 BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
 NOT_RUN = "Not run yet."
+PAPER_PRESET = "paper-preset"
+_GOOD = 0.95
 
 
 def write_page(path: Path, folder: Path, preset: str) -> None:
@@ -68,6 +87,49 @@ def _preset(folder: Path, preset: str, link: str) -> str:
         "longer, and their steps per second fewer, than those of a training alone."
     )
     return f'Our numbers are of the preset "{preset}".' + (warning if jobs > 1 else "")
+
+
+# --- names and numbers ------------------------------------------------------------------------------------------------
+
+
+def plain_name(target: str) -> str:
+    """The name of a target outside its own table: a chain by its size and mass."""
+    if target not in SIZES and target not in MASSES:
+        return TARGETS[target].split(",")[0]
+    return f"N = {SIZES.get(target, 16)}, m = {MASSES.get(target, 1.5):g}"
+
+
+def published() -> Mapping[str, Any]:
+    """The paper's tables: `published()[table][target][method][metric]` is [mean, standard deviation]."""
+    return tomllib.loads(importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
+
+
+def spread_digits(table: str) -> int:
+    """Decimals that the paper prints of a spread below 1."""
+    return 3 if table == "table1" else 2
+
+
+def mean_digits(mean: float) -> int:
+    """Decimals that the paper prints of a mean: three, fewer from 10 on."""
+    return max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
+
+
+def as_printed(values: Sequence[float], digits: int) -> str:
+    """A published mean and spread as the paper prints them, with `digits` decimals of a spread below 1."""
+    mean, spread = values
+    decimals = max(0, digits - len(f"{spread:.0f}")) if spread >= 1 else digits
+    return f"{mean:.{mean_digits(mean)}f} ± {spread:.{decimals}f}".replace("-", "−")
+
+
+def over_seeds(row: Row, metric: str) -> str:
+    """Mean ± standard deviation; the median and the range where the spread is larger than the mean and than 1."""
+    mean, spread = (float(value) for value in row["metrics"][metric])
+    values = sorted(of_seeds(row, metric))
+    if len(values) == 1:
+        return number(values[0])
+    if not spread > max(abs(mean), 1.0):
+        return plus_minus(mean, spread)
+    return f"{number(median(values))} ({number(values[0])} to {number(values[-1])})"
 
 
 # --- the paper's tables -----------------------------------------------------------------------------------------------
@@ -210,8 +272,110 @@ def _penalties(folder: Path, preset: str, link: str) -> str:
     return _table_of(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)
 
 
+# --- the paper preset -------------------------------------------------------------------------------------------------
+
+
+def _paper_cells() -> list[Cell]:
+    """Every cell that the paper trains, without its ablations."""
+    return list(dict.fromkeys(cell for name in ("table1", "table2", "fig11") for cell in EXPERIMENTS[name].cells))
+
+
 def _paper_preset(folder: Path, preset: str, link: str) -> str:
-    return paper_preset.section(folder, link)
+    """The preset "paper" beside the default preset: the table, the pictures and the missing cells."""
+    found = _found(folder)
+    if not found:
+        return "Not run yet: on two cores a small cell takes about an hour, most take days."
+    header = ("target", "method", "", "published", "paper preset", "default preset")
+    parts = [markdown.table(header, [line for each in found for line in _preset_lines(*each)])]
+    if (folder / f"{PAPER_PRESET}.png").exists():
+        parts.append(f"![Reverse ESS with the paper preset and with the default preset]({link}/{PAPER_PRESET}.png)")
+    for cell, *_ in found:
+        path = picture(folder, cell.figure, "paper")
+        if cell.figure and path.exists():
+            what = f"{plain_name(cell.target)}, {METHODS[cell.method]}, paper preset"
+            parts += [f"{what}:", f"![{what}]({link}/{path.name})"]
+    missing: dict[str, list[str]] = {}
+    for cell in _paper_cells():
+        if all(cell != other for other, *_ in found):
+            missing.setdefault(plain_name(cell.target), []).append(METHODS[cell.method])
+    listed = "; ".join(f"{target}: {' and '.join(methods)}" for target, methods in missing.items())
+    return "\n\n".join([*parts, f"Not run with this preset, for lack of time: {listed}."] if listed else parts)
+
+
+def draw_paper_preset(folder: Path, changed: Collection[Cell]) -> list[Path]:
+    """Draws the reverse ESS during training where the rows of a cell changed or the file is missing.
+
+    Returns the file, [] where nothing is drawn.
+    """
+    found = _found(folder)
+    is_current = (folder / f"{PAPER_PRESET}.png").exists() and not set(changed) & set(_paper_cells())
+    if is_current or not found:
+        return []
+    curves = {}
+    for cell, row, default in found:
+        label = f"{plain_name(cell.target)}: {METHODS[cell.method]}" + (", stopped" if _is_stopped(cell, row) else "")
+        curves[label] = [curve_of(row)[:, [0, 1, 3]], curve_of(default)[:, [0, 1, 3]] if default else None]
+    return [write_picture(folder, PAPER_PRESET, "default", draw.paper_preset(curves))]
+
+
+def _found(folder: Path) -> list[tuple[Cell, Row, Row | None]]:
+    """Each cell with a row of the preset "paper", that row, and the row of the default preset."""
+    rows = [(cell, find(folder, cell, "paper"), find(folder, cell, "default")) for cell in _paper_cells()]
+    return [(cell, row, default) for cell, row, default in rows if row]
+
+
+def _preset_lines(cell: Cell, row: Row, default: Row | None) -> Iterable[Sequence[str]]:
+    asked = config_of(cell, "paper").num_steps
+    steps = f"{_steps(row)}" + (f", **stopped before {asked}**" if _is_stopped(cell, row) else "")
+    yield plain_name(cell.target), METHODS[cell.method], "steps", f"{asked}", steps, f"{_steps(default)}"
+    yield "", "", "training", "–", _duration(row), _duration(default)
+    yield "", "", "a step, median", "–", _step_time(row), _step_time(default)
+    yield "", "", f"reverse ESS ≥ {_GOOD:g} from", "–", _reached(row), _reached(default)
+    printed = published().get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
+    for metric in METRICS:
+        if metric in row["metrics"]:
+            theirs = as_printed(printed[metric], spread_digits(cell.table)) if metric in printed else "–"
+            yield "", "", LABELS[metric], theirs, _value(row, metric), _value(default, metric)
+
+
+def _steps(row: Row | None) -> int | str:
+    return int(row["runs"][0]["steps"]) if row else "–"
+
+
+def _is_stopped(cell: Cell, row: Row) -> bool:
+    """Whether training ended before the paper's last step."""
+    return int(row["runs"][0]["steps"]) < config_of(cell, "paper").num_steps
+
+
+def _duration(row: Row | None) -> str:
+    if not row:
+        return "–"
+    seconds = median(float(value) for value in row["train_seconds"])
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _step_time(row: Row | None) -> str:
+    return f"{median(step_seconds(run['curve']) for run in row['runs']):.3g} s" if row else "–"
+
+
+def _reached(row: Row | None) -> str:
+    """When the median seed reached the ESS, seen at one of some twenty looks."""
+    if not row:
+        return "–"
+    found = sorted((there[1], there[0]) for run in row["runs"] if (there := reached(run["curve"], _GOOD)))
+    if len(found) <= len(row["runs"]) / 2:
+        return "not"
+    seconds, step = found[(len(row["runs"]) - 1) // 2]
+    return f"{seconds:.3g} s, step {step}"
+
+
+def _value(row: Row | None, metric: str) -> str:
+    if not row or metric not in row["metrics"]:
+        return "–"
+    mean, spread = (float(value) for value in row["metrics"][metric])
+    return plus_minus(mean, spread) if row["seeds"] > 1 else number(mean)
 
 
 _OTHER_PARTS = {"speed": "Speed over N", "paper_preset": "The paper preset"}

@@ -20,9 +20,10 @@ from boltzflow.config import Config
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.numerics.validation import did_you_mean
 from boltzflow.report.figures import path_panels
-from boltzflow.studies.paper import cells, paper_preset, results
+from boltzflow.studies.paper import cells, results
 from boltzflow.studies.paper.cells import Cell
 from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, draw_from_rows, picture, write_picture
+from boltzflow.studies.paper.page import draw_paper_preset
 from boltzflow.training.loop import Progress
 
 
@@ -101,7 +102,7 @@ def reproduce(
         is_outdated = picture(folder, figure, preset).exists() and not changed.isdisjoint(experiment.cells)
         if figure in work or is_outdated:
             written += draw_from_rows(folder, figure, preset)
-    return list(dict.fromkeys([*written, *paper_preset.draw_picture(folder, changed)]))
+    return list(dict.fromkeys([*written, *draw_paper_preset(folder, changed)]))
 
 
 def _with_cells(name: str, work: Mapping[str, Experiment], only: Sequence[str]) -> dict[str, Experiment]:

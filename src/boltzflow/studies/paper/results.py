@@ -118,8 +118,11 @@ def curve_of(row: Row) -> np.ndarray:
 
 
 def reached(curve: Sequence[Sequence[Any]], ess: float) -> tuple[int, float] | None:
-    """The step and seconds of the look from which on the reverse ESS stays at `ess` or above, if there is one."""
-    below = [i for i, look in enumerate(curve) if not float(look[3]) >= ess]
+    """The step and seconds of the look from which on the reverse ESS stays at `ess` or above, if there is one.
+
+    A look is (step, seconds, ..., reverse ESS).
+    """
+    below = [i for i, look in enumerate(curve) if not float(look[-1]) >= ess]
     first = below[-1] + 1 if below else 0
     return (int(curve[first][0]), float(curve[first][1])) if first < len(curve) else None
 
