@@ -51,7 +51,8 @@ class Clock:
 
 def covered(spans: Iterable[Span]) -> float:
     """The length of the union of the spans: a program may be compiled while another one is traced."""
-    total, last = 0.0, float("-inf")
+    total = 0.0
+    last = float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, last))
         last = max(last, end)

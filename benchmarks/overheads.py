@@ -26,7 +26,9 @@ from boltzflow.report.evaluation import evaluate
 from boltzflow.training.snapshots import Snapshots
 
 NAME = "overheads"
-BATCH, REPEATS, PROCESSES = 256, 100, 9
+BATCH = 256
+REPEATS = 100
+PROCESSES = 9
 NUM_PARTICLES = 16
 
 
@@ -103,7 +105,8 @@ def timed(owner: type, *names: str) -> Iterator[list[float]]:
 
 def snapshots() -> Row:
     """The seconds of all writing in a run; runs with and without snapshots differ by more than that."""
-    writing, training = [], []
+    writing = []
+    training = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder, timed(Snapshots, "write_pilots", "write") as seconds:
             run = boltzflow.fit(boltzflow.DoubleWell(16, 1.5), keep=Path(folder))

@@ -59,7 +59,8 @@ def draw_overheads(rows: list[Row]) -> str:
             beside = f"{1e3 * row['alone']:.3g} ms, the energy by itself"
             spread = f"at most {row['highest']:.1%} in a single process"
         elif "writing" in row:
-            beside, spread = f"{median(row['training']):.3g} s, training", f"at most {row['highest']:.1%}"
+            beside = f"{median(row['training']):.3g} s, training"
+            spread = f"at most {row['highest']:.1%}"
         else:
             beside = f"{row['training']:.3g} s, training"
             spread = f"{row['first'] / row['training']:.1%} with compiling, once"

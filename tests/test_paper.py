@@ -179,16 +179,15 @@ def test_rows_added_by_another_process_during_training_are_kept(tmp_path, traine
     assert find(tmp_path, CELL, "default") and find(tmp_path, other, "paper")
 
 
-def test_pictures_are_drawn_again_when_their_rows_change(tmp_path, trained):
-    """A picture of rows is drawn when its experiment is reproduced, and again when a row of it changes; a picture of a
-    path when its seed 0 is trained or the file is missing."""
+def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp_path, trained, monkeypatch):
+    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda folder, preset: b"png")
+    monkeypatch.setitem(EXPERIMENTS, "fig10", drawn)
     fig10 = tmp_path / "fig10.png"
-    paper.reproduce("table2", folder=tmp_path, num_seeds=1)
-    assert not fig10.exists()
-    paper.reproduce("fig10", folder=tmp_path)
-    fig10.write_bytes(b"old")
-    assert fig10 not in paper.reproduce("table2", folder=tmp_path, num_seeds=1)  # no row changes
-    assert fig10 in paper.reproduce("table2", folder=tmp_path, num_seeds=2) and fig10.read_bytes() != b"old"
+    settings = {"folder": tmp_path, "only": [CELL.name]}
+    assert fig10 not in paper.reproduce("table2", num_seeds=1, **settings)
+    assert fig10 in paper.reproduce("fig10", **settings) and fig10.read_bytes() == b"png"
+    assert fig10 not in paper.reproduce("table2", num_seeds=1, **settings)  # no row changes
+    assert fig10 in paper.reproduce("table2", num_seeds=2, **settings)
 
 
 def test_picture_of_a_path_is_drawn_with_its_seed_0_or_where_it_is_missing(tmp_path, trained, monkeypatch):
@@ -254,6 +253,9 @@ def test_written_page_keeps_its_prose(tmp_path, trained):
     paper.write_page(path, tmp_path, "default")
     assert path.read_text().startswith("Prose.\n\n<!-- table: table2 -->\n**m = 1.5**")
     assert path.read_text().endswith("<!-- end -->\n\nMore.\n")
+    path.write_text(markdown.mark("time_to_ess"))
+    with pytest.raises(InputError, match="unknown part 'time_to_ess'"):
+        paper.write_page(path, tmp_path, "default")
     path.write_text("A page of an earlier version, without marks.")
     paper.write_page(path, tmp_path, "default")
     assert path.read_text() == paper.page(tmp_path, "default", "..")

@@ -73,7 +73,8 @@ def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains 
             gradients = gradients + info.num_integration_steps
             return (state, first + x, second + x**2, gradients, rate + info.acceptance_rate), None
 
-        means, squares = [], []
+        means = []
+        squares = []
         gradients = jnp.sum(spent)
         rate = jnp.zeros(())
         for half_key in jax.random.split(key):

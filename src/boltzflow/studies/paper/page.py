@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from boltzflow.errors import InputError
 from boltzflow.storage.files import write_text
 from boltzflow.studies import markdown
 from boltzflow.studies.markdown import number, plus_minus
@@ -74,6 +75,9 @@ def page(folder: Path, preset: str, link: str, text: str = "") -> str:
         titles = {**{name: experiment.title for name, experiment in EXPERIMENTS.items()}, **_OTHER_PARTS}
         parts = [f"## {title}\n\n{markdown.mark(name)}" for name, title in titles.items()]
         text = "\n\n".join(["# The paper, reproduced", markdown.mark("preset"), *parts]) + "\n"
+    unknown = [name for name in markdown.marks(text) if name not in PARTS]
+    if unknown:
+        raise InputError(f"this is no page of the paper: it has the unknown part {unknown[0]!r}; choose another page")
     return markdown.updated(text, lambda name: PARTS[name](folder, preset, link))
 
 
