@@ -1,4 +1,4 @@
-"""Seconds of work kept apart from those that JAX takes to compile, and a cache of compiled programs that is cold."""
+"""Seconds of work without those of compiling, and a cold cache of compiled programs."""
 
 import contextlib
 import tempfile
@@ -21,8 +21,10 @@ class Lap(NamedTuple):
 
 
 class Clock:
-    """Splits the time since it was entered, or since its last lap, into compiling (tracing and lowering with it, and
-    loading what another process of JAX has compiled) and all the rest. JAX says itself when it compiles what."""
+    """Splits the time since its last lap into compiling and all the rest.
+
+    Compiling includes tracing, lowering and loading from a cache. JAX reports these spans of time itself.
+    """
 
     def __enter__(self) -> Self:
         self._start = time.time()
@@ -42,13 +44,15 @@ class Clock:
         now = time.time()
         compiling = covered(self._spans)
         lap = Lap(now - self._start - compiling, compiling)
-        self._start, self._spans = now, []
+        self._start = now
+        self._spans = []
         return lap
 
 
 def covered(spans: Iterable[Span]) -> float:
-    """How much time lies in any of the spans: a program may be compiled while another one is traced."""
-    total, last = 0.0, float("-inf")
+    """The length of the union of the spans: a program may be compiled while another one is traced."""
+    total = 0.0
+    last = float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, last))
         last = max(last, end)
@@ -57,7 +61,7 @@ def covered(spans: Iterable[Span]) -> float:
 
 @contextlib.contextmanager
 def cold_cache() -> Iterator[None]:
-    """Nothing is compiled yet, and what is gets kept for as long as this lasts: the first seed pays for all of it."""
+    """Starts without compiled programs and keeps new ones until the end: the first seed pays for all compiling."""
     with tempfile.TemporaryDirectory(prefix="boltzflow-bench-") as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

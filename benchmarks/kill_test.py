@@ -1,8 +1,8 @@
-"""Kills a training run with SIGKILL at random moments, resumes it, and compares its end with an undisturbed one.
+"""Kills a training run with SIGKILL at random moments, resumes it, and compares its end with an undisturbed run.
 
-Each life of a run is a process that is killed after a random time, short ones included, so that kills fall into
-imports, pilot, compiling, training, writing and measuring. A run that ends must have the metrics and estimates of the
-undisturbed one to the last bit, and no life may begin before the last snapshot of the one before.
+Every process is killed after a random time, short times included, so that kills hit imports, pilot, compiling,
+training, writing and measuring. A completed run must have the metrics and estimates of the undisturbed run to the last
+bit, and no process may start before the last snapshot of the previous one.
 """
 
 import json
@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.store import Row, Store, flow_source
+from benchmarks.store import Row, Store
 from boltzflow.errors import InputError
-from boltzflow.storage import files as storage
+from boltzflow.storage import files
 
 NAME = "kill_test"
 SETTINGS = ["mixture-2", "--num-steps", "1500", "--width", "16", "--num-networks", "2", "--num-eval-samples", "20000"]
@@ -27,27 +28,29 @@ SETTINGS = ["mixture-2", "--num-steps", "1500", "--width", "16", "--num-networks
 
 def main() -> None:
     options = common.arguments(
-        __doc__ or "", (),
+        __doc__,
         kills={"type": int, "default": 100, "help": "how many kills in all"},
-        longest={"type": float, "default": 20.0, "help": "seconds that a life lasts at most"},
-    )  # fmt: skip
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
-    row = common.measured(store, source, lambda: kill(options.kills, options.longest), kills=options.kills)
+        longest={"type": float, "default": 20.0, "help": "seconds after which a process is killed at the latest"},
+    )
+    store = Store(NAME, options.results, options.fresh)
+    row = store.measured(lambda: kill(options.kills, options.longest), kills=options.kills)
     if row.get("failure") or row["different"] or row["lost"]:
         sys.exit(1)
 
 
 def kill(num_kills: int, longest: float) -> Row:
-    """Runs that are killed and resumed until so many kills are done; what became of them."""
+    """Kills and resumes runs `num_kills` times: the completed runs, the different ones, the losses, the stages."""
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         environment = {**os.environ, "BOLTZFLOW_CACHE": str(home / "cache")}
         assert run(["run", *SETTINGS, "--out", "whole"], home, environment) in (0, 3)
         expected = outcome(home / "whole")
-        kills, different, lost, ended, where = 0, 0, 0, 0, dict[str, int]()
+        kills = different = lost = ended = 0
+        where: Counter[str] = Counter()
         while kills < num_kills:
-            name, before = f"run-{ended}", 0
+            name = f"run-{ended}"
+            before = 0
             command = ["run", *SETTINGS, "--out", name]
             while True:
                 patience = rng.uniform(0.2, longest) if kills < num_kills else None
@@ -58,8 +61,7 @@ def kill(num_kills: int, longest: float) -> Row:
                 step = snapshot_step(home / name)
                 lost += step < before
                 before = step
-                stage = stage_of(home / name)
-                where[stage] = where.get(stage, 0) + 1
+                where[stage_of(home / name)] += 1
                 if (home / name / "config.toml").exists():
                     command = ["resume", name]
             assert status in (0, 3), f"ended with status {status}"
@@ -69,7 +71,7 @@ def kill(num_kills: int, longest: float) -> Row:
 
 
 def run(command: list[str], home: Path, environment: dict[str, str], patience: float | None = None) -> int:
-    """The exit status of the command, killed when patience ends."""
+    """The exit status of the command, killed after `patience` seconds."""
     start = time.perf_counter()
     with (home / "log").open("ab") as log:
         process = subprocess.Popen(
@@ -83,21 +85,21 @@ def run(command: list[str], home: Path, environment: dict[str, str], patience: f
 
 
 def snapshot_step(folder: Path) -> int:
-    """The step of the newest snapshot that can be read; beyond all where the run is trained, 0 where there is none."""
+    """The step of the newest readable snapshot: 10⁹ for a trained run, 0 without a snapshot."""
     checkpoint = folder / "checkpoint"
     if (checkpoint / "run.npz").exists():
         return 10**9
     steps = [0]
     for path in checkpoint.glob("state-?.npz"):
         try:
-            steps.append(storage.read(path)[1]["step"])
+            steps.append(files.read(path)[1]["step"])
         except InputError:
             continue
     return max(steps)
 
 
 def stage_of(folder: Path) -> str:
-    """In which part of its life a run was killed."""
+    """The stage in which a run was killed."""
     if not (folder / "config.toml").exists():
         return "before its folder"
     step = snapshot_step(folder)
@@ -105,7 +107,7 @@ def stage_of(folder: Path) -> str:
 
 
 def outcome(folder: Path) -> Any:
-    """All numbers of a finished run besides its times."""
+    """All numbers of a finished run except its times."""
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
     report = json.loads((folder / "report.json").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""What is paid for safety: the callback around an energy outside JAX, the snapshots of training, the report's checks.
+"""The overheads of the callback around an energy outside JAX, of the snapshots, and of the report's checks.
 
-Each as a share of what it is there for: of the energy's own time at a batch of 256, of the time of training, and again
-of the time of training (with everything compiled, and as it comes the first time).
+The callback is a share of the energy's own time at a batch of 256; snapshots and checks are shares of the training
+time. The checks are measured compiled, and the first time.
 """
 
 import functools
@@ -20,18 +20,20 @@ import numpy as np
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import Row, Store, flow_source
+from benchmarks.store import Row, Store
 from boltzflow.interop.callback import Callback, Function
 from boltzflow.report.evaluation import evaluate
 from boltzflow.training.snapshots import Snapshots
 
 NAME = "overheads"
-BATCH, REPEATS, PROCESSES = 256, 100, 9
+BATCH = 256
+REPEATS = 100
+PROCESSES = 9
 NUM_PARTICLES = 16
 
 
 def lennard_jones(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softened pairs of 16 particles in a trap, in plain NumPy: a few milliseconds for 256 points."""
+    """Softened pairs of 16 particles in a trap, in NumPy: a few milliseconds for 256 points."""
     place = x.reshape(len(x), NUM_PARTICLES, 3)
     apart = place[:, :, None] - place[:, None]
     square = np.sum(apart**2, axis=-1) + 0.5
@@ -44,7 +46,7 @@ def lennard_jones(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def median_seconds(**calls: Callable[[], object]) -> dict[str, float]:
-    """Of many repeats, in turns, so that all calls meet the same machine; after one of each that is not counted."""
+    """Median seconds of each call over many repeats, alternating so that machine noise affects all calls alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(1 + REPEATS):
         for name, call in calls.items():
@@ -56,16 +58,16 @@ def median_seconds(**calls: Callable[[], object]) -> dict[str, float]:
 
 
 def point_by_point(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same, asked for one point after another, as of a program that knows of no batches."""
+    """The same energy, evaluated point by point, as in a program without batches."""
     energies, gradients = zip(*(lennard_jones(one[None]) for one in x), strict=True)
     return np.concatenate(energies), np.concatenate(gradients)
 
 
 def callback(fn: Function) -> Row:
-    """The energy by itself, and as training asks for it: values and gradients under jit.
+    """The energy alone, and its values and gradients under jit, as in training.
 
-    Of several processes one after another: where memory and threads come to lie differs from process to process, and
-    with it the overhead, by as much as itself.
+    Several processes measure one after another, because the placement of memory and threads changes the overhead from
+    process to process by as much as itself.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         seconds = list(pool.map(_alone_and_through, [fn] * PROCESSES))
@@ -77,13 +79,14 @@ def callback(fn: Function) -> Row:
 def _alone_and_through(fn: Function) -> dict[str, float]:
     target = Callback(fn, 3 * NUM_PARTICLES, check_at=np.random.default_rng(0).normal(size=(4, 48)))
     x = jax.random.normal(jax.random.key(0), (BATCH, target.dim))
-    both, own = jax.jit(jax.vmap(jax.value_and_grad(target.energy))), np.asarray(x, np.float64)
+    both = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))
+    own = np.asarray(x, np.float64)
     return median_seconds(alone=lambda: fn(own), through=lambda: jax.block_until_ready(both(x)))
 
 
 @contextmanager
 def timed(owner: type, *names: str) -> Iterator[list[float]]:
-    """The seconds of each call of these methods while it lasts."""
+    """The seconds of each call of these methods inside the context."""
     seconds: list[float] = []
 
     def watched(method: Callable[..., object]) -> Callable[..., object]:
@@ -101,10 +104,11 @@ def timed(owner: type, *names: str) -> Iterator[list[float]]:
 
 
 def snapshots() -> Row:
-    """What goes into writing, summed over a run: runs with and without differ by more than that from each other."""
-    writing, training = [], []
+    """The seconds of all writing in a run; runs with and without snapshots differ by more than that."""
+    writing = []
+    training = []
     for _ in range(3):
-        with tempfile.TemporaryDirectory() as folder, timed(Snapshots, "write_pilots", "write") as seconds:
+        with tempfile.TemporaryDirectory() as folder, timed(Snapshots, "write_pilot", "write") as seconds:
             run = boltzflow.fit(boltzflow.DoubleWell(16, 1.5), keep=Path(folder))
         writing.append(sum(seconds))
         training.append(run.trained.cost["train_seconds"])
@@ -113,15 +117,16 @@ def snapshots() -> Row:
 
 
 def report(make: Callable[[], boltzflow.AbstractDensity]) -> Row:
-    """The checks of a report, besides drawing its samples: the first time, and compiled."""
+    """The checks of a report without its samples: the first time, and compiled."""
     run = boltzflow.fit(make())
-    run.samples  # noqa: B018  drawn once, here
+    run.samples  # noqa: B018  drawn here, once
     start = time.perf_counter()
-    evaluate(run)
+    evaluate(run.draws)
     first = time.perf_counter() - start
     start = time.perf_counter()
-    evaluate(run)
-    again, training = time.perf_counter() - start, run.trained.cost["train_seconds"]
+    evaluate(run.draws)
+    again = time.perf_counter() - start
+    training = run.trained.cost["train_seconds"]
     return {"training": training, "first": first, "again": again, "overhead": again / training}
 
 
@@ -136,10 +141,10 @@ PARTS: dict[str, Callable[[], Row]] = {
 
 
 def main() -> None:
-    options = common.arguments(__doc__ or "", PARTS)
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
+    options = common.arguments(__doc__, PARTS)
+    store = Store(NAME, options.results, options.fresh)
     for name in options.targets:
-        common.measured(store, source, PARTS[name], target=name)
+        store.measured(PARTS[name], target=name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""How many steps the paper's procedure takes to a reverse ESS of 0.95 on its own schedule: an hour and a half.
+"""The number of steps of the paper preset to a reverse ESS of 0.95, on its own schedule: an hour and a half.
 
-Its networks, base, optimizer and solver, its learning rate annealed over all of its published steps, in this package;
-ended at the first of training's twenty looks at which the ESS is there, or at the step to give up at. What was
-interrupted goes on where it stood.
+The learning rate is annealed over all of the published steps. Training ends at the first of its twenty looks with that
+ESS, or at a maximal step. An interrupted training resumes.
 """
 
 import contextlib
@@ -12,35 +11,30 @@ from pathlib import Path
 
 import boltzflow
 from benchmarks import common
-from benchmarks.common import Enough
-from benchmarks.store import Row, Store, flow_source
-from benchmarks.targets import TASKS, Task
+from benchmarks.common import TASKS, Enough, Task
+from benchmarks.store import Row, Store
 from benchmarks.time_to_ess import PAPER_TASK, RATIO_ESS
 from boltzflow.config import paper_preset
-from boltzflow.storage import files as storage
+from boltzflow.storage import files
 
 NAME = "paper_way"
-STANDING = Path("runs") / "paper-way"
-"""Keeps where training stands, in a folder for each source."""
+SNAPSHOTS = Path("runs") / "paper-way"
+"""The snapshots of training, in a folder for each source."""
 
 
 def main() -> None:
-    options = common.arguments(
-        __doc__ or "", [],
-        until={"type": int, "default": 3000, "help": "the step to give up at"},
-    )  # fmt: skip
-    store, task = Store(NAME, folder=options.results, fresh=options.fresh), TASKS[PAPER_TASK]
-    source = flow_source(NAME)
-    standing = STANDING / source  # what another source has trained is not this one's way
+    options = common.arguments(__doc__, until={"type": int, "default": 3000, "help": "the maximal step"})
+    store = Store(NAME, options.results, options.fresh)
+    task = TASKS[PAPER_TASK]
+    snapshots = SNAPSHOTS / store.source
     if options.fresh:
-        shutil.rmtree(standing, ignore_errors=True)
-    measure = functools.partial(way, task, options.until, standing)
-    common.measured(store, source, measure, target=task.name, method="way", seed=0, until=options.until)
+        shutil.rmtree(snapshots, ignore_errors=True)
+    measure = functools.partial(way, task, options.until, snapshots)
+    store.measured(measure, target=task.name, method="way", seed=0, until=options.until)
 
 
-def way(task: Task, until: int, standing: Path) -> Row:
-    """Training's looks (step, ESS of 2048 samples) up to the first at which it is there, or the first not before the
-    step `until`, or to the end."""
+def way(task: Task, until: int, snapshots: Path) -> Row:
+    """The looks (step, ESS of 2048 samples) up to the first with the wanted ESS or at the step `until` or later."""
     target = task.make()
     config = paper_preset(task.paper_name, target.dim)
 
@@ -53,19 +47,19 @@ def way(task: Task, until: int, standing: Path) -> Row:
     def enough(step: float, ess: float) -> bool:
         return ess >= RATIO_ESS or step >= until
 
-    looks = looks_of(standing)
+    looks = looks_of(snapshots)
     if not looks or not enough(*looks[-1]):
         with contextlib.suppress(Enough):
-            boltzflow.fit(target, seed=0, config=config, name=task.paper_name, on_progress=listen, keep=standing)
-        looks = looks_of(standing)
+            boltzflow.fit(target, seed=0, config=config, name=task.paper_name, on_progress=listen, keep=snapshots)
+        looks = looks_of(snapshots)
     return {"looks": looks, "published_steps": config.num_steps}
 
 
-def looks_of(standing: Path) -> list[list[float]]:
-    """What the newest snapshot in a folder remembers of the looks at the ESS of seed 0."""
-    records = [storage.read(path)[1] for path in standing.glob("state-?.npz")]
-    newest = max(records, key=lambda record: record["step"], default={"histories": {"0": []}})
-    rows = newest["histories"]["0"]
+def looks_of(snapshots: Path) -> list[list[float]]:
+    """The looks at the ESS of seed 0 in the newest snapshot of a folder."""
+    records = [files.read(path)[1] for path in snapshots.glob("state-?.npz")]
+    newest = max(records, key=lambda record: record["step"], default={"history": []})
+    rows = newest["history"]
     return [[int(float(row["step"])), float(row["reverse_ess"])] for row in rows if "reverse_ess" in row]
 
 

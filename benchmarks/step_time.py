@@ -1,8 +1,8 @@
 """Seconds of an optimizer step and peak memory, over the sites of the chain and the kinds of velocity field.
 
-The step is a full one of the default preset, with the flow's own trajectories (the first steps of a run train on the
-pilot's points alone and are cheaper). Each row is measured in a process of its own, so that its peak memory is its own;
-it includes the pilot's particles and the program itself, some 0.5 GB.
+The step is a full one of the default preset, with the flow's own trajectories; the first steps of a run use the pilot's
+points alone and are cheaper. Each row has its own process, and therefore its own peak memory, which includes the
+pilot's particles and the program itself, about 0.5 GB.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import sys
 
 import boltzflow
 from benchmarks import common
-from benchmarks.store import Row, Store, flow_source
+from benchmarks.store import Row, Store
 
 NAME = "step_time"
 SITES = (4, 16, 64, 256, 1024)
@@ -27,22 +27,22 @@ CHUNKS = 5
 
 def main() -> None:
     options = common.arguments(
-        __doc__ or "", [],
+        __doc__,
         sites={"type": int, "nargs": "+", "default": SITES, "help": "numbers of sites"},
         fields={"nargs": "+", "default": common.FIELDS, "help": "kinds of field"},
         only={"nargs": 2, "metavar": ("SITES", "FIELD"), "help": "measure one row in this process and print it"},
-    )  # fmt: skip
+    )
     if options.only:
         print(json.dumps(measure(int(options.only[0]), options.only[1])))
         return
-    store, source = Store(NAME, folder=options.results, fresh=options.fresh), flow_source(NAME)
+    store = Store(NAME, options.results, options.fresh)
     for field in options.fields:
         for sites in options.sites:
-            common.measured(store, source, functools.partial(in_own_process, sites, field), sites=sites, field=field)
+            store.measured(functools.partial(in_own_process, sites, field), sites=sites, field=field)
 
 
 def in_own_process(sites: int, field: str) -> Row:
-    """The row as measured by another process."""
+    """The row, measured by another process."""
     command = [sys.executable, "-m", "benchmarks.step_time", "--only", str(sites), field]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -51,7 +51,7 @@ def in_own_process(sites: int, field: str) -> Row:
 
 
 def measure(sites: int, field: str) -> Row:
-    """Median over some chunks of steps, after the first, which is where a run is stopped again."""
+    """The median over some chunks of steps after the first; then the run is stopped."""
     seen: list[boltzflow.Progress] = []
 
     def listen(progress: boltzflow.Progress) -> None:
@@ -60,7 +60,7 @@ def measure(sites: int, field: str) -> Row:
         if len(seen) > CHUNKS:
             raise common.Enough
 
-    # So many steps that none of these chunks looks at the ESS, nor is part of the warm-up.
+    # With this number of steps no chunk looks at the ESS or is part of the warm-up.
     config = dataclasses.replace(boltzflow.Config(), num_steps=100_000, warmup_fraction=0.0, field=field)
     with contextlib.suppress(common.Enough):
         boltzflow.fit(boltzflow.DoubleWell(sites, MASS), seed=0, config=config, on_progress=listen)

@@ -1,8 +1,8 @@
-"""Rows of measurements in results/benchmarks/NAME.json, each written as soon as it is measured.
+"""Rows of measurements in results/benchmarks/NAME.json, each written when it is measured.
 
-A row is known by its key (target, method, seed, budget, ...), by a hash of the source that it measured and measured it
-with, and by its machine and versions: one that is there is not measured again, one of an older source or of another
-machine is replaced.
+A row is identified by its key (target, method, seed, budget, ...), by a hash of the source that it measured and was
+measured with, and by its machine and versions. A stored row is not measured again; a row of an older source or of
+another machine is replaced.
 """
 
 import ast
@@ -11,59 +11,85 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from boltzflow.studies.rows import Row, Rows
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
 APART = ("cli", "interop", "studies", "testing")
-"""Rooms of the package that no number of a flow depends on: those that ask, compare, check and print."""
+"""Rooms of the package that no number of a flow depends on."""
 FLOW = ("src/boltzflow",)
-RIVALS = ("src/boltzflow/studies/baselines", "src/boltzflow/densities")
-
-Row = dict[str, Any]
+BASELINES = ("src/boltzflow/studies/baselines", "src/boltzflow/densities")
 
 
 class Store:
-    """The rows of one benchmark; `fresh` forgets those that are there."""
+    """The rows of one benchmark.
 
-    def __init__(self, name: str, *, folder: Path = RESULTS, fresh: bool = False):
-        self.path = folder / f"{name}.json"
-        kept = {} if fresh else read(self.path)
-        self.rows: list[Row] = kept.get("rows", [])
+    Args:
+        name: The name of the benchmark.
+        folder: The folder of the results.
+        fresh: Whether to forget the stored rows.
+    """
+
+    def __init__(self, name: str, folder: Path = RESULTS, fresh: bool = False):
+        self._file = Rows(folder / f"{name}.json")
+        if fresh:
+            self._file.rows = []
         facts = machine()
+        self.source = flow_source(name)
         self.machine = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        self.machines: dict[str, Row] = kept.get("machines", {}) | {self.machine: facts}
+        self.machines: dict[str, Row] = self._file.head.get("machines", {}) | {self.machine: facts}
 
-    def find(self, source: str, **key: Any) -> Row | None:
-        """The row of this key that measured this source on this machine, if there is one."""
-        wanted = (key, source, self.machine)
-        return next((row for row in self.rows if (row["key"], row["source"], row["machine"]) == wanted), None)
+    @property
+    def rows(self) -> list[Row]:
+        """The rows in the order of writing."""
+        return self._file.rows
 
-    def add(self, source: str, values: Row, **key: Any) -> Row:
-        """Keep a row, in place of an older one of the same key, and write the file."""
-        row = {"key": key, "source": source, "machine": self.machine, "date": f"{datetime.date.today()}", **values}
-        self.rows = [other for other in self.rows if other["key"] != key] + [row]
-        used = {row["machine"] for row in self.rows}
-        machines = {name: facts for name, facts in self.machines.items() if name in used}
-        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in self.rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(f'{{"machines": {json.dumps(machines, indent=1)},\n"rows": [\n{lines}\n]}}\n', "utf-8")
-        partial.replace(self.path)  # an interruption leaves the old file or the new one
+    def measured(self, measure: Callable[[], Row], source: str = "", **key: Any) -> Row:
+        """The stored row of this key, source and machine, or a new one with the values that `measure` returns.
+
+        A measurement that fails gives a row with its `failure`. Without `source` the row is of this package.
+        """
+        kept = {"key": key, "source": source or self.source, "machine": self.machine}
+        row = self._file.find(**kept)
+        if row is not None:
+            return row
+        try:
+            values = _finite(measure())
+        except Exception as error:
+            values = {"failure": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}
+        print(" ".join(f"{value}" for value in key.values()) + f": {_in_short(values)}", flush=True)
+        row = {**kept, "date": f"{datetime.date.today()}", **values}
+        used = {self.machine, *(other["machine"] for other in self.rows if other["key"] != key)}
+        self._file.head["machines"] = {name: facts for name, facts in self.machines.items() if name in used}
+        self._file.put(row, "key")
         return row
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What a benchmark has written: `machines` by label, and `rows`; empty where there is nothing yet."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+def _finite(values: Row) -> Row:
+    """The values. Raises `ValueError` where one is NaN or infinite: no table can use it."""
+    for name, value in values.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError(f"{name} is not finite") from None
+    return values
+
+
+def _in_short(row: Row) -> str:
+    """The failure or the plain numbers of a row in one line."""
+    numbers = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float | int)]
+    return row.get("failure") or ", ".join(numbers)
 
 
 def newest(rows: list[Row]) -> list[Row]:
-    """Rows in the order of writing; where a thing was measured again, those of the newest source and machine alone."""
+    """The rows of the newest source and machine of each measurement, in the order of writing."""
 
     def group(row: Row) -> tuple:
         return tuple(row["key"].get(name) for name in ("target", "method", "steps", "field"))
@@ -73,7 +99,7 @@ def newest(rows: list[Row]) -> list[Row]:
 
 
 def across_machines(rows: list[Row], what: str) -> list[str]:
-    """A sentence where these rows are of several machines, for their times say nothing about each other."""
+    """A warning where rows are of several machines: their times do not compare."""
     several = len({row["machine"] for row in rows}) > 1
     return [f"The rows of {what} are of several machines: their times do not compare."] if several else []
 
@@ -83,16 +109,16 @@ def flow_source(name: str) -> str:
     return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py")
 
 
-def rival_source(name: str) -> str:
-    """The hash for rows of rivals."""
-    return source_hash(*RIVALS, "benchmarks/clock.py", f"benchmarks/{name}.py")
+def baseline_source(name: str) -> str:
+    """The hash for rows of baselines."""
+    return source_hash(*BASELINES, "benchmarks/clock.py", f"benchmarks/{name}.py")
 
 
 def source_hash(*places: str) -> str:
-    """A hash of what the Python code in these folders and files does, whatever file each definition stands in.
+    """A hash of the Python code in these folders and files, independent of the file of each definition.
 
-    It is made of the top-level statements of all files, sorted. Comments, docstrings, imports and the paths of files do
-    not count, so that moving a definition to another file keeps the rows that were measured with it.
+    It covers the sorted top-level statements of all files. Comments, docstrings, imports and the paths of files do not
+    count, so that moving a definition to another file keeps its rows.
     """
     files = [ROOT / place for place in places if (ROOT / place).is_file()]
     paths = [(ROOT / place, path) for place in places for path in (ROOT / place).rglob("*.py")]
@@ -103,7 +129,7 @@ def source_hash(*places: str) -> str:
 
 
 def _without_words(tree: ast.Module) -> ast.Module:
-    """The tree without docstrings and imports, and without what holds nothing else."""
+    """The tree without docstrings, imports, and statements that hold nothing else."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -124,7 +150,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def machine() -> Row:
-    """Processor, cores, device and versions; nothing that names a computer or a person."""
+    """Processor, cores, device and versions; no name of a computer or a person."""
     versions = {}
     for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy", "blackjax"):
         try:

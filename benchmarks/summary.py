@@ -1,11 +1,10 @@
-"""From rows of log Z errors to the time that a method takes to a stated error, measured or extrapolated.
+"""The time of a method to a stated error of log Z, measured or extrapolated, from rows of errors.
 
-A series is one method on one target, with budgets that grow. One that was told the error has a budget of its own for
-each, 1/error, and no other counts. Of any other method a budget meets an error where the root mean square over its
-seeds does, none of its seeds failed, and every larger budget of the series meets it too: so a lucky small one does not
-count. Where no budget does, the error is continued as 1/√budget and the seconds as linear in it: from the largest
-budget, or from the average of the three largest, whichever gives less time, for where small budgets are biased the
-error falls faster at first.
+A series is one method on one target with growing budgets. For a method with a target error only the budget 1/error
+counts. For any other method a budget meets an error if its root mean square over the seeds does, no seed failed, and
+every larger budget meets it too, so that a lucky small budget does not count. Without such a budget the error is
+extrapolated as 1/√budget and the seconds as linear in the budget: from the largest budget or from the average of the
+three largest, whichever gives less time, because the error of biased small budgets falls faster at first.
 """
 
 from collections import defaultdict
@@ -30,7 +29,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class TimeTo:
-    """What a method takes to an error; `measured` or extrapolated."""
+    """The cost of a method to reach an error, `measured` or extrapolated."""
 
     seconds: float
     evaluations: float
@@ -41,7 +40,7 @@ _COSTS = ("seconds", "evaluations")
 
 
 def series(rows: list[Row], target: str, method: str) -> list[Budget]:
-    """The budgets of a method on a target, from small to large; those of fewer seeds than others are left out."""
+    """The budgets of a method on a target, from small to large, without budgets of fewer seeds than others."""
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if (row["key"]["target"], row["key"]["method"]) == (target, method):
@@ -52,7 +51,7 @@ def series(rows: list[Row], target: str, method: str) -> list[Budget]:
 
 
 def pooled(budget: int, rows: list[Row]) -> Budget:
-    """The rows of one budget, one for each seed."""
+    """One budget from its rows, one for each seed."""
     good = [row for row in rows if not row.get("failure")]
     error = float(np.sqrt(np.mean([row["error"] ** 2 for row in good]))) if len(good) == len(rows) else np.inf
     seconds, evaluations = (float(np.median([row[name] for row in good] or [np.inf])) for name in _COSTS)
@@ -61,18 +60,18 @@ def pooled(budget: int, rows: list[Row]) -> Budget:
 
 
 def asked_for(budgets: list[Budget], error: float) -> Budget | None:
-    """The budget of a method that was told this error; None where it was not asked."""
+    """The budget of a method with this target error; None where there is none."""
     return next((b for b in budgets if b.budget == round(1 / error)), None)
 
 
-def time_told(budgets: list[Budget], error: float) -> TimeTo | None:
-    """What a method takes that was told `error`; None where it was not, or errs by more."""
+def time_to_target(budgets: list[Budget], error: float) -> TimeTo | None:
+    """The cost of a method with the target error `error`; None without such rows or where its error is larger."""
     asked = asked_for(budgets, error)
     return TimeTo(asked.seconds, asked.evaluations, True) if asked and asked.error <= error else None
 
 
 def time_to(budgets: list[Budget], error: float) -> TimeTo | None:
-    """What a series takes to `error`; None where a seed failed, or there is no budget to raise."""
+    """The cost of a series to reach `error`; None where a seed failed, or a single budget allows no extrapolation."""
     passing = len(budgets)
     while passing and budgets[passing - 1].error <= error:
         passing -= 1

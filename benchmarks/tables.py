@@ -1,19 +1,19 @@
-"""The tables of docs/, from results/benchmarks, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""The tables of docs/ from results/benchmarks, between `<!-- table: NAME -->` and `<!-- end -->`.
 
-`python -m benchmarks.tables` writes them into the pages; `--print NAME ...` shows some of them instead, or all.
+`python -m benchmarks.tables` writes them into the pages; `--print NAME ...` prints some or all of them instead.
 """
 
 import argparse
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.ess_tables import draw_ess, draw_forward, draw_paper
+from benchmarks.ess_tables import NOTHING, draw_ess, draw_forward, draw_paper
 from benchmarks.log_z_tables import draw_log_z
-from benchmarks.markdown import NOTHING, seconds, table
-from benchmarks.store import RESULTS, ROOT, Row, across_machines, flow_source, newest, read, rival_source
+from benchmarks.store import RESULTS, ROOT, across_machines, baseline_source, flow_source, newest
 from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overheads, draw_trust
+from boltzflow.studies.markdown import seconds, table, updated
+from boltzflow.studies.rows import Row, Rows
 
 PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
 
@@ -24,31 +24,24 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
     options = parser.parse_args()
     if options.print is not None:
-        wanted = options.print or list(TABLES)
-        for name in wanted:
+        for name in options.print or TABLES:
             print(f"## {name}\n\n{render(name, options.results)}\n{age(name, options.results)}\n")
         return
     for page in PAGES:
-        page.write_text(updated(page.read_text("utf-8"), options.results), "utf-8")
-
-
-def updated(page: str, folder: Path = RESULTS) -> str:
-    """The page with every table between its markers rendered anew."""
-    marked = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return marked.sub(lambda match: f"{match[1]}{render(match[2], folder)}\n{match[3]}", page)
+        page.write_text(updated(page.read_text("utf-8"), lambda name: render(name, options.results)), "utf-8")
 
 
 def render(name: str, folder: Path = RESULTS) -> str:
-    """One table and a line on where it was measured."""
+    """One table, with its machines, versions and dates."""
     files, draw = TABLES[name]
-    results = [read(folder / f"{file}.json") for file in files]
-    rows = [row for each in results for row in newest(each.get("rows", []))]
-    machines = {label: facts for each in results for label, facts in each.get("machines", {}).items()}
+    results = [Rows(folder / f"{file}.json") for file in files]
+    rows = [row for each in results for row in newest(each.rows)]
+    machines = {label: facts for each in results for label, facts in each.head.get("machines", {}).items()}
     return f"{draw(rows)}\n\n{provenance(machines, rows)}" if rows else NOTHING
 
 
 def provenance(machines: dict[str, Row], rows: list[Row]) -> str:
-    """On what, with which versions and when."""
+    """The machines, versions and dates of rows."""
     parts = []
     for label, facts in machines.items():
         dates = sorted({row["date"] for row in rows if row["machine"] == label})
@@ -63,10 +56,11 @@ def provenance(machines: dict[str, Row], rows: list[Row]) -> str:
 
 
 def age(name: str, folder: Path) -> str:
-    """How many rows of a table are of an earlier version: for the terminal alone, as a page would change with it."""
+    """The number of rows of an earlier version; for the terminal alone, because a page would change with it."""
     num_old = num_rows = 0
     for file in TABLES[name][0]:
-        rows, current = newest(read(folder / f"{file}.json").get("rows", [])), {flow_source(file), rival_source(file)}
+        rows = newest(Rows(folder / f"{file}.json").rows)
+        current = {flow_source(file), baseline_source(file)}
         num_old += sum(row["source"] not in current for row in rows)
         num_rows += len(rows)
     return f"\n{num_old} of {num_rows} rows were measured on an earlier version of the package.\n" if num_old else ""

@@ -1,26 +1,24 @@
-"""The tables of what makes answers safe: how often intervals hold the truth, what the verdict said of whom, and what
-all of it costs."""
+"""The tables of coverage, of the verdict on broken and healthy cases, and of overheads."""
 
 from statistics import median
 
-from benchmarks.markdown import table
-from benchmarks.store import Row
+from boltzflow.studies.markdown import table
+from boltzflow.studies.rows import Row
 
 QUANTITIES = {"log_z": "log Z", "mean": "⟨x₀⟩", "square": "⟨x₀²⟩", "tail": "tail probability"}
 
 
 def draw_coverage(rows: list[Row]) -> str:
-    """Of how many repeats the 95 % interval held the exact value, by target and quantity."""
+    """The share of repeats whose 95 % interval holds the exact value, by target and quantity."""
     lines = []
     for row in rows:
         if "failure" in row:
-            lines.append([row["key"]["target"], *"–" * len(QUANTITIES), "–", "–", _in_cell(row["failure"])])
+            lines.append([row["key"]["target"], *"–" * len(QUANTITIES), "–", "–", row["failure"]])
             continue
         repeats = row["key"]["repeats"]
         covered = [f"{100 * row['covered'][name] / repeats:.1f} %" for name in QUANTITIES]
-        lines.append([
-            row["key"]["target"], *covered, f"{row['reverse_ess']:.4f}", f"{row['not_ok']}", _trusted(row),
-        ])  # fmt: skip
+        ess = f"{row['reverse_ess']:.4f}"
+        lines.append([row["key"]["target"], *covered, ess, f"{row['not_ok']}", _trusted(row)])
     key = rows[0]["key"]
     note = (
         f"In each cell: how many of {key['repeats']} repeats with {key['samples']:,} samples each held the exact value "
@@ -42,26 +40,27 @@ def draw_confusion(rows: list[Row]) -> str:
 
 
 def draw_trust(rows: list[Row]) -> str:
-    """Every case, the broken ones first, and the first thing that was said of it."""
+    """Every case, the broken ones first, with its first warning."""
     lines = []
     for row in sorted(rows, key=lambda row: row["key"]["expected"]):
         said = row.get("failure") or next(iter(row["said"]), "every check passed")
-        lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), _in_cell(said)])
-    return table(["case", "", "verdict", "the first of what was said"], lines)
+        lines.append([row["key"]["expected"], row["key"]["target"], _trusted(row), said])
+    return table(["case", "", "verdict", "first warning"], lines)
 
 
 def draw_overheads(rows: list[Row]) -> str:
-    """What callbacks, snapshots and the report's checks take, as a share of what they are there for."""
+    """The time of callbacks, snapshots and the report's checks, as a share of energy or training."""
     lines = []
     for row in rows:
         if "failure" in row:
-            lines.append([row["key"]["target"], _in_cell(row["failure"]), "–", "–"])
+            lines.append([row["key"]["target"], row["failure"], "–", "–"])
             continue
-        if "alone" in row:  # the lowest is no finding: the energy by itself was disturbed there
+        if "alone" in row:  # the lowest is no result: other work slowed the energy by itself there
             beside = f"{1e3 * row['alone']:.3g} ms, the energy by itself"
             spread = f"at most {row['highest']:.1%} in a single process"
         elif "writing" in row:
-            beside, spread = f"{median(row['training']):.3g} s, training", f"at most {row['highest']:.1%}"
+            beside = f"{median(row['training']):.3g} s, training"
+            spread = f"at most {row['highest']:.1%}"
         else:
             beside = f"{row['training']:.3g} s, training"
             spread = f"{row['first'] / row['training']:.1%} with compiling, once"
@@ -71,7 +70,3 @@ def draw_overheads(rows: list[Row]) -> str:
 
 def _trusted(row: Row) -> str:
     return "trusted" if row.get("trusted") else "distrusted"
-
-
-def _in_cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The benchmarks: rows that are not lost, a page that says what was measured."""
+"""The benchmarks: stored rows, and the tables made of them."""
 
 import functools
 import json
@@ -7,20 +7,23 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from benchmarks import common, ess_tables, forward_ess, log_z_error, log_z_tables, paper_way, summary, tables
+from benchmarks import ess_tables, forward_ess, log_z_error, log_z_tables, paper_way, summary, tables
 from benchmarks.clock import Clock, covered
-from benchmarks.log_z_error import ALONE, TOLD
-from benchmarks.store import RESULTS, Store, newest, read, source_hash
-from benchmarks.targets import TASKS
+from benchmarks.common import TASKS
+from benchmarks.log_z_error import ALONE, TARGET_ERROR
+from benchmarks.store import RESULTS, Store, newest, source_hash
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from boltzflow.storage import files as storage
-from boltzflow.studies.baselines.start import Answer
+from boltzflow.storage import files
+from boltzflow.studies import markdown
+from boltzflow.studies.baselines.common import Answer
+from boltzflow.studies.paper.results import reached
+from boltzflow.studies.rows import Rows
 
 
 @pytest.fixture(autouse=True)
 def cache_of_the_tests():
-    """Back after a program has turned to a cold one of its own: all tests that this process comes to later compile."""
+    """Restores the cache after a program has set its own cold one, for later tests of this process."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: jax.config.values[name] for name in names}
     yield
@@ -37,33 +40,43 @@ def test_store_resumes_and_loses_nothing(tmp_path):
         calls.append(value)
         return {"value": value}
 
-    first = Store("some", folder=tmp_path)
+    first = Store("some", tmp_path)
     for seed in range(3):
-        common.measured(first, "old", functools.partial(measure, seed), target="a", seed=seed)
-    common.measured(first, "old", lambda: 1 / 0, target="b", seed=0)  # kept as a failure, and not tried again
-    again = Store("some", folder=tmp_path)
+        first.measured(functools.partial(measure, seed), "old", target="a", seed=seed)
+    first.measured(lambda: 1 / 0, "old", target="b", seed=0)  # stored as a failure, and not tried again
+    again = Store("some", tmp_path)
     for seed in range(4):
-        common.measured(again, "old", functools.partial(measure, seed), target="a", seed=seed)
+        again.measured(functools.partial(measure, seed), "old", target="a", seed=seed)
     assert calls == [0, 1, 2, 3]
-    assert again.find("old", target="b", seed=0)["failure"].startswith("ZeroDivisionError")
-    common.measured(again, "new", functools.partial(measure, 9), target="a", seed=0)  # of another source: anew
-    rows = read(tmp_path / "some.json")["rows"]
-    assert [row["value"] for row in rows if "value" in row] == [1, 2, 3, 9]
-    assert [row["value"] for row in newest(rows) if "value" in row] == [9]
-    assert all(row["machine"] in again.machines for row in rows)
-    assert again.find("new", target="a", seed=0)
+    assert again.measured(pytest.fail, "old", target="b", seed=0)["failure"].startswith("ZeroDivisionError")
+    again.measured(functools.partial(measure, 9), "new", target="a", seed=0)  # of another source: measured again
+    stored = Rows(tmp_path / "some.json")
+    assert [row["value"] for row in stored.rows if "value" in row] == [1, 2, 3, 9]
+    assert [row["value"] for row in newest(stored.rows) if "value" in row] == [9]
+    assert all(row["machine"] in stored.head["machines"] for row in stored.rows)
+    again.measured(pytest.fail, "new", target="a", seed=0)
     again.machine = "other"
-    assert again.find("new", target="a", seed=0) is None  # what another machine measured is measured again here
-    assert not Store("some", folder=tmp_path, fresh=True).rows
+    again.machines["other"] = {}
+    again.measured(functools.partial(measure, 10), "new", target="a", seed=0)  # of another machine: measured again
+    assert calls[-1] == 10 and sorted(Rows(tmp_path / "some.json").head["machines"])[-1] == "other"
+    assert not Store("some", tmp_path, fresh=True).rows
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_stored_rows_are_rewritten_without_a_change(path, tmp_path):
+    rows = Rows(path)
+    rows.path = tmp_path / path.name
+    rows.write()
+    assert json.loads(rows.path.read_text("utf-8")) == json.loads(path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), [1.0, [float("inf")]]], ids=["nan", "nested"])
-def test_a_row_that_is_not_finite_is_a_failure(tmp_path, value):
-    row = common.measured(Store("some", folder=tmp_path), "s", lambda: {"fine": 1.0, "bad": value}, target="a")
+def test_row_that_is_not_finite_is_a_failure(tmp_path, value):
+    row = Store("some", tmp_path).measured(lambda: {"fine": 1.0, "bad": value}, "s", target="a")
     assert row["failure"] == "ValueError: bad is not finite"
 
 
-def test_clock_keeps_compiling_apart():
+def test_clock_separates_compiling():
     assert covered([(0, 1), (2, 4), (2.5, 3), (3.5, 5)]) == 4
 
     @jax.jit
@@ -81,7 +94,7 @@ def test_clock_keeps_compiling_apart():
     assert second.compile_seconds == 0 < second.seconds
 
 
-def test_source_hash_sees_code_and_not_words(tmp_path, monkeypatch):
+def test_source_hash_depends_on_code_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.store.ROOT", tmp_path)
     (tmp_path / "src").mkdir()
     file = tmp_path / "src" / "a.py"
@@ -123,38 +136,39 @@ def test_time_to_an_error_is_measured_or_extrapolated():
     assert summary.time_to(summary.series(rows[:5], "mixture-2", "SMC"), 1e-2) is None  # one budget: nothing to go on
 
 
-def test_what_is_told_an_error_is_held_to_it():
-    rows = rows_of(TOLD, {100: 5e-4, 1000: 2e-3, 10_000: 4e-5})
-    told = summary.series(rows, "mixture-2", TOLD)
-    assert summary.time_told(told, 1e-2).seconds == pytest.approx(0.1)
-    assert summary.time_told(told, 1e-3) is None  # though what was asked for less was lucky, and for more is better
-    assert summary.time_told(told, 1e-4).seconds == pytest.approx(10)
+def test_time_to_a_target_error_counts_only_rows_with_that_target_error():
+    rows = rows_of(TARGET_ERROR, {100: 5e-4, 1000: 2e-3, 10_000: 4e-5})
+    with_target = summary.series(rows, "mixture-2", TARGET_ERROR)
+    assert summary.time_to_target(with_target, 1e-2).seconds == pytest.approx(0.1)
+    # Neither the luckier row with a larger target error nor the row with a smaller one counts.
+    assert summary.time_to_target(with_target, 1e-3) is None
+    assert summary.time_to_target(with_target, 1e-4).seconds == pytest.approx(10)
     page = log_z_tables.draw_log_z(
         rows + rows_of(ALONE, {100: 1e-3, 1000: 9e-4}) + rows_of("SMC", {100: 0.1, 400: 0.05})
     )
     assert "| not reached: 0.002 |" in page and page.count("| – |") == 4  # 10⁻⁴ of energy alone, and no verdict yet
-    assert "of the rivals' times 1 of 1 at 10⁻², 1 of 1 at 10⁻³, 1 of 1 at 10⁻⁴" in page
+    assert "of the baselines' times 1 of 1 at 10⁻², 1 of 1 at 10⁻³, 1 of 1 at 10⁻⁴" in page
 
 
-def test_nothing_is_first_across_machines():
+def test_no_method_is_first_across_machines():
     other = [row | {"machine": "n"} for row in rows_of("SMC", {100: 0.1, 400: 5e-3})]
-    rows = rows_of(TOLD, {100: 5e-3})
+    rows = rows_of(TARGET_ERROR, {100: 5e-3})
     assert "**" in log_z_tables.draw_log_z(rows + rows_of("SMC", {100: 0.1}))
     page = log_z_tables.draw_log_z(rows + other)
     assert "**" not in page and "The rows of mixture-2 are of several machines" in page
 
 
-def test_a_rival_grows_until_it_is_good_enough_or_too_slow(tmp_path, monkeypatch):
-    def peer(energy, dim, key, budget, *, std):
+def test_budget_of_a_baseline_grows_until_it_is_good_enough_or_too_slow(tmp_path, monkeypatch):
+    def baseline(energy, dim, key, budget, *, std):
         error, x = 2.0 / budget, np.zeros(dim)
         return Answer(
             task.make().log_z + error, x, x, budget / 1000, 0.0, 0, budget, {"beta": 1.0 if budget > 1 else 0.5}
         )
 
     def budgets_of(name, budgets, limit):
-        monkeypatch.setitem(log_z_error.RIVAL_OF, "SMC", (peer, budgets))
-        store = Store(name, folder=tmp_path)
-        log_z_error.measure_rival(store, "s", task, "SMC", 2, limit)
+        monkeypatch.setitem(log_z_error.BASELINES, "SMC", (baseline, budgets))
+        store = Store(name, tmp_path)
+        log_z_error.measure_baseline(store, "s", task, "SMC", 2, limit)
         return store.rows
 
     task = TASKS["mixture-2"]
@@ -163,26 +177,26 @@ def test_a_rival_grows_until_it_is_good_enough_or_too_slow(tmp_path, monkeypatch
     assert "temperature" in budgets_of("c", (1,), 3.0)[0]["failure"]
 
 
-def test_tables_are_drawn_from_a_small_file(tmp_path):
+def test_tables_are_drawn_from_stored_rows(tmp_path):
     facts = {"processor": "P", "cores": 2, "device": "cpu", "python": "3.11", "versions": {"jax": "0.10"}}
-    rows = rows_of("SMC", {100: 0.1, 400: 0.05}) + rows_of(TOLD, {100: 0.005, 400: 0.002}, fixed=2)
+    rows = rows_of("SMC", {100: 0.1, 400: 0.05}) + rows_of(TARGET_ERROR, {100: 0.005, 400: 0.002}, fixed=2)
     (tmp_path / "log_z_error.json").write_text(json.dumps({"machines": {"m": facts}, "rows": rows}))
     page = "before\n<!-- table: log_z_error -->\nSTALE\n<!-- end -->\nafter\n<!-- table: sampling -->\n<!-- end -->\n"
-    new = tables.updated(page, tmp_path)
+    new = markdown.updated(page, lambda name: tables.render(name, tmp_path))
     assert new.startswith("before") and "after" in new and "STALE" not in new
-    assert f"| mixture-2 | {TOLD} | **2.1 s (1000)** |" in new
+    assert f"| mixture-2 | {TARGET_ERROR} | **2.1 s (1000)** |" in new
     assert "| mixture-2 | SMC | ≈ 10 s (1.0·10⁵) |" in new
     assert "P, 2 cores, cpu; Python 3.11, jax 0.10; 2026-01-01" in new
-    assert tables.NOTHING in new  # of what was not measured
-    assert tables.updated(new, tmp_path) == new
+    assert tables.NOTHING in new  # for the table without rows
+    assert markdown.updated(new, lambda name: tables.render(name, tmp_path)) == new
 
 
 @pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
-def test_page_says_what_was_measured(path):
+def test_page_shows_the_stored_rows(path):
     if not list(RESULTS.glob("*.json")):
         pytest.skip("no results here: make bench measures them")
     page = path.read_text("utf-8")
-    assert "<!-- table: " in page and page == tables.updated(page), "run: python -m benchmarks.tables"
+    assert markdown.marks(page) and page == markdown.updated(page, tables.render), "run: python -m benchmarks.tables"
 
 
 def ess_row(seed, target="mixture-2", method="default", **values):
@@ -199,8 +213,8 @@ def ess_row(seed, target="mixture-2", method="default", **values):
     return {"key": key, "machine": "m", "trusted": True, **good, **values}
 
 
-def test_a_seed_met_what_was_asked_in_the_end_and_in_time():
-    assert ess_tables.stays([[1, 1.0, 0.9], [2, 2.0, 0.8]], 0.95) is None
+def test_seed_meets_the_goal_in_the_end_and_in_time():
+    assert reached([[1, 1.0, 0.9], [2, 2.0, 0.8]], 0.95) is None
     bad = [{"forward_ess": 0.9}, {"reverse_ess": 0.9}, {"seconds": 91.0}, {"failure": "no"}]
     rows = [ess_row(seed, **values) for seed, values in enumerate([{}, *bad])]
     del rows[2]["reverse_ess"]  # as where it is NaN
@@ -208,7 +222,7 @@ def test_a_seed_met_what_was_asked_in_the_end_and_in_time():
     assert "| 3 s (3 s); 30; 4.0·10⁴ | 1/5 | 4/5 | 1 |" in text  # 3 s: at 2 s it fell below once more
 
 
-def test_table_of_the_paper_shows_failures_and_what_its_ratio_rests_on():
+def test_table_of_the_paper_preset_shows_failures_and_the_range_of_its_ratio():
     name = "double-well N=16 m=1.5"
     paper = {"step_seconds": 9.0, "published_steps": 10_000, "steps": 3, "seconds": 27.0, "reverse_ess": 0.01}
     rows = [
@@ -217,9 +231,13 @@ def test_table_of_the_paper_shows_failures_and_what_its_ratio_rests_on():
         ess_row(1, name, "paper", failure="TrainingError: no"),
     ]
     text = ess_tables.draw_paper(rows)
-    assert "| default | all of its run | 4 s | 0.9980 | 3 s | - |" in text  # the paper's way to 0.95 is not known
+    assert (
+        "| default | all of its run | 4 s | 0.9980 | 3 s | - |" in text
+    )  # without a followed training of the paper preset
     assert "| paper | 3, at least as long | ≈ 27 s | 0.01 | not reached | - |" in text
-    assert "1 of the default, 1 of the paper's" in text and "Failed: paper, seed 1: TrainingError: no." in text
+    assert (
+        "1 of the default preset, 1 of the paper preset" in text and "Failed: paper, seed 1: TrainingError: no." in text
+    )
     assert ess_tables.draw_paper(rows[2:]).startswith("Failed: paper")
     way = {"key": {"target": name, "method": "way", "seed": 0}, "looks": [[500, 0.2], [1000, 0.94], [1500, 0.96]]}
     text = ess_tables.draw_paper([*rows, way])
@@ -230,19 +248,19 @@ def test_table_of_the_paper_shows_failures_and_what_its_ratio_rests_on():
     assert "| 3 s | above 3,000 |" in ess_tables.draw_paper([*rows, way])
 
 
-def test_the_papers_way_is_read_from_what_its_training_keeps(tmp_path):
-    """Where the newest snapshot has looks enough nothing is trained."""
+def test_looks_of_the_paper_preset_are_read_from_its_snapshots(tmp_path):
+    """Nothing is trained where the newest snapshot has enough looks."""
     rows = [{"step": f"{step}.0", "loss": "1.0"} | ({"reverse_ess": ess} if ess else {}) for step, ess in
             [(10, ""), (500, "0.25"), (1000, "0.5")]]  # fmt: skip
     for turn, (step, kept) in enumerate([(1010, rows), (990, rows[:2])]):
-        storage.write(tmp_path / f"state-{turn}.npz", {}, {"step": step, "histories": {"0": kept}})
-    found = paper_way.way(TASKS["double-well N=16 m=1.5"], until=1000, standing=tmp_path)
+        files.write(tmp_path / f"state-{turn}.npz", {}, {"step": step, "history": kept})
+    found = paper_way.way(TASKS["double-well N=16 m=1.5"], until=1000, snapshots=tmp_path)
     assert found == {"looks": [[500, 0.25], [1000, 0.5]], "published_steps": 10_000}
     assert paper_way.looks_of(tmp_path / "elsewhere") == []
 
 
 def test_forward_ess_is_taken_over_sets_and_over_all(monkeypatch):
-    """Of a flow that is the target, but for a constant: q/p is that constant everywhere, and every share is 1."""
+    """For a flow that equals the target up to a constant, q/p is that constant and every forward ESS is 1."""
     task = TASKS["mixture-2"]
     target = task.make()
     flow = SimpleNamespace(log_prob=lambda x: target.log_prob(x) + np.log(3.0))
@@ -250,7 +268,7 @@ def test_forward_ess_is_taken_over_sets_and_over_all(monkeypatch):
     report = SimpleNamespace(estimates=estimates, verdict=SimpleNamespace(trustworthy=True))
     run = SimpleNamespace(flow=flow, report=lambda: report)
     monkeypatch.setattr(forward_ess.boltzflow, "fit", lambda *_, seed: run)
-    row = forward_ess.ask(task, 0, num_sets=2)
+    row = forward_ess.sets_of(task, 0, num_sets=2)
     assert row["sets"] == [1.0, 1.0] and row["all"] == pytest.approx(1) and row["reported"] == 0.5
     assert row["largest_ratio"] == pytest.approx(3, rel=1e-4)
 
@@ -264,7 +282,7 @@ def test_table_of_forward_ess_shows_sets_tables_and_failures():
         row(1, reported=0.97, sets=[0.999, 0.997, 0.997, 0.9], all=0.96, largest_ratio=3.0),
     ]
     text = ess_tables.draw_forward([*good, row(2, failure="TrainingError: no")])
-    # means of the sets of a number: 0.999, 0.998, 0.997, 0.9
+    # means over the seeds of each set: 0.999, 0.998, 0.997, 0.9
     cells = "0.9800 (0.9700) | 0.9975 (0.9970) | 0.9975 (0.9291 to 0.9987) | 0.9700 (0.9600) | 2,000"
     assert f"| mixture-2 | {cells} |" in text
     assert "a set of 4096 | mean of 3 seeds, a set each | 16,384 |" in text
@@ -294,7 +312,7 @@ def test_table_of_overheads_has_a_row_for_each_kind():
     )
 
 
-def test_tables_of_trust_count_what_was_said():
+def test_tables_of_trust_count_cases():
     def row(target, expected, trusted, *said):
         return {"key": {"target": target, "expected": expected}, "trusted": trusted, "said": list(said)}
 

@@ -1,25 +1,27 @@
-"""The paper's tables and figures: their mathematics, what is kept and not done again, and what the page makes of it."""
+"""The paper's tables and figures: their mathematics, the stored rows and their reuse, the page."""
 
 import dataclasses
 import json
 import multiprocessing
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from boltzflow.errors import InputError, TrainingError
-from boltzflow.studies import paper
-from boltzflow.studies.paper import cells, letter, one_dimension
+from boltzflow.studies import markdown, paper
+from boltzflow.studies.paper import cells, draw
 from boltzflow.studies.paper.cells import Cell, config_of
 from boltzflow.studies.paper.experiments import EXPERIMENTS
-from boltzflow.studies.paper.page import BETTER, EQUAL, WORSE, mark
+from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
 from boltzflow.studies.paper.reproduce import _side_by_side, _tasks
-from boltzflow.studies.paper.results import Results, reached, step_seconds
-from boltzflow.studies.paper.words import as_printed, published
+from boltzflow.studies.paper.results import find, keep, reached, results, seeds, step_seconds
+from boltzflow.studies.rows import Rows
 
 TINY = {"num_steps": 2, "width": 4, "depth": 1, "num_networks": 1, "num_eval_samples": 64, "sample_steps": 4}
 CELL = Cell("table2", "m1_5", "continuity")
+ROOT = Path(__file__).parent.parent
 
 
 def a_result(seed, **metrics):
@@ -42,11 +44,11 @@ def a_result(seed, **metrics):
 # --- one dimension ----------------------------------------------------------------------------------------------------
 
 
-def test_velocity_between_gaussians_is_the_exact_one():
+def test_velocity_between_gaussians_is_exact():
     """f_t = ½ a_t (x - μ_t)² has V_t = μ_t' - ½ (a_t'/a_t) (x - μ_t)."""
     mean, precision = 2.0, 3.0
     times = np.array([0.0, 0.3, 0.7, 1.0])
-    path = one_dimension.linear_path(lambda x: x**2 / 2, lambda x: precision * (x - mean) ** 2 / 2, times)
+    path = draw.linear_path(lambda x: x**2 / 2, lambda x: precision * (x - mean) ** 2 / 2, times)
     a, b = 1 + times * (precision - 1), times * precision * mean
     center = b / a
     center_rate = (precision * mean * a - b * (precision - 1)) / a**2
@@ -58,8 +60,8 @@ def test_velocity_between_gaussians_is_the_exact_one():
 
 
 def test_velocity_explodes_where_mass_changes_mode():
-    even = one_dimension.linear_path(one_dimension.base_energy, one_dimension.even_modes)
-    uneven = one_dimension.linear_path(one_dimension.base_energy, one_dimension.uneven_modes)
+    even = draw.linear_path(draw.base_energy, draw.even_modes)
+    uneven = draw.linear_path(draw.base_energy, draw.uneven_modes)
     np.testing.assert_allclose(even.velocity, -even.velocity[:, ::-1], atol=1e-6 * np.abs(even.velocity).max())
     assert uneven.norm.max() > 5 * even.norm.max()
 
@@ -88,31 +90,41 @@ def test_preset_paper_changes_nothing_but_the_method():
     assert config_of(Cell("t", "n64", "continuity"), "paper").num_steps == 250_000
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
+# --- stored rows ------------------------------------------------------------------------------------------------------
 
 
-def test_results_come_back_with_what_is_not_finite(tmp_path):
+def test_rows_store_numbers_that_are_not_finite_as_text(tmp_path):
     config = config_of(CELL, "default")
-    Results(tmp_path, "table2").add(CELL, "default", config, [a_result(0, forward_kl=np.inf), a_result(1)])
+    keep(tmp_path, CELL, "default", config, a_result(0, forward_kl=np.inf), a_result(1))
     text = (tmp_path / "table2.json").read_text()
     row = json.loads(text, parse_constant=pytest.fail)["rows"][0]
     assert row["metrics"]["forward_kl"] == ["Infinity", "NaN"]
     assert row["metrics"]["reverse_ess"] == [0.5, 0.0] and row["seeds"] == 2
-    again = Results(tmp_path, "table2").seeds(CELL, "default", config)
+    again = seeds(tmp_path, CELL, "default", config)
     assert [run["seed"] for run in again] == [0, 1]
-    assert not Results(tmp_path, "table2").seeds(CELL, "default", dataclasses.replace(config, width=3))
-    assert not Results(tmp_path, "table2").seeds(CELL, "quick", config)
+    assert not seeds(tmp_path, CELL, "default", dataclasses.replace(config, width=3))
+    assert not seeds(tmp_path, CELL, "quick", config)
 
 
-def test_file_that_is_no_result_is_refused(tmp_path):
-    (tmp_path / "table2.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_file_without_rows_is_refused(tmp_path, text):
+    (tmp_path / "table2.json").write_text(text)
     with pytest.raises(InputError, match="move it away"):
-        Results(tmp_path, "table2")
+        results(tmp_path, "table2")
+
+
+def test_stored_rows_are_rewritten_without_a_change(tmp_path):
+    """The format of the files stays that of the stored ones."""
+    rows = Rows(ROOT / "results" / "paper" / "table1.json")
+    text = rows.path.read_text("utf-8")
+    rows.path = tmp_path / "table1.json"
+    rows.write()
+    assert rows.path.read_text("utf-8") == text
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Which seeds of which cells were trained; nothing is."""
+    """The seeds and cells that would be trained; nothing is trained."""
     seen = []
 
     def train(cell, config, seed, on_progress, keep):
@@ -126,7 +138,7 @@ def trained(monkeypatch):
     return seen
 
 
-def test_what_is_there_is_not_done_again(tmp_path, trained):
+def test_stored_seeds_are_not_trained_again(tmp_path, trained):
     paper.reproduce("table2", folder=tmp_path, num_seeds=1)
     assert len(trained) == 8
     paper.reproduce("table2", folder=tmp_path, num_seeds=2)
@@ -135,37 +147,57 @@ def test_what_is_there_is_not_done_again(tmp_path, trained):
     assert len(trained) == 16 and (tmp_path / "fig10.png").exists()
 
 
-def test_seed_that_diverges_is_left_out_and_told(tmp_path, trained):
-    told = []
+def test_diverging_seed_is_left_out_and_reported(tmp_path, trained):
+    ended = []
 
     class Watcher(paper.Watcher):
         def end(self, what):
-            told.append(what)
+            ended.append(what)
 
     paper.reproduce("table2", folder=tmp_path, num_seeds=3, watcher=Watcher())
-    assert sum("diverged" in line for line in told) == 4
-    row = Results(tmp_path, "table2").find(Cell("table2", "m6_0", "reverse_kl_loss"), "default")
+    assert sum("diverged" in line for line in ended) == 4
+    row = find(tmp_path, Cell("table2", "m6_0", "reverse_kl_loss"), "default")
     assert row["seeds"] == 2 and [run["seed"] for run in row["runs"]] == [0, 2]
 
 
-def test_only_the_cells_that_were_asked_for_are_trained(tmp_path, trained):
+def test_only_the_named_cells_are_trained(tmp_path, trained):
     paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m6_0/continuity", "m1_5/continuity"])
     assert trained == [("m1_5", "continuity", 0), ("m6_0", "continuity", 0)]
     paper.reproduce("all", folder=tmp_path, num_seeds=1, only=["n4/continuity"])
     assert trained[2:] == [("n4", "continuity", 0)] and not (tmp_path / "fig5.png").exists()
 
 
-def test_rows_that_another_process_adds_meanwhile_are_kept(tmp_path, trained, monkeypatch):
+def test_rows_added_by_another_process_during_training_are_kept(tmp_path, trained, monkeypatch):
     other, config = Cell("table2", "m6_0", "continuity"), config_of(CELL, "default")
 
     def measure(seed):
-        Results(tmp_path, "table2").add(other, "paper", config, [a_result(seed)])
+        keep(tmp_path, other, "paper", config, a_result(seed))
         return a_result(seed)
 
     monkeypatch.setattr(cells, "measure", measure)
     paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m1_5/continuity"])
-    results = Results(tmp_path, "table2")
-    assert results.find(CELL, "default") and results.find(other, "paper")
+    assert find(tmp_path, CELL, "default") and find(tmp_path, other, "paper")
+
+
+def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp_path, trained, monkeypatch):
+    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda folder, preset: b"png")
+    monkeypatch.setitem(EXPERIMENTS, "fig10", drawn)
+    fig10 = tmp_path / "fig10.png"
+    settings = {"folder": tmp_path, "only": [CELL.name]}
+    assert fig10 not in paper.reproduce("table2", num_seeds=1, **settings)
+    assert fig10 in paper.reproduce("fig10", **settings) and fig10.read_bytes() == b"png"
+    assert fig10 not in paper.reproduce("table2", num_seeds=1, **settings)  # no row changes
+    assert fig10 in paper.reproduce("table2", num_seeds=2, **settings)
+
+
+def test_picture_of_a_path_is_drawn_with_its_seed_0_or_where_it_is_missing(tmp_path, trained, monkeypatch):
+    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    fig3 = tmp_path / "fig3.png"
+    assert fig3 in paper.reproduce("fig3", folder=tmp_path) and fig3.read_bytes() == b"png"
+    assert fig3 not in paper.reproduce("fig3", folder=tmp_path, num_seeds=2)
+    fig3.unlink()
+    assert fig3 in paper.reproduce("fig3", folder=tmp_path)
+    assert [seed for *_, seed in trained] == [0, 1, 0]
 
 
 def test_unknown_name_is_refused(tmp_path):
@@ -191,8 +223,8 @@ def test_unknown_name_is_refused(tmp_path):
         ("reverse_kl", [-1.2, 0.0], [-1.0505], [-1.0509, 0.0], EQUAL),  # what was published lies below the floor
     ],
 )
-def test_marks(metric, printed, ours, floor, expected):
-    assert mark(metric, printed, ours, 2, floor) == expected
+def test_comparison_with_the_published_number(metric, printed, ours, floor, expected):
+    assert compared(metric, printed, ours, 2, floor) == expected
 
 
 def test_published_numbers_keep_their_digits():
@@ -201,16 +233,32 @@ def test_published_numbers_keep_their_digits():
     assert [as_printed(*each) for each in printed] == texts
 
 
-def test_an_ess_is_reached_where_it_stays():
+def test_ess_is_reached_where_it_stays():
     curve = [[10 * i, i, 0.0, ess] for i, ess in enumerate([0.1, 0.96, 0.8, 0.95, 0.97], start=1)]
     assert reached(curve, 0.95) == (40, 4.0) and reached(curve, 0.98) is None
     curve[2][1] = 1000  # a stretch in which the machine did something else
     assert step_seconds(curve[:2] + curve[3:]) == pytest.approx(0.1)
 
 
-def test_page_of_nothing_says_so(tmp_path):
+def test_page_without_rows_has_every_part_and_says_not_run(tmp_path):
     text = paper.page(tmp_path, "default", "../results/paper")
-    assert "Not run yet." in text and "No cell of it has been run" in text
+    assert "Not run yet." in text and "a small cell takes about an hour" in text
+    assert sorted(markdown.marks(text)) == sorted(PARTS)
+
+
+def test_written_page_keeps_its_prose(tmp_path, trained):
+    path = tmp_path / "docs" / "paper.md"
+    path.parent.mkdir()
+    path.write_text(f"Prose.\n\n{markdown.mark('table2')}\n\nMore.\n")
+    paper.write_page(path, tmp_path, "default")
+    assert path.read_text().startswith("Prose.\n\n<!-- table: table2 -->\n**m = 1.5**")
+    assert path.read_text().endswith("<!-- end -->\n\nMore.\n")
+    path.write_text(markdown.mark("time_to_ess"))
+    with pytest.raises(InputError, match="unknown part 'time_to_ess'"):
+        paper.write_page(path, tmp_path, "default")
+    path.write_text("A page of an earlier version, without marks.")
+    paper.write_page(path, tmp_path, "default")
+    assert path.read_text() == paper.page(tmp_path, "default", "..")
 
 
 def test_page_shows_published_ours_and_exact(tmp_path, trained):
@@ -224,21 +272,23 @@ def test_page_shows_published_ours_and_exact(tmp_path, trained):
 def test_paper_preset_stands_beside_published_and_default(tmp_path):
     config = config_of(CELL, "default")
     done = a_result(0, reverse_ess=0.875) | {"steps": 10_000, "train_seconds": 3600.0}
-    Results(tmp_path, "table2").add(CELL, "paper", config, [done])
-    Results(tmp_path, "table2").add(CELL, "default", config, [a_result(0), a_result(1, reverse_ess=0.75)])
+    keep(tmp_path, CELL, "paper", config, done)
+    keep(tmp_path, CELL, "default", config, a_result(0), a_result(1, reverse_ess=0.75))
     stopped = Cell("fig11", "n4", "continuity")
-    Results(tmp_path, "fig11").add(stopped, "paper", config, [a_result(0) | {"steps": 4000}])
-    [file] = letter.picture(tmp_path)
-    assert file.name == "letter.png" and 5_000 < file.stat().st_size < 300_000
-    text = paper.page(tmp_path, "default", "figures").split("## The paper's procedure to the letter")[1]
+    keep(tmp_path, stopped, "paper", config, a_result(0) | {"steps": 4000})
+    [file] = draw_paper_preset(tmp_path, ())
+    assert file.name == "paper-preset.png" and 5_000 < file.stat().st_size < 300_000
+    assert not draw_paper_preset(tmp_path, [Cell("penalties", "eq18", "penalty_abs")])
+    assert draw_paper_preset(tmp_path, [CELL]) == [file]
+    text = paper.page(tmp_path, "default", "figures").split("## The paper preset")[1]
     assert "| N = 16, m = 1.5 | continuity, trainable path | steps | 10000 | 10000 | 2 |" in text
     assert "|  |  | training | – | 60 min | 3 s |" in text and "|  |  | a step, median | – | 1 s | 1 s |" in text
     assert "| reverse ESS ↑ | 0.991 ± 0.00 | 0.8750 | 0.6250 ± 0.1768 |" in text
     assert (
         "| N = 4, m = 1.5 | continuity, trainable path | steps | 10000 | 4000, **stopped before 10000** | – |" in text
     )
-    assert "(figures/letter.png)" in text
-    left = text[text.index("Not run in this preset") :]
+    assert "(figures/paper-preset.png)" in text
+    left = text[text.index("Not run with this preset") :]
     assert "N = 4, m = 1.5: reverse KL;" in left and "N = 16, m = 1.5: reverse KL;" in left
     assert "N = 64, m = 1.5: reverse KL and continuity, trainable path" in left
 
@@ -247,8 +297,8 @@ def test_paper_preset_stands_beside_published_and_default(tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
-    """With the same numbers to the last bit, and nothing left of it in the folder once it is measured."""
+def test_interrupted_cell_resumes_with_the_same_numbers(tmp_path):
+    """To the last bit, and its snapshots are removed once it is measured."""
 
     class Interrupted(paper.Watcher):
         def __init__(self, at):
@@ -263,7 +313,7 @@ def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     def reproduce(folder, watcher):
         settings = {"preset": "quick", "changes": {**TINY, "num_steps": 40}, "only": [CELL.name]}
         paper.reproduce("table2", folder=tmp_path / folder, watcher=watcher, **settings)
-        return Results(tmp_path / folder, "table2").find(CELL, "quick")["runs"][0]
+        return find(tmp_path / folder, CELL, "quick")["runs"][0]
 
     whole = reproduce("whole", Interrupted(0))
     with pytest.raises(KeyboardInterrupt):
@@ -276,30 +326,32 @@ def test_interrupted_cell_goes_on_where_it_stood(tmp_path):
     assert [[look[0], *look[2:]] for look in resumed["curve"]] == [[look[0], *look[2:]] for look in whole["curve"]]
 
 
-def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path):
-    plain, pictured = Cell("t", "eq18", "continuity_linear"), Cell("t", "eq18", "continuity_linear", "fig4")
-    for wanted in ({plain: 1, pictured: 3}, {pictured: 3, plain: 1}):
-        tasks = _tasks(wanted, tmp_path, "quick", {})
-        assert [(task.seed, task.pictured) for task in tasks] == [(0, True), (1, False), (2, False)]
-        assert tasks[0].cell.figure == "fig4"
+def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path, trained, monkeypatch):
+    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    paper.reproduce("all", folder=tmp_path, only=["eq18/continuity_linear"])  # of table1, fig4 and paths
+    assert trained == [("eq18", "continuity_linear", seed) for seed in range(5)] and (tmp_path / "fig4.png").exists()
+    cell = Cell("table1", "eq18", "continuity_linear")
+    tasks = _tasks({cell: 3}, tmp_path, "quick", {})
+    assert [(task.seed, task.pictured) for task in tasks] == [(0, True), (1, False), (2, False)]
+    assert tasks[0].cell.figure == "fig4" and Cell("penalties", "eq18", "penalty_abs").figure == ""
 
 
 def test_one_cell_and_its_figure_for_real(tmp_path):
-    """In a process of its own, of which what comes back tells."""
+    """In its own process: the record and the picture come back."""
     tasks = _tasks({EXPERIMENTS["fig2"].cells[0]: 1}, tmp_path, "quick", TINY)
     [(task, outcome)] = _side_by_side(tasks, 2, paper.Watcher())
-    result, drawn = outcome
+    result, png = outcome
     assert task.config.loss == "reverse-kl" and set(result["metrics"]) == set(cells.METRICS) and result["jobs"] == 2
-    assert list(drawn) == ["fig2"] and drawn["fig2"].startswith(b"\x89PNG")
+    assert task.pictured and task.cell.figure == "fig2" and png.startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
+def test_seeds_side_by_side_match_seeds_one_after_another(tmp_path):
     settings = {"preset": "quick", "changes": TINY, "num_seeds": 2, "only": ["eq2/reverse_kl_loss"]}
     for jobs in (1, 2):
         paper.reproduce("table1", folder=tmp_path / str(jobs), jobs=jobs, **settings)
     cell = Cell("table1", "eq2", "reverse_kl_loss")
-    one, two = (Results(tmp_path / str(jobs), "table1").find(cell, "quick")["runs"] for jobs in (1, 2))
+    one, two = (find(tmp_path / str(jobs), cell, "quick")["runs"] for jobs in (1, 2))
     assert [run["metrics"] for run in one] == [run["metrics"] for run in two]
     assert [run["seed"] for run in two] == [0, 1] and not any("jobs" in run for run in one)
     assert [run["jobs"] for run in two] == [2, 2] and not (tmp_path / "2" / "training").exists()
@@ -308,12 +360,12 @@ def test_seeds_side_by_side_are_those_of_one_after_the_other(tmp_path):
 
 
 @pytest.mark.slow
-def test_process_that_is_killed_is_said_in_a_line(tmp_path):
+def test_killed_process_is_reported_in_one_line(tmp_path):
     class Watcher(paper.Watcher):
         def begin(self, what):
             threading.Timer(2.0, lambda: [child.kill() for child in multiprocessing.active_children()]).start()
 
-    with pytest.raises(TrainingError, match="a process that trained was killed"):
+    with pytest.raises(TrainingError, match="a training process was killed"):
         paper.reproduce("fig2", folder=tmp_path, preset="quick", changes=TINY, num_seeds=2, jobs=2, watcher=Watcher())
 
 

@@ -37,9 +37,8 @@ EXCEPTIONS = {
 ONLY_IMPORTER = {
     "diffrax": {"model/integrate.py"},
     "matplotlib": {"report/plots.py", "studies/paper/draw.py"},
-    "PIL": {"studies/paper/experiments.py"},
 }
-CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "matplotlib", "PIL"}
+CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "matplotlib"}
 MAX_TOP_NAMES = 18
 
 
@@ -141,7 +140,7 @@ def test_only_core_dependencies_are_imported_at_the_top():
 def test_the_core_dependencies_are_those_that_are_declared():
     project = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {line.split(">")[0] for line in project["dependencies"]}
-    assert {"PIL" if name == "pillow" else name for name in declared} == CORE
+    assert declared == CORE
 
 
 def test_the_package_itself_only_gives_names():

@@ -20,7 +20,7 @@ from boltzflow.numerics.validation import whole_number
 from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import check_seed
 from boltzflow.studies import paper
-from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, of_flow, peers, truth_of
+from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, baselines, of_flow, truth_of
 from boltzflow.training.loop import Progress
 
 FOLDER = "results/paper"
@@ -41,7 +41,7 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
         raise InputError(f"--start-std must be above 0, got {start_std:g}")
     seed = check_seed(seed)
     make_preset(preset)
-    others = peers()
+    others = baselines()
     loaded = load_target(target, options)
     console = output()
     with make_display(console) as display:

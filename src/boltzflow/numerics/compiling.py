@@ -12,10 +12,11 @@ import jax
 
 
 class Stopwatch:
-    """Compile each function once per call signature, and add up the seconds spent compiling."""
+    """Compile each function once per call signature; add up the seconds of compiling and of running."""
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
+        self.seconds = 0.0
         self._compiled: dict[Any, Any] = {}
 
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:
@@ -38,7 +39,10 @@ class Stopwatch:
             jitted: Any = eqx.filter_jit(function)
             self._compiled[signature] = jitted.lower(*args, **static).compile()
             self.compile_seconds += time.perf_counter() - start
-        return jax.block_until_ready(self._compiled[signature](*args, **static))
+        start = time.perf_counter()
+        result = jax.block_until_ready(self._compiled[signature](*args, **static))
+        self.seconds += time.perf_counter() - start
+        return result
 
 
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")

@@ -1,4 +1,4 @@
-"""A flow and its peers at equal cost: at the same number of energy evaluations, and in the same seconds."""
+"""A flow and the baselines at equal cost: with the same number of energy evaluations, and in the same seconds."""
 
 import functools
 import importlib.util
@@ -15,18 +15,21 @@ from boltzflow.errors import InputError
 from boltzflow.report.evaluation import flow_smc
 from boltzflow.run import Run
 from boltzflow.studies.baselines import nuts, smc, tempering
-from boltzflow.studies.baselines.start import Answer
+from boltzflow.studies.baselines.common import Answer
 
 _REFERENCE_SAMPLES = 2**18
 _MOST_NUMBERS = 2**24  # floats of all particles together
-_ENOUGH, _MOST_GROWTH = 0.7, 8.0
-Peer = Callable[..., Answer]
+_LEAST_SHARE = 0.7  # of the wanted cost
+_MOST_GROWTH = 8.0
+Baseline = Callable[..., Answer]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a target: log Z, the means of x and x² `(dim,)` and the standard deviations of both, from
-    262,144 exact samples, so that the means are known to 0.002 of a standard deviation."""
+    """The exact answers of a target: log Z, and the means and standard deviations of x and x², all `(dim,)`.
+
+    The moments are those of 262,144 exact samples: the means are known to 0.002 of a standard deviation.
+    """
 
     log_z: float
     mean: Float[np.ndarray, " dim"]
@@ -37,21 +40,24 @@ class Truth:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: a method, its answer, and the budget (particles, sweeps or draws) that its cost was met with."""
+    """One line of a comparison: a method, its budget (particles, sweeps or draws) and its answer."""
 
     method: str
     budget: int
     answer: Answer
 
     def errors(self, truth: Truth) -> tuple[float, float, float]:
-        """Of log Z; and of the means of x and of x², root mean square over coordinates in standard deviations."""
+        """The errors of log Z, of the mean of x and of the mean of x².
+
+        The last two are root mean squares over coordinates, in standard deviations.
+        """
         mean = (self.answer.mean - truth.mean) / truth.mean_scale
         square = (self.answer.square - truth.square) / truth.square_scale
         return self.answer.log_z - truth.log_z, _rms(mean), _rms(square)
 
 
 def truth_of(target: AbstractDensity) -> Truth | None:
-    """From exact samples, where the target has them."""
+    """The exact answers of a target with exact samples; None for any other target."""
     if not isinstance(target, AbstractDistribution):
         return None
     x = np.asarray(sample_batch(target, jax.random.key(2**20), _REFERENCE_SAMPLES)[0], np.float64)
@@ -59,26 +65,38 @@ def truth_of(target: AbstractDensity) -> Truth | None:
 
 
 def of_flow(run: Run) -> Entry:
-    """What a finished run says, with its cost: pilot, training, the samples of its report, and the annealing along its
-    path where log Z is from there."""
+    """The answer of a finished run.
+
+    Its cost is that of the pilot, the training, the samples of the report, and the annealing along the path where log Z
+    comes from there.
+    """
     means = run.expectation(lambda x: {"mean": x, "square": x**2})
-    log_z, estimates = run.log_z(), run.report().estimates
-    num, cost = len(run.samples.x), run.trained.cost
+    estimates = run.report().estimates
+    cost = run.trained.cost
+    num_samples = len(run.samples.x)
     evaluations = int(cost["gradient_evaluations"])
     start = time.perf_counter()
-    run.sample(jax.random.key(run.seed), num)  # once more, compiled by now, to see how long that takes
+    run.sample(jax.random.key(run.seed), num_samples)  # a second time, compiled, to measure its seconds
     if estimates["log_z"].method != estimates["log_z_importance"].method:
         evaluations += flow_smc(run.draws).num_gradients
-    seconds = cost["train_seconds"] + time.perf_counter() - start
-    mean, square = (np.asarray(means[name].value, np.float64) for name in ("mean", "square"))
     detail = {"reverse_ess": float(estimates["reverse_ess"].value)}
-    detail |= {} if run.report().verdict.trustworthy else {"trusted": 0.0}
-    answer = Answer(float(log_z.value), mean, square, seconds, cost["compile_seconds"], num, evaluations, detail)
-    return Entry("flow", num, answer)
+    if not run.report().verdict.trustworthy:
+        detail["trusted"] = 0.0
+    answer = Answer(
+        log_z=float(run.log_z().value),
+        mean=np.asarray(means["mean"].value, np.float64),
+        square=np.asarray(means["square"].value, np.float64),
+        seconds=cost["train_seconds"] + time.perf_counter() - start,
+        compile_seconds=cost["compile_seconds"],
+        energy_evaluations=num_samples,
+        gradient_evaluations=evaluations,
+        detail=detail,
+    )
+    return Entry("flow", num_samples, answer)
 
 
-def peers() -> Mapping[str, tuple[Peer, int]]:
-    """By name: each peer, and the smallest budget it is given. Raises `InputError` where BlackJAX is missing."""
+def baselines() -> Mapping[str, tuple[Baseline, int]]:
+    """Each baseline by name, with its smallest budget. Raises `InputError` where BlackJAX is missing."""
     if importlib.util.find_spec("blackjax") is None:
         raise InputError("this needs blackjax: pip install 'boltzflow[bench]'")
     return {
@@ -89,14 +107,26 @@ def peers() -> Mapping[str, tuple[Peer, int]]:
 
 
 def at_equal_cost(
-    peer: Peer, smallest: int, target: AbstractDensity, seed: int, std: float, evaluations: int, seconds: float
+    baseline: Baseline, smallest: int, target: AbstractDensity, seed: int, std: float, evaluations: int, seconds: float
 ) -> Sequence[tuple[int, Answer]]:
-    """A peer with the budget that takes so many evaluations, and with that which takes so many seconds.
+    """A baseline with two budgets: one that takes as many evaluations as the flow, one that takes as many seconds.
 
-    The budget grows until a run costs between 0.7 and 1 of what the flow did; only that run counts. One that cannot be
-    as cheap gets its smallest budget, and its cost says so.
+    The budget grows until a run costs between 0.7 and 1 of the flow's cost; only that run counts. A baseline that costs
+    more with its smallest budget keeps that budget, and its answer states the cost.
+
+    Args:
+        baseline: One of `baselines()`.
+        smallest: Its smallest budget.
+        target: The target.
+        seed: The seed.
+        std: Standard deviation of the wide Gaussian that the baseline starts from.
+        evaluations: Energy evaluations of the flow.
+        seconds: Seconds of the flow, without compilation.
+
+    Returns:
+        (budget, answer) for the evaluations and for the seconds.
     """
-    measure = functools.partial(peer, target.energy, target.dim, jax.random.key(seed + 1000), std=std)
+    measure = functools.partial(baseline, target.energy, target.dim, jax.random.key(seed + 1000), std=std)
     largest = max(_MOST_NUMBERS // target.dim, smallest)
     return [
         _with_cost(measure, lambda answer: answer.evaluations, evaluations, smallest, largest),
@@ -107,9 +137,10 @@ def at_equal_cost(
 def _with_cost(
     measure: Callable[[int], Answer], cost: Callable[[Answer], float], wanted: float, smallest: int, largest: int
 ) -> tuple[int, Answer]:
-    """What is fixed in a cost makes it grow less than the budget: so none of these steps goes beyond what is wanted."""
-    budget, answer = smallest, measure(smallest)
-    while cost(answer) < _ENOUGH * wanted and budget < largest:
+    """The budget of a wanted cost. Fixed costs make the cost grow less than the budget: no step exceeds `wanted`."""
+    budget = smallest
+    answer = measure(budget)
+    while cost(answer) < _LEAST_SHARE * wanted and budget < largest:
         growth = min(max(wanted / max(cost(answer), 1e-9), 1.2), _MOST_GROWTH)
         budget = min(round(budget * growth), largest)
         answer = measure(budget)

@@ -1,17 +1,17 @@
-"""Adaptive tempered sequential Monte Carlo with Hamiltonian moves: BlackJAX's kernel, tuned as an expert would.
+"""Adaptive tempered sequential Monte Carlo (SMC) with Hamiltonian moves: BlackJAX's kernel, tuned as an expert would.
 
-Every temperature keeps 90 % of effective samples. The mass matrix is the weighted covariance of the particles (they
-still carry weights after a step), the step size follows the acceptance rate towards 0.75 and is jittered by particle,
-resampling is systematic, and the whole loop is one compiled program. It runs twice: scouts from a wide Gaussian find
-the target, few and fast as those of our pilot (50 % and 2 moves at a temperature), and move on there until their step
-size has settled; the run that counts starts from the Gaussian fitted to them, and with that step size, in units of the
-particles' own spread. A fitted start made the error of the same number of particles smaller on every target here. Both
-are in the time.
+The inverse temperature β grows such that each step keeps 90 % of effective samples. The mass matrix is the weighted
+covariance of the particles, which still carry weights after a step. The step size follows the acceptance rate towards
+0.75 and is jittered by particle. Resampling is systematic. The whole loop is one compiled program.
 
-BlackJAX's own tuner is not given the parameters that it tunes, so the step size travels in the loop's state instead.
+SMC runs twice. A short run from a wide Gaussian (few particles, 50 % of effective samples, 2 moves at each β) locates
+the target; at β = 1 it goes on moving until its step size has settled. The second run starts from the Gaussian fitted
+to these particles, with that step size in units of the particles' standard deviations. The fitted start reduced the
+error of the same number of particles on every target here. Both runs count in the time.
+
+BlackJAX's own tuner does not receive the parameters that it tunes, so the loop's state carries the step size.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,21 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from boltzflow.studies.baselines.start import Answer, Start
-from boltzflow.studies.baselines.timing import Stopwatch
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.studies.baselines.common import Answer, adapted, draw, fitted_gaussian, shrunk, wide_gaussian
 
-TARGET_ESS, SCOUT_ESS = 0.9, 0.5
-TARGET_ACCEPTANCE = 0.75
-NUM_MOVES, SCOUT_MOVES = 4, 2
 NUM_LEAPFROG = 5
-NUM_SETTLING = 6  # rounds of the scouts' moves at β = 1: their step lags behind temperatures that change so fast
-MIN_SCOUTS = 2000
-SHRINK = 1e-3
+MIN_SHORT_PARTICLES = 2000
 MAX_STEPS = 500
 
 
-class Flight(NamedTuple):
-    """Where a run ended: log Z/Z_0, moments of the weighted particles, temperatures, acceptance, last β and step."""
+class Settings(NamedTuple):
+    """Number of particles, fraction of effective samples kept by a step, moves in a step, further steps at β = 1."""
+
+    num_particles: int
+    target_ess: float = 0.9
+    num_moves: int = 4
+    num_settling: int = 0
+
+
+class SMCResult(NamedTuple):
+    """The end of an SMC run: log Z/Z_0, moments of the weighted particles, steps, last acceptance, β and step size."""
 
     log_ratio: Float[Array, ""]
     mean: Float[Array, " dim"]
@@ -46,39 +51,45 @@ class Flight(NamedTuple):
 
 
 def estimate_log_z(
-    energy: Callable, dim: int, key: PRNGKeyArray, num_particles: int, *, std: float, two_flights: bool = True
+    energy: Callable, dim: int, key: PRNGKeyArray, num_particles: int, *, std: float, fit_start: bool = True
 ) -> Answer:
-    """log ∫ exp(-energy) with `num_particles`, from N(0, std² I); with one flight only where `two_flights` is False."""
-    watch, start, num_gradients, num_energies = Stopwatch(), Start.wide(dim, std), 0, 0
+    """log Z = log ∫ exp(-energy(x)) dx by SMC with `num_particles`; without `fit_start` without the short run."""
+    watch = Stopwatch()
+    start = wide_gaussian(dim, std)
     size = jnp.asarray(1.2 * dim**-0.25)
-    flights = [(num_particles, TARGET_ESS, NUM_MOVES, 0)]
-    if two_flights:
-        flights.insert(0, (max(MIN_SCOUTS, num_particles // 16), SCOUT_ESS, SCOUT_MOVES, NUM_SETTLING))
-    for flight_key, settings in zip(jax.random.split(key, len(flights)), flights, strict=True):
-        num, _, num_moves, _ = settings
-        found = watch.run(functools.partial(fly, energy, *settings), flight_key, start, size)
-        base, start, size = start, Start.fitted(np.asarray(found.mean), np.asarray(found.covariance)), found.size
-        num_gradients += num * int(found.num_steps) * (1 + num_moves * NUM_LEAPFROG)
-        num_energies += 2 * num * int(found.num_steps)
+    runs = [Settings(num_particles)]
+    if fit_start:
+        # The step size lags behind a β that grows so fast: six further steps at β = 1 settle it.
+        runs.insert(0, Settings(max(MIN_SHORT_PARTICLES, num_particles // 16), 0.5, num_moves=2, num_settling=6))
+    found: SMCResult | None = None
+    num_gradients = num_energies = 0
+    for run_key, settings in zip(jax.random.split(key, len(runs)), runs, strict=True):
+        if found is not None:
+            start = fitted_gaussian(np.asarray(found.mean), np.asarray(found.covariance))
+            size = found.size
+        found = watch.run(run_smc, energy, run_key, start, size, settings=settings)
+        num_points = settings.num_particles * int(found.num_steps)
+        num_gradients += num_points * (1 + settings.num_moves * NUM_LEAPFROG)
+        num_energies += 2 * num_points
+    assert found is not None
     detail = {"temperatures": int(found.num_steps), "acceptance": float(found.acceptance), "beta": float(found.beta)}
-    log_z = base.log_z() + float(found.log_ratio)
     mean = np.asarray(found.mean, np.float64)
-    square = mean**2 + np.diag(np.asarray(found.covariance, np.float64))
-    return Answer(log_z, mean, square, watch.seconds, watch.compile_seconds, num_energies, num_gradients, detail)
+    return Answer(
+        log_z=float(start.log_z) + float(found.log_ratio),
+        mean=mean,
+        square=mean**2 + np.diag(np.asarray(found.covariance, np.float64)),
+        seconds=watch.seconds,
+        compile_seconds=watch.compile_seconds,
+        energy_evaluations=num_energies,
+        gradient_evaluations=num_gradients,
+        detail=detail,
+    )
 
 
-def fly(
-    energy: Callable,
-    num_particles: int,
-    target_ess: float,
-    num_moves: int,
-    num_settling: int,
-    key: PRNGKeyArray,
-    start: Start,
-    size: Float[Array, ""],
-) -> Flight:
-    """One run from `start` to the target, to be called under jit. `size` is the first step of the moves; of these there
-    are `num_settling` rounds more where the target is reached."""
+def run_smc(
+    energy: Callable, key: PRNGKeyArray, start: Gaussian, size: Float[Array, ""], *, settings: Settings
+) -> SMCResult:
+    """One run from `start` to the target, to be called under jit; `size` is the first step size of the moves."""
     import blackjax
     from blackjax.smc import adaptive_tempered, resampling
 
@@ -88,43 +99,42 @@ def fly(
         mcmc_step_fn=blackjax.hmc.build_kernel(),
         mcmc_init_fn=blackjax.hmc.init,
         resampling_fn=resampling.systematic,
-        target_ess=target_ess,
+        target_ess=settings.target_ess,
     )
 
     def step(carry: tuple) -> tuple:
         count, settled, state, size, _, log_ratio = carry
         step_key, jitter_key = jax.random.split(jax.random.fold_in(key, count))
         _, covariance = weighted_moments(state.particles, state.weights)
-        jitter = jax.random.uniform(jitter_key, (num_particles,), minval=0.6, maxval=1.4)
-        # A leading axis of length one is shared by all particles, and one as long as there are particles is not.
+        jitter = jax.random.uniform(jitter_key, (settings.num_particles,), minval=0.6, maxval=1.4)
+        # All particles share a leading axis of length one; an axis of the particles' length gives one value to each.
         parameters: dict[str, Any] = {
             "step_size": size * jitter,
             "inverse_mass_matrix": covariance[None],
             "num_integration_steps": jnp.full((1,), NUM_LEAPFROG),
         }
-        state, info = kernel(step_key, state, num_moves, parameters)
+        state, info = kernel(step_key, state, settings.num_moves, parameters)
         rate = jnp.mean(info.update_info.acceptance_rate)
-        size = jnp.clip(size * jnp.exp(1.5 * (rate - TARGET_ACCEPTANCE)), 1e-4, 1.5)
+        size = adapted(size, rate, gain=1.5)
         settled += state.tempering_param >= 1
         return count + 1, settled, state, size, rate, log_ratio + info.log_likelihood_increment
 
-    particles = start.sample(jax.random.fold_in(key, MAX_STEPS), num_particles)
+    def is_under_way(carry: tuple) -> Array:
+        count, settled, state, *_ = carry
+        return (count < MAX_STEPS) & (settled <= settings.num_settling) & ~jnp.isnan(state.tempering_param)
+
+    particles = draw(start, jax.random.fold_in(key, MAX_STEPS), settings.num_particles)
     state = adaptive_tempered.init(particles)._replace(tempering_param=jnp.zeros(()))
     carry = (jnp.zeros((), int), jnp.zeros((), int), state, size, jnp.zeros(()), jnp.zeros(()))
-    count, _, state, size, rate, log_ratio = jax.lax.while_loop(
-        lambda carry: (carry[0] < MAX_STEPS) & (carry[1] <= num_settling) & ~jnp.isnan(carry[2].tempering_param),
-        step,
-        carry,
-    )
+    count, _, state, size, rate, log_ratio = jax.lax.while_loop(is_under_way, step, carry)
     mean, covariance = weighted_moments(state.particles, state.weights)
-    return Flight(log_ratio, mean, covariance, count, rate, state.tempering_param, size)
+    return SMCResult(log_ratio, mean, covariance, count, rate, state.tempering_param, size)
 
 
 def weighted_moments(
     x: Float[Array, "num dim"], weights: Float[Array, " num"]
 ) -> tuple[Float[Array, " dim"], Float[Array, "dim dim"]]:
-    """Mean and covariance, the latter mixed a little with its diagonal so that it always has a Cholesky factor."""
+    """Mean and shrunk covariance of weighted points."""
     mean = weights @ x
     centered = x - mean
-    covariance = (weights[:, None] * centered).T @ centered
-    return mean, (1 - SHRINK) * covariance + SHRINK * jnp.diag(jnp.diag(covariance) + 1e-12)
+    return mean, shrunk((weights[:, None] * centered).T @ centered)

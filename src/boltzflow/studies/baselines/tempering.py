@@ -1,18 +1,17 @@
-"""Parallel tempering: chains at a ladder of temperatures between a Gaussian and the target, which exchange places.
+"""Parallel tempering: chains at inverse temperatures β from a Gaussian to the target, which swap points.
 
 At β_r the energy is f_0 + β_r V, V = f - f_0. A sweep moves every chain by Hamiltonian dynamics, preconditioned by the
-covariance found at its temperature, draws the chains at β = 0 anew, and swaps neighbors, even and odd pairs in turn
-(the non-reversible scheme). Rounds of tuning on a quarter of the chains place the temperatures so that all pairs reject
-swaps equally often, choose their number by the barrier Λ between Gaussian and target (2 Λ + 1, Syed et al. 2022), fit
-the Gaussian to the target's chain (a variational reference, Surjanovic et al. 2022), and adapt the steps. Then nothing
-is changed any more, and log Z is a sum of bridges between neighbors (Bennett 1976, Meng & Wong 1996):
+covariance found at its β, draws the chains at β = 0 anew, and swaps neighbors, even and odd pairs in turn (the
+non-reversible scheme). Rounds of tuning on a quarter of the chains place the β such that all pairs reject swaps equally
+often, choose their number by the barrier Λ between Gaussian and target (2 Λ + 1, Syed et al. 2022), fit the Gaussian to
+the target's chain (a variational reference, Surjanovic et al. 2022), and adapt the step sizes. Then all settings stay
+fixed, and log Z is a sum of bridges between neighbors (Bennett 1976, Meng & Wong 1996):
 
     Z_{r+1} / Z_r = e^c E_r[s(-Δβ V - c)] / E_{r+1}[s(Δβ V + c)],    s the logistic function,
 
-exact for every c and best at c = log Z_{r+1}/Z_r, for which the tuning's estimate is taken.
+exact for every c and best at c = log Z_{r+1}/Z_r, for which the tuning's estimate is used.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,23 +19,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from boltzflow.studies.baselines.start import Answer, Start
-from boltzflow.studies.baselines.timing import Stopwatch
+from boltzflow.densities.gaussian import Gaussian
+from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.studies.baselines.common import Answer, adapted, draw, fitted_gaussian, shrunk, wide_gaussian
 
 NUM_CHAINS = 256
 NUM_TUNING_CHAINS = 64
 NUM_LEAPFROG = 5
-TARGET_ACCEPTANCE = 0.75
 FIRST_REPLICAS = 20
-WIDE_ROUNDS, FITTED_ROUNDS, ROUND_SWEEPS = 4, 3, 64
+WIDE_ROUNDS = 4
+FITTED_ROUNDS = 3
+ROUND_SWEEPS = 64
 NUM_BURN_IN = 64
-SHRINK = 1e-3
 
 
 class Tuning(NamedTuple):
-    """What the rounds adapt: temperatures, Cholesky factors, leapfrog steps, and log Z_{r+1}/Z_r of neighbors."""
+    """The adapted settings: β, Cholesky factors, leapfrog step sizes, and log Z_{r+1}/Z_r of neighbors."""
 
     betas: Float[Array, " R"]
     scale_tril: Float[Array, "R dim dim"]
@@ -45,8 +45,8 @@ class Tuning(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What a round of sweeps saw. `x` is `(R, chains, dim)`; `rejection`, `upper` and `lower` `(sweeps, R-1)`: the rate
-    of rejected swaps and the two means of the bridge; `mean` and `covariance` are of each temperature's points."""
+    """The result of a round of sweeps: points, step sizes, moments at each β, rejection rates of swaps, and the two
+    means of each bridge."""
 
     x: Float[Array, "R chains dim"]
     size: Float[Array, " R"]
@@ -59,59 +59,65 @@ class Round(NamedTuple):
 
 
 def estimate_log_z(energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: int, *, std: float) -> Answer:
-    """log ∫ exp(-energy) from `num_sweeps` sweeps after tuning, which starts from N(0, std² I)."""
-    watch, start, gradients = Stopwatch(), Start.wide(dim, std), 0
-    programs: dict[tuple, Callable] = {}
+    """log Z = log ∫ exp(-energy(x)) dx by parallel tempering, from `num_sweeps` sweeps after tuning."""
+    watch = Stopwatch()
+    start = wide_gaussian(dim, std)
+    gradients = 0
 
-    def sweep(index: int, x: Array, tuning: Tuning, num: int, adapt: bool) -> Round:
+    def sweep(index: int, x: Array, tuning: Tuning, num_sweeps: int, adapt: bool) -> Round:
         nonlocal gradients
-        arguments = (jax.random.fold_in(key, index), start, x, tuning)
-        signature = (x.shape, num, adapt)
-        if signature not in programs:
-            programs[signature] = watch.compile(functools.partial(run_round, energy, num, adapt), *arguments)
-        gradients += x.shape[0] * x.shape[1] * num * (NUM_LEAPFROG + 1)
-        return watch.call(programs[signature], *arguments)
+        gradients += x.shape[0] * x.shape[1] * num_sweeps * (NUM_LEAPFROG + 1)
+        round_key = jax.random.fold_in(key, index)
+        return watch.run(run_round, energy, round_key, start, x, tuning, num_sweeps=num_sweeps, adapt=adapt)
 
-    tuning = first_tuning(start, dim)
-    x = jnp.stack([start.sample(jax.random.fold_in(key, 1000), NUM_TUNING_CHAINS)] * FIRST_REPLICAS)
+    tuning = first_tuning(start)
+    x = jnp.stack([draw(start, jax.random.fold_in(key, 1000), NUM_TUNING_CHAINS)] * FIRST_REPLICAS)
     for index in range(WIDE_ROUNDS + FITTED_ROUNDS):
-        found = sweep(index, x, tuning, ROUND_SWEEPS, True)
+        found = sweep(index, x, tuning, ROUND_SWEEPS, adapt=True)
         if index == WIDE_ROUNDS - 1:
-            start = Start.fitted(np.asarray(found.mean[-1]), shrunk(np.asarray(found.covariance[-1:]))[0])
-        tuning, x = retune(tuning, found, resize=index == WIDE_ROUNDS)  # once the fitted Gaussian has been tried
-    x = jnp.tile(x, (1, NUM_CHAINS // NUM_TUNING_CHAINS, 1))  # copies part within the burn-in
-    burnt = sweep(100, x, tuning, NUM_BURN_IN, True)
-    tuning, x = tuning._replace(size=burnt.size, log_ratio=jnp.asarray(bridges(burnt, tuning))), burnt.x
-    found = sweep(101, x, tuning, num_sweeps, False)
-    log_z = start.log_z() + float(bridges(found, tuning).sum())
-    detail = {
-        "temperatures": len(tuning.betas),
-        "acceptance": float(found.acceptance.min()),
-        "barrier": float(np.asarray(found.rejection).mean(axis=0).sum()),
-    }
+            start = fitted_gaussian(np.asarray(found.mean[-1]), shrunk(np.asarray(found.covariance[-1], np.float64)))
+        tuning, x = retune(tuning, found, resize=index == WIDE_ROUNDS)  # after one round with the fitted Gaussian
+    x = jnp.tile(x, (1, NUM_CHAINS // NUM_TUNING_CHAINS, 1))  # the copies separate during the burn-in
+    burnt = sweep(100, x, tuning, NUM_BURN_IN, adapt=True)
+    tuning = tuning._replace(size=burnt.size, log_ratio=jnp.asarray(bridges(burnt, tuning), jnp.float32))
+    found = sweep(101, burnt.x, tuning, num_sweeps, adapt=False)
     mean = np.asarray(found.mean[-1], np.float64)
-    square = mean**2 + np.diag(np.asarray(found.covariance[-1], np.float64))
-    return Answer(log_z, mean, square, watch.seconds, watch.compile_seconds, 0, gradients, detail)
+    return Answer(
+        log_z=float(start.log_z) + float(bridges(found, tuning).sum()),
+        mean=mean,
+        square=mean**2 + np.diag(np.asarray(found.covariance[-1], np.float64)),
+        seconds=watch.seconds,
+        compile_seconds=watch.compile_seconds,
+        energy_evaluations=0,
+        gradient_evaluations=gradients,
+        detail={
+            "temperatures": len(tuning.betas),
+            "acceptance": float(found.acceptance.min()),
+            "barrier": float(np.asarray(found.rejection).mean(axis=0).sum()),
+        },
+    )
 
 
-def first_tuning(start: Start, dim: int) -> Tuning:
-    """A geometric ladder, before anything is known of the target."""
+def first_tuning(start: Gaussian) -> Tuning:
+    """A geometric ladder of β, used before any information on the target."""
     betas = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-6, 1.0, FIRST_REPLICAS - 1)])
-    scale_tril = jnp.broadcast_to(start.scale_tril, (FIRST_REPLICAS, dim, dim))
-    return Tuning(betas, scale_tril, jnp.full(FIRST_REPLICAS, 0.5 * dim**-0.25), jnp.zeros(FIRST_REPLICAS - 1))
+    scale_tril = jnp.broadcast_to(start.scale_tril, (FIRST_REPLICAS, start.dim, start.dim))
+    size = jnp.full(FIRST_REPLICAS, 0.5 * start.dim**-0.25)
+    return Tuning(betas, scale_tril, size, jnp.zeros(FIRST_REPLICAS - 1))
 
 
 def run_round(
     energy: Callable,
-    num_sweeps: int,
-    adapt: bool,
     key: PRNGKeyArray,
-    start: Start,
+    start: Gaussian,
     x: Float[Array, "R chains dim"],
     tuning: Tuning,
+    *,
+    num_sweeps: int,
+    adapt: bool,
 ) -> Round:
-    """`num_sweeps` sweeps from `x`, to be called under jit; `adapt` lets the leapfrog steps follow their acceptance."""
-    betas, step_width = tuning.betas, jnp.diff(tuning.betas)[:, None]
+    """`num_sweeps` sweeps from `x`, to be called under jit; `adapt` adapts the leapfrog steps to their acceptance."""
+    step_width = jnp.diff(tuning.betas)[:, None]
 
     def potential(x: Array) -> Array:
         return jax.vmap(jax.vmap(lambda x: energy(x) - start.energy(x)))(x)
@@ -120,31 +126,35 @@ def run_round(
         x, size, first, second = carry
         move_key, draw_key, swap_key = jax.random.split(jax.random.fold_in(key, index), 3)
         x, rate = hamiltonian_move(energy, start, tuning, move_key, x, size)
-        x = x.at[0].set(start.sample(draw_key, x.shape[1]))
-        v = potential(x)
-        x, v, rejection = swap(swap_key, index, x, v, step_width)
-        size = jnp.clip(size * jnp.exp(0.3 * adapt * (rate - TARGET_ACCEPTANCE)), 1e-4, 1.5)
-        first, second = first + x.sum(axis=1), second + jnp.einsum("rci,rcj->rij", x, x)
+        x = x.at[0].set(draw(start, draw_key, x.shape[1]))
+        x, v, rejection = swap(swap_key, index, x, potential(x), step_width)
+        size = adapted(size, rate, gain=0.3 * adapt)
+        first = first + x.sum(axis=1)
+        second = second + jnp.einsum("rci,rcj->rij", x, x)
         c = tuning.log_ratio[:, None]
         upper = jax.nn.sigmoid(-step_width * v[:-1] - c).mean(axis=1)
         lower = jax.nn.sigmoid(step_width * v[1:] + c).mean(axis=1)
         return (x, size, first, second), (rate, rejection, upper, lower)
 
-    zeros = (jnp.zeros((len(betas), x.shape[2])), jnp.zeros_like(tuning.scale_tril))
+    sums = jnp.zeros((x.shape[0], x.shape[2])), jnp.zeros_like(tuning.scale_tril)
+    num_points = num_sweeps * x.shape[1]
     seen: Any
-    carry: Any = (x, tuning.size, *zeros)
-    carry, seen = jax.lax.scan(sweep, carry, jnp.arange(num_sweeps))
-    x, size, first, second = carry
+    (x, size, first, second), seen = jax.lax.scan(sweep, (x, tuning.size, *sums), jnp.arange(num_sweeps))
     rates, rejection, upper, lower = seen
-    mean, square = first / (num_sweeps * x.shape[1]), second / (num_sweeps * x.shape[1])
-    covariance = square - jnp.einsum("ri,rj->rij", mean, mean)
+    mean = first / num_points
+    covariance = second / num_points - jnp.einsum("ri,rj->rij", mean, mean)
     return Round(x, size, mean, covariance, rates.mean(axis=0), rejection, upper, lower)
 
 
 def hamiltonian_move(
-    energy: Callable, start: Start, tuning: Tuning, key: PRNGKeyArray, x: Array, size: Array
-) -> tuple[Array, Array]:
-    """Every chain `(R, chains, dim)` after one Metropolized trajectory, and the acceptance rate by temperature."""
+    energy: Callable,
+    start: Gaussian,
+    tuning: Tuning,
+    key: PRNGKeyArray,
+    x: Float[Array, "R chains dim"],
+    size: Float[Array, " R"],
+) -> tuple[Float[Array, "R chains dim"], Float[Array, " R"]]:
+    """Every chain after one Metropolized trajectory, and the acceptance rate at each β."""
     momentum_key, size_key, accept_key = jax.random.split(key, 3)
     step = size[:, None, None] * jax.random.uniform(size_key, (*x.shape[:2], 1), minval=0.6, maxval=1.4)
 
@@ -172,14 +182,21 @@ def hamiltonian_move(
     return jnp.where(accept[..., None], new_x, x), jnp.exp(jnp.minimum(drop, 0)).mean(axis=1)
 
 
-def swap(key: PRNGKeyArray, index: Array, x: Array, v: Array, step_width: Array) -> tuple[Array, Array, Array]:
+def swap(
+    key: PRNGKeyArray,
+    index: Int[Array, ""],
+    x: Float[Array, "R chains dim"],
+    v: Float[Array, "R chains"],
+    step_width: Float[Array, "R-1 1"],
+) -> tuple[Float[Array, "R chains dim"], Float[Array, "R chains"], Float[Array, " R-1"]]:
     """Chains and their V after exchanges between the even (or odd) pairs of neighbors; rejection rates of all pairs."""
     log_ratio = step_width * (v[1:] - v[:-1])
     rejection = 1 - jnp.exp(jnp.minimum(log_ratio, 0)).mean(axis=1)
     due = (jnp.arange(len(log_ratio)) % 2 == index % 2)[:, None]
     accept = due & (jnp.log(jax.random.uniform(key, log_ratio.shape)) < log_ratio)
     none = jnp.zeros_like(accept[:1])
-    with_upper, with_lower = jnp.concatenate([accept, none]), jnp.concatenate([none, accept])
+    with_upper = jnp.concatenate([accept, none])
+    with_lower = jnp.concatenate([none, accept])
 
     def exchanged(a: Array) -> Array:
         up, down = (mask.reshape(mask.shape + (1,) * (a.ndim - 2)) for mask in (with_upper, with_lower))
@@ -188,32 +205,27 @@ def swap(key: PRNGKeyArray, index: Array, x: Array, v: Array, step_width: Array)
     return exchanged(x), exchanged(v), rejection
 
 
-def retune(tuning: Tuning, found: Round, resize: bool) -> tuple[Tuning, Array]:
-    """The tuning for the next round, and where its chains start: at the points of the nearest temperature so far."""
-    betas, rejection = np.asarray(tuning.betas, np.float64), np.asarray(found.rejection, np.float64).mean(axis=0)
+def retune(tuning: Tuning, found: Round, resize: bool) -> tuple[Tuning, Float[Array, "R chains dim"]]:
+    """The tuning for the next round, and its first points: those of the nearest β of the last round."""
+    betas = np.asarray(tuning.betas, np.float64)
+    rejection = np.asarray(found.rejection, np.float64).mean(axis=0)
     barrier = np.concatenate([[0.0], np.cumsum(np.maximum(rejection, 1e-3))])
-    num = math.ceil(2 * barrier[-1]) + 1 if resize else len(betas)
-    num = max(num, 3)
+    num = max(math.ceil(2 * barrier[-1]) + 1, 3) if resize else len(betas)
     new = np.interp(np.linspace(0, barrier[-1], num), barrier, betas)
-    new[0], new[-1] = 0.0, 1.0
-    # log Z_β is smooth in β: the bridges' sums, interpolated, say where to expect those of the new ladder.
+    new[0] = 0.0
+    new[-1] = 1.0
+    # log Z_β is smooth in β: interpolating the sums of the bridges predicts the bridges of the new ladder.
     log_z = np.concatenate([[0.0], np.cumsum(bridges(found, tuning))])
-    log_ratio = np.diff(np.interp(np.interp(new, betas, barrier), barrier, log_z))
-    nearest = np.abs(np.interp(new, betas, barrier)[:, None] - barrier).argmin(axis=1)
-    scale_tril = np.linalg.cholesky(shrunk(np.asarray(found.covariance)[nearest]))
+    new_barrier = np.interp(new, betas, barrier)
+    log_ratio = np.diff(np.interp(new_barrier, barrier, log_z))
+    nearest = np.abs(new_barrier[:, None] - barrier).argmin(axis=1)
+    scale_tril = np.linalg.cholesky(shrunk(np.asarray(found.covariance, np.float64)[nearest]))
     arrays = (new, scale_tril, np.asarray(found.size)[nearest], log_ratio)
     return Tuning(*(jnp.asarray(array, jnp.float32) for array in arrays)), found.x[nearest]
 
 
-def shrunk(covariance: np.ndarray) -> np.ndarray:
-    """Covariances `(R, dim, dim)`, mixed a little with their diagonals so that each has a Cholesky factor."""
-    covariance = np.asarray(covariance, np.float64)
-    variances = np.einsum("rii->ri", covariance)
-    return (1 - SHRINK) * covariance + SHRINK * (variances + 1e-12)[:, :, None] * np.eye(covariance.shape[-1])
-
-
-def bridges(found: Round, tuning: Tuning) -> np.ndarray:
-    """log Z_{r+1}/Z_r of each pair of neighbors, `(R-1,)`, summed over sweeps in double precision."""
+def bridges(found: Round, tuning: Tuning) -> Float[np.ndarray, " pairs"]:
+    """log Z_{r+1}/Z_r of each pair of neighbors, summed over sweeps in double precision."""
     upper, lower = (np.asarray(a, np.float64).mean(axis=0) for a in (found.upper, found.lower))
     tiny = np.finfo(np.float32).tiny
     return np.asarray(tuning.log_ratio, np.float64) + np.log(np.maximum(upper, tiny)) - np.log(np.maximum(lower, tiny))

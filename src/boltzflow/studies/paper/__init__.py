@@ -1,4 +1,4 @@
-"""The paper, whole: every table and figure of Máté & Fleuret (TMLR 2023) beside the published and the exact numbers."""
+"""Every table and figure of Máté & Fleuret (TMLR 2023), beside the published and the exact numbers."""
 
 from boltzflow.studies.paper.page import page, write_page
 from boltzflow.studies.paper.reproduce import Watcher, names, reproduce

@@ -1,9 +1,9 @@
-"""A cell of the paper: one target trained by one method. What that means in each preset, and one seed of it, measured.
+"""A cell of the paper is one target trained by one method: its settings in each preset, its training, its measurement.
 
-The methods differ from the preset in what their name says. "continuity" and "continuity_trainable" are the preset as it
-stands; the paper's baselines, the reverse KL, the linear and the diffusion path, also keep the base that the paper
-gives all of its flows, and train on no point that the pilot found: both would hide what they lack. So does
-"continuity_trainable_alone", which shows what is left to the trainable path by itself.
+Each method changes in the preset only what its name states. "continuity" and "continuity_trainable" are the unchanged
+preset. The paper's baselines (reverse KL, linear path, diffusion path) also keep the base that the paper gives all of
+its flows, and do not train on the pilot's points: a base or points that cover all modes would hide their failures. The
+same holds for "continuity_trainable_alone", which shows the trainable path without pilot and fitted base.
 """
 
 import dataclasses
@@ -28,9 +28,8 @@ TARGETS: Mapping[str, tuple[str, dict[str, Any]]] = {
     **{name: ("double-well", {"num_sites": 16, "mass": mass}) for name, mass in MASSES.items()},
     **{name: ("double-well", {"num_sites": num, "mass": 1.5}) for name, num in SIZES.items() if name not in MASSES},
 }
-"""The targets of the paper, by the names of its tables: a shipped target and its options."""
+"""The paper's targets by the names of its tables: a shipped target and its options."""
 
-_BASELINES = ("reverse_kl_loss", "continuity_linear", "continuity_diffusion", "continuity_trainable_alone")
 METHODS: Mapping[str, dict[str, Any]] = {
     "reverse_kl_loss": {"loss": "reverse-kl"},
     "continuity": {},
@@ -40,31 +39,50 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "continuity_diffusion": {"interpolation": "diffusion"},
     **{f"penalty_{name}": {"penalty": name} for name in ("abs", "square", "log1p")},
 }
-"""What a method changes in the preset."""
+"""The settings that a method changes in the preset."""
 
 METRICS = ("hausdorff", "reverse_kl", "reverse_ess", "forward_kl", "forward_ess")
-_BASELINE_STEPS = 2500  # the pilot would take more: from a base that is narrow it steps through many temperatures
+SITE_EDGES = np.linspace(-5.0, 5.0, 101)
+"""The edges of the bins of a row's `sites`."""
+_BASELINES = ("reverse_kl_loss", "continuity_linear", "continuity_diffusion", "continuity_trainable_alone")
+_BASELINE_STEPS = 2500  # the preset would derive more from the pilot, which takes many steps in β from a narrow base
 _MIXTURE_INTERVALS = 16
-"""Of the solver that the reverse KL trains through on the mixtures: with the 8 that do for the chain, three seeds of
-five on Eq. (2) learn to exploit its error, and end with a training loss below the bound."""
-_QUICK_REVERSE_KL_STEPS, _QUICK_SAMPLE_STEPS = 50, 16
-_HISTOGRAM = np.linspace(-5.0, 5.0, 101)
+"""Solver intervals of the reverse KL on the mixtures: with the 8 that suffice for the chain, three of five seeds on
+Eq. (2) learn to exploit the solver error and end with a training loss below its bound."""
+_QUICK_REVERSE_KL_STEPS = 50
+_QUICK_SAMPLE_STEPS = 16
+_PATH_FIGURES = {
+    ("table1", "eq2", "reverse_kl_loss"): "fig2",
+    ("table1", "eq2", "continuity_linear"): "fig3",
+    ("table1", "eq18", "continuity_linear"): "fig4",
+    ("fig7", "eq18", "continuity_diffusion"): "fig7",
+    ("table1", "eq18", "continuity_trainable"): "fig8",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`target` and `method` by the names of `TARGETS` and `METHODS`; `table` names the file that keeps its rows, and
-    `figure` the picture of the path of its first seed."""
+    """A target and a method.
+
+    Args:
+        table: The file of the cell's rows.
+        target: A name of `TARGETS`.
+        method: A name of `METHODS`.
+    """
 
     table: str
     target: str
     method: str
-    figure: str = ""
 
     @property
     def name(self) -> str:
-        """What it is asked for by, as "eq2/continuity_trainable"."""
+        """The name for `--cells`, such as "eq2/continuity_trainable"."""
         return f"{self.target}/{self.method}"
+
+    @property
+    def figure(self) -> str:
+        """The figure of the path of seed 0, "" where the paper shows none."""
+        return _PATH_FIGURES.get((self.table, self.target, self.method), "")
 
     @property
     def shipped(self) -> tuple[str, dict[str, Any]]:
@@ -79,15 +97,14 @@ def config_of(cell: Cell, preset: str, changes: Mapping[str, Any] | None = None)
     settings = dict(METHODS[cell.method])
     if preset != "paper" and cell.method in _BASELINES:
         paper = paper_preset(name, dim)
-        settings["base"] = paper.base
-        settings |= {"base_std": paper.base_std} if paper.base == "gaussian" else {"base_power": paper.base_power}
-        settings |= {"pilot_fraction": 0.0, "warmup_fraction": 0.0}
+        width = "base_std" if paper.base == "gaussian" else "base_power"
+        settings |= {"base": paper.base, width: getattr(paper, width), "pilot_fraction": 0.0, "warmup_fraction": 0.0}
         if cell.method != "reverse_kl_loss":
             settings["num_steps"] = _BASELINE_STEPS
         elif cell.target in _MIXTURES:
             settings["num_intervals"] = _MIXTURE_INTERVALS
     if preset == "quick":
-        settings["sample_steps"] = _QUICK_SAMPLE_STEPS  # without looking for how many are enough
+        settings["sample_steps"] = _QUICK_SAMPLE_STEPS  # without a search for the number of steps
         settings.pop("num_steps", None)
         if cell.method == "reverse_kl_loss":
             settings["num_steps"] = _QUICK_REVERSE_KL_STEPS
@@ -95,17 +112,17 @@ def config_of(cell: Cell, preset: str, changes: Mapping[str, Any] | None = None)
 
 
 def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress], None], keep: Path) -> Run:
-    """One seed of a cell; goes on from what an interrupted training of it kept in the folder `keep`."""
+    """Trains one seed of a cell, or resumes its interrupted training from the snapshots in the folder `keep`."""
     name, options = cell.shipped
     target = make_target(name, **options)
     return runs.fit(target, seed=seed, config=config, name=name, options=options, on_progress=on_progress, keep=keep)
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """What is kept of one seed: the paper's metrics with their errors, what it cost, its verdict, the ESS on the way.
+    """The record of one seed: the paper's metrics with their errors, the cost, the verdict, the ESS during training.
 
-    `curve` has (step, seconds, loss, reverse ESS of 2048 samples) at each look; `sites`, for the chain, the density of
-    all sites of the samples together in the bins of `site_edges`.
+    `curve` has (step, seconds, loss, reverse ESS of 2048 samples) at each measurement of the ESS. `sites`, for the
+    chain, has the density of all sites of all samples in the bins of `SITE_EDGES`.
     """
     report = run.report()
     estimates = {name: report.estimates[name] for name in METRICS if name in report.estimates}
@@ -115,26 +132,21 @@ def measure(run: Run) -> dict[str, Any]:
         "errors": {name: float(estimate.stderr) for name, estimate in estimates.items()},
         "log_z": [float(report.estimates["log_z"].value), float(report.estimates["log_z"].stderr)],
         "trusted": report.verdict.trustworthy,
-        "train_seconds": report.cost["train_seconds"],
-        "compile_seconds": report.cost["compile_seconds"],
-        "total_seconds": report.cost["total_seconds"],
+        **{name: report.cost[name] for name in ("train_seconds", "compile_seconds", "total_seconds")},
         "steps": int(report.cost["steps"]),
         "curve": _curve(run.history),
     }
     if isinstance(run.target, DoubleWell):
-        counts, _ = np.histogram(np.asarray(run.samples.x), _HISTOGRAM)
-        result["sites"] = counts / (np.asarray(run.samples.x).size * (_HISTOGRAM[1] - _HISTOGRAM[0]))
+        x = np.asarray(run.samples.x)
+        counts, _ = np.histogram(x, SITE_EDGES)
+        result["sites"] = counts / (x.size * (SITE_EDGES[1] - SITE_EDGES[0]))
     return result
 
 
-def site_edges() -> np.ndarray:
-    """The edges of the bins of a row's `sites`."""
-    return _HISTOGRAM
-
-
 def _curve(history: list[dict[str, float]]) -> list[list[float]]:
-    """At each look at the ESS: the step, the seconds, the mean loss since the look before, the ESS."""
-    curve, losses = [], []
+    """At each measurement of the ESS: the step, the seconds, the mean loss since the last one, the ESS."""
+    curve: list[list[float]] = []
+    losses: list[float] = []
     for row in history:
         losses.append(row["loss"])
         if "reverse_ess" in row:

@@ -1,88 +1,157 @@
-"""The page `docs/paper.md`: what was published, what we get and what is exact, cell by cell, from the stored rows."""
+"""The tables and pictures of `docs/paper.md`: published, our and exact numbers, cell by cell, from the stored rows.
 
+The page's prose stands in the page; `write_page` replaces the marked parts alone. Where there is no page yet it writes
+one of titles and marked parts.
+"""
+
+import importlib.resources
+import math
 import os
+import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-import numpy as np
-
+from boltzflow.errors import InputError
 from boltzflow.storage.files import write_text
-from boltzflow.studies.paper import letter
-from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell
-from boltzflow.studies.paper.experiments import EXPERIMENTS, picture_name
-from boltzflow.studies.paper.results import Results, Row, numbers, reached, step_seconds
-from boltzflow.studies.paper.texts import HEAD, TEXTS
-from boltzflow.studies.paper.words import (
-    LABELS,
-    METHODS,
-    TARGETS,
-    as_printed,
-    markdown,
-    number,
-    pair,
-    plus_minus,
-    printed_digits,
-    published,
-)
+from boltzflow.studies import markdown
+from boltzflow.studies.markdown import number, plus_minus
+from boltzflow.studies.paper import draw
+from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell, config_of
+from boltzflow.studies.paper.experiments import EXPERIMENTS, picture, write_picture
+from boltzflow.studies.paper.results import curve_of, find, of_seeds, reached, results, step_seconds
+from boltzflow.studies.rows import Row
 
-_BOUNDED = ("reverse_kl", "hausdorff")  # from below, by what a perfect sampler has
+TARGETS = {
+    "eq2": "Eq. (2), four equal modes",
+    "eq18": "Eq. (18), two unequal modes",
+    **{name: f"m = {mass:g}" for name, mass in MASSES.items()},
+}
+METHODS = {
+    "reverse_kl_loss": "reverse KL",
+    "continuity_linear": "continuity, linear path",
+    "continuity_trainable": "continuity, trainable path",
+    "continuity": "continuity, trainable path",
+    "continuity_trainable_alone": "continuity, trainable path, no pilot",
+    "continuity_diffusion": "continuity, diffusion path",
+    "penalty_abs": "|r|",
+    "penalty_square": "r²",
+    "penalty_log1p": "log(1 + |r|)",
+}
+LABELS = {
+    "hausdorff": "H(M, X) ↓",
+    "reverse_kl": "reverse KL ↓",
+    "reverse_ess": "reverse ESS ↑",
+    "forward_kl": "forward KL ↓",
+    "forward_ess": "forward ESS ↑",
+}
+_BOUNDED = ("reverse_kl", "hausdorff")  # from below, by the metric of a perfect sampler
 _HIGHER_IS_BETTER = ("reverse_ess", "forward_ess")
 BETTER, EQUAL, WORSE = "better", "equal", "**worse**"
+NOT_RUN = "Not run yet."
+PAPER_PRESET = "paper-preset"
+_GOOD = 0.95
 
 
 def write_page(path: Path, folder: Path, preset: str) -> None:
-    """Writes the page of the results in `folder`."""
+    """Writes the marked parts of a page, or a page of titles and marked parts where `path` has none.
+
+    Args:
+        path: The page.
+        folder: The folder of the rows and pictures.
+        preset: The preset whose rows are shown.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page(folder, preset, os.path.relpath(folder, path.parent)))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_text(path, page(folder, preset, os.path.relpath(folder, path.parent), text))
 
 
-def page(folder: Path, preset: str, link: str) -> str:
-    """The page as Markdown; `link` is the way from it to the folder of the results."""
-    parts = [HEAD.format(preset=preset), _in_company(folder, preset)]
-    for name in ("table1", "table2"):
-        parts += [
-            f"## {EXPERIMENTS[name].title}",
-            TEXTS[name],
-            *_table(name, folder, preset),
-            _provenance(name, folder, preset),
-        ]
-    parts += ["## Figures", TEXTS["path figures"]]
-    for name, experiment in EXPERIMENTS.items():
-        picture = picture_name(name, preset)
-        if name.startswith("fig") and (folder / picture).exists():
-            parts += [f"### {experiment.title}", TEXTS.get(name, ""), f"![{experiment.title}]({link}/{picture})"]
-        if name == "fig11":
-            parts += _speed(folder, preset)
-    parts += [f"## {EXPERIMENTS['paths'].title}", TEXTS["paths"], *_paths(folder, preset)]
-    parts += [f"## {EXPERIMENTS['penalties'].title}", TEXTS["penalties"], *_penalties(folder, preset)]
-    if preset != "paper":
-        parts += ["## The paper's procedure to the letter", *letter.section(folder, link)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def page(folder: Path, preset: str, link: str, text: str = "") -> str:
+    """The page `text` with its marked parts rendered; `link` is the path from the page to `folder`."""
+    if not markdown.marks(text):
+        titles = {**{name: experiment.title for name, experiment in EXPERIMENTS.items()}, **_OTHER_PARTS}
+        parts = [f"## {title}\n\n{markdown.mark(name)}" for name, title in titles.items()]
+        text = "\n\n".join(["# The paper, reproduced", markdown.mark("preset"), *parts]) + "\n"
+    unknown = [name for name in markdown.marks(text) if name not in PARTS]
+    if unknown:
+        raise InputError(f"this is no page of the paper: it has the unknown part {unknown[0]!r}; choose another page")
+    return markdown.updated(text, lambda name: PARTS[name](folder, preset, link))
 
 
-def _in_company(folder: Path, preset: str) -> str:
-    """A warning about the seconds, where seeds were trained side by side."""
+def _preset(folder: Path, preset: str, link: str) -> str:
+    """The preset, with a warning about the seconds where seeds were trained side by side."""
     tables = {cell.table for experiment in EXPERIMENTS.values() for cell in experiment.cells}
-    rows = [row for table in sorted(tables) for row in Results(folder, table).rows if row["preset"] == preset]
+    rows = [row for table in sorted(tables) for row in results(folder, table).rows if row["preset"] == preset]
     jobs = max((run.get("jobs", 1) for row in rows for run in row.get("runs", ())), default=1)
-    return TEXTS["jobs"].format(jobs=jobs) if jobs > 1 else ""
+    warning = (
+        f" Some of these seeds were trained side by side, up to {jobs} at a time on one machine: their seconds are "
+        "longer, and their steps per second fewer, than those of a training alone."
+    )
+    return f'Our numbers are of the preset "{preset}".' + (warning if jobs > 1 else "")
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------
+# --- names and numbers ------------------------------------------------------------------------------------------------
 
 
-def mark(
+def plain_name(target: str) -> str:
+    """The name of a target outside its own table: a chain by its size and mass."""
+    if target not in SIZES and target not in MASSES:
+        return TARGETS[target].split(",")[0]
+    return f"N = {SIZES.get(target, 16)}, m = {MASSES.get(target, 1.5):g}"
+
+
+def published() -> Mapping[str, Any]:
+    """The paper's tables: `published()[table][target][method][metric]` is [mean, standard deviation]."""
+    return tomllib.loads(importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
+
+
+def spread_digits(table: str) -> int:
+    """Decimals that the paper prints of a spread below 1."""
+    return 3 if table == "table1" else 2
+
+
+def mean_digits(mean: float) -> int:
+    """Decimals that the paper prints of a mean: three, fewer from 10 on."""
+    return max(0, 3 - max(0, math.floor(math.log10(max(abs(mean), 1)))))
+
+
+def as_printed(values: Sequence[float], digits: int) -> str:
+    """A published mean and spread as the paper prints them, with `digits` decimals of a spread below 1."""
+    mean, spread = values
+    decimals = max(0, digits - len(f"{spread:.0f}")) if spread >= 1 else digits
+    return f"{mean:.{mean_digits(mean)}f} ± {spread:.{decimals}f}".replace("-", "−")
+
+
+def over_seeds(row: Row, metric: str) -> str:
+    """Mean ± standard deviation; the median and the range where the spread is larger than the mean and than 1."""
+    mean, spread = (float(value) for value in row["metrics"][metric])
+    values = sorted(of_seeds(row, metric))
+    if len(values) == 1:
+        return number(values[0])
+    if not spread > max(abs(mean), 1.0):
+        return plus_minus(mean, spread)
+    return f"{number(median(values))} ({number(values[0])} to {number(values[-1])})"
+
+
+# --- the paper's tables -----------------------------------------------------------------------------------------------
+
+
+def compared(
     metric: str, paper: Sequence[float], seeds: Iterable[float], digits: int, floor: Sequence[float] | None = None
 ) -> str:
-    """Whether each of our seeds is better than the `paper` ([mean, spread]), equal within `tolerance`, or worse: in a
-    word where they all are alike, else how many are which.
+    """Our seeds against the `paper` ([mean, spread]): better, equal within `tolerance`, or worse.
 
-    What was published below the `floor` of a metric, that of a perfect sampler and its spread, counts as the floor.
+    One word where all seeds are alike, else the number of seeds of each kind. A published mean below the `floor` of a
+    metric (mean and spread of a perfect sampler) counts as the floor.
     """
-    mean, allowed = float(paper[0]), tolerance(paper, digits)
-    if floor is not None and mean < float(floor[0]):
-        mean, allowed = float(floor[0]), allowed + float(floor[1])
+    mean = float(paper[0])
+    allowed = tolerance(paper, digits)
+    if floor is not None and mean < floor[0]:
+        mean = floor[0]
+        allowed += floor[1]
     sign = 1 if metric in _HIGHER_IS_BETTER else -1
     gains = [sign * (value - mean) for value in seeds]
     found = Counter(EQUAL if abs(gain) <= allowed else BETTER if gain > 0 else WORSE for gain in gains)
@@ -92,125 +161,235 @@ def mark(
 
 
 def tolerance(paper: Sequence[float], digits: int) -> float:
-    """How far from what was published is equal to it: its spread, and half a unit of the last digit of both numbers, of
-    which a small spread has `digits`."""
-    return float(paper[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0 ** -printed_digits(float(paper[0]))
+    """The published spread, and half a unit of the last digit of mean and spread (with `digits` if it is small)."""
+    return float(paper[1]) + 0.5 * 10.0**-digits + 0.5 * 10.0 ** -mean_digits(float(paper[0]))
 
 
-def _table(name: str, folder: Path, preset: str) -> list[str]:
-    """One table for each target: method, metric, published, ours, exact, mark."""
-    results, printed = Results(folder, name), published()[name]
+def _table(name: str, folder: Path, preset: str, link: str) -> str:
+    """One table for each target: method, metric, published, ours, exact, comparison."""
+    printed = published()[name]
     parts = []
-    targets = dict.fromkeys(cell.target for cell in EXPERIMENTS[name].cells)
-    for target in targets:
-        exact = results.find(Cell(name, target, "exact"), preset)
+    for target in dict.fromkeys(cell.target for cell in EXPERIMENTS[name].cells):
+        exact = find(folder, Cell(name, target, "exact"), preset)
         lines: list[Sequence[str]] = []
         for cell in EXPERIMENTS[name].cells:
-            row = results.find(cell, preset) if cell.target == target else None
+            row = find(folder, cell, preset) if cell.target == target else None
             if row and exact:
-                lines += _lines(cell, row, exact, printed[target][cell.method], 3 if name == "table1" else 2)
-        title = f"**{TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else "")
-        body = markdown(("method", "metric", "published", "ours", "exact", ""), lines) if lines else "Not run yet."
-        parts += [title, body]
-    return parts
+                lines += _lines(cell, row, exact, printed[target][cell.method])
+        parts.append(f"**{TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else ""))
+        parts.append(_table_of(("method", "metric", "published", "ours", "exact", ""), lines))
+    return "\n\n".join([*parts, *_provenance(name, folder, preset)])
 
 
-def _lines(
-    cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]], digits: int
-) -> Iterable[Sequence[str]]:
-    for i, metric in enumerate(name for name in METRICS if name in row["metrics"]):
-        known, theirs = pair(exact["metrics"][metric]), printed.get(metric)
-        floor = known if metric in _BOUNDED else None
+def _table_of(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return markdown.table(header, lines) if lines else NOT_RUN
+
+
+def _lines(cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]]) -> Iterable[Sequence[str]]:
+    digits = spread_digits(cell.table)
+    method = f"{METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})"
+    for metric in (name for name in METRICS if name in row["metrics"]):
+        mean, spread = (float(value) for value in exact["metrics"][metric])
+        theirs = printed.get(metric)
+        floor = (mean, spread) if metric in _BOUNDED else None
         yield (
-            f"{METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})" if i == 0 else "",
-            LABELS[metric], as_printed(theirs, digits) if theirs else "–", of_seeds(row, metric),
-            plus_minus(known) if known[1] else number(known[0]),
-            mark(metric, theirs, numbers(row, metric), digits, floor) if theirs else "",
-        )  # fmt: skip
+            method,
+            LABELS[metric],
+            as_printed(theirs, digits) if theirs else "–",
+            over_seeds(row, metric),
+            plus_minus(mean, spread) if spread else number(mean),
+            compared(metric, theirs, of_seeds(row, metric), digits, floor) if theirs else "",
+        )
+        method = ""
     if cell.target in MASSES:
-        gaps = [value - exact["metrics"]["reverse_kl"][0] for value in numbers(row, "reverse_kl")]
-        gap = sum(gaps) / len(gaps)
+        bound = exact["metrics"]["reverse_kl"][0]
+        values = of_seeds(row, "reverse_kl")
         mean = printed["reverse_kl"][0]
-        their_gap = f"{mean - exact['metrics']['reverse_kl'][0] + 0.0:.{printed_digits(mean)}f}".replace("-", "−")
-        yield "", "gap to −log Z ↓", their_gap, f"{gap:.5f}", "0", ""
-
-
-def of_seeds(row: Row, metric: str) -> str:
-    """Mean ± standard deviation; where that is larger than the mean, the median and the range, which say more."""
-    mean, spread = pair(row["metrics"][metric])
-    values = sorted(numbers(row, metric))
-    if len(values) == 1:
-        return number(values[0])
-    if not spread > max(abs(mean), 1.0):
-        return plus_minus((mean, spread))
-    return f"{number(float(np.median(values)))} ({number(values[0])} to {number(values[-1])})"
+        their_gap = f"{mean - bound + 0.0:.{mean_digits(mean)}f}".replace("-", "−")
+        yield "", "gap to −log Z ↓", their_gap, f"{sum(value - bound for value in values) / len(values):.5f}", "0", ""
 
 
 def _seconds(row: Row) -> str:
-    """How long a seed trained, and how many of them the verdict trusts."""
+    """The time of a seed, and the number of trusted seeds."""
     values = sorted(float(value) for value in row["train_seconds"])
     return f"{values[len(values) // 2]:.0f} s each, {sum(run['trusted'] for run in row['runs'])} trusted"
 
 
-def _provenance(name: str, folder: Path, preset: str) -> str:
-    rows = [row for row in Results(folder, name).rows if row["preset"] == preset and "versions" in row]
+def _provenance(name: str, folder: Path, preset: str) -> list[str]:
+    rows = [row for row in results(folder, name).rows if row["preset"] == preset and "versions" in row]
     if not rows:
-        return ""
+        return []
     versions = ", ".join(f"{key} {value}" for key, value in rows[-1]["versions"].items())
-    total = sum(float(run["total_seconds"]) for row in rows for run in row["runs"])
+    minutes = sum(float(run["total_seconds"]) for row in rows for run in row["runs"]) / 60
     dates = sorted({row["date"] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return (
-        f"{total / 60:.0f} minutes in all, compiling and measuring included; {rows[-1]['device']}, {versions}; {when}."
-    )
+    return [f"{minutes:.0f} minutes in all, with compiling and measuring; {rows[-1]['device']}, {versions}; {when}."]
 
 
 # --- figures and ablations --------------------------------------------------------------------------------------------
 
 
-def _speed(folder: Path, preset: str) -> list[str]:
-    """The paper's two claims as numbers: optimizer steps a second, and steps and seconds to a reverse ESS of 0.9."""
+def _figure(name: str, folder: Path, preset: str, link: str) -> str:
+    path = picture(folder, name, preset)
+    return f"![{EXPERIMENTS[name].title}]({link}/{path.name})" if path.exists() else NOT_RUN
+
+
+def _speed(folder: Path, preset: str, link: str) -> str:
+    """The paper's two claims as numbers: optimizer steps per second, and steps and seconds to a reverse ESS of 0.9."""
     lines = []
     for target, num_sites in SIZES.items():
         cells = [cell for cell in EXPERIMENTS["fig11"].cells if cell.target == target]
-        rows = [row for cell in cells if (row := Results(folder, cell.table).find(cell, preset))]
-        if len(rows) < len(cells):
+        runs = [row["runs"][0] for cell in cells if (row := find(folder, cell, preset))]
+        if len(runs) < len(cells):
             continue
         line = [str(num_sites)]
-        for row in rows:
-            run = row["runs"][0]
+        for run in runs:
             there = reached(run["curve"], 0.9)
-            line += [
-                f"{1 / step_seconds(run['curve']):.1f}", number(float(run["metrics"]["reverse_ess"])),
-                f"{there[0]}, {there[1]:.0f} s" if there else f"not in {run['steps']}",
-            ]  # fmt: skip
+            line.append(f"{1 / step_seconds(run['curve']):.1f}")
+            line.append(number(float(run["metrics"]["reverse_ess"])))
+            line.append(f"{there[0]}, {there[1]:.0f} s" if there else f"not in {run['steps']}")
         lines.append(line)
     columns = ("steps/s", "final ESS", "steps to 0.9")
     header = ("N", *(f"{name}: {column}" for name in ("reverse KL", "continuity") for column in columns))
-    return [markdown(header, lines), TEXTS["speed"]] if lines else []
+    return _table_of(header, lines)
 
 
-def _paths(folder: Path, preset: str) -> list[str]:
-    lines = []
-    for cell in EXPERIMENTS["paths"].cells:
-        row = Results(folder, cell.table).find(cell, preset)
-        if row:
-            lines.append([
-                METHODS[cell.method], f"{row['seeds']}", *(of_seeds(row, name) for name in METRICS), _seconds(row)
-            ])  # fmt: skip
-    header = ("method", "seeds", *(LABELS[name] for name in METRICS), "training")
-    return [markdown(header, lines)] if lines else ["Not run yet."]
+def _paths(folder: Path, preset: str, link: str) -> str:
+    found = [(cell, find(folder, cell, preset)) for cell in EXPERIMENTS["paths"].cells]
+    lines = [
+        [METHODS[cell.method], f"{row['seeds']}", *(over_seeds(row, name) for name in METRICS), _seconds(row)]
+        for cell, row in found
+        if row
+    ]
+    return _table_of(("method", "seeds", *(LABELS[name] for name in METRICS), "training"), lines)
 
 
-def _penalties(folder: Path, preset: str) -> list[str]:
+def _penalties(folder: Path, preset: str, link: str) -> str:
+    metrics = ("reverse_ess", "forward_ess", "reverse_kl")
     lines = []
     for cell in sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target):
-        row = Results(folder, cell.table).find(cell, preset)
+        row = find(folder, cell, preset)
         if row:
-            cells = [of_seeds(row, metric) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
-            target = "Eq. (18)" if cell.target == "eq18" else "N = 16, m = 1.5"
             name = METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
-            lines.append([target, name, str(row["seeds"]), *cells])
-    if not lines:
-        return ["Not run yet."]
-    return [markdown(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)]
+            numbers = [over_seeds(row, metric) for metric in metrics]
+            lines.append([plain_name(cell.target), name, str(row["seeds"]), *numbers])
+    return _table_of(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)
+
+
+# --- the paper preset -------------------------------------------------------------------------------------------------
+
+
+def _paper_cells() -> list[Cell]:
+    """Every cell that the paper trains, without its ablations."""
+    return list(dict.fromkeys(cell for name in ("table1", "table2", "fig11") for cell in EXPERIMENTS[name].cells))
+
+
+def _paper_preset(folder: Path, preset: str, link: str) -> str:
+    """The preset "paper" beside the default preset: the table, the pictures and the missing cells."""
+    found = _found(folder)
+    if not found:
+        return "Not run yet: on two cores a small cell takes about an hour, most take days."
+    header = ("target", "method", "", "published", "paper preset", "default preset")
+    parts = [markdown.table(header, [line for each in found for line in _preset_lines(*each)])]
+    if (folder / f"{PAPER_PRESET}.png").exists():
+        parts.append(f"![Reverse ESS with the paper preset and with the default preset]({link}/{PAPER_PRESET}.png)")
+    for cell, *_ in found:
+        path = picture(folder, cell.figure, "paper")
+        if cell.figure and path.exists():
+            what = f"{plain_name(cell.target)}, {METHODS[cell.method]}, paper preset"
+            parts += [f"{what}:", f"![{what}]({link}/{path.name})"]
+    missing: dict[str, list[str]] = {}
+    for cell in _paper_cells():
+        if all(cell != other for other, *_ in found):
+            missing.setdefault(plain_name(cell.target), []).append(METHODS[cell.method])
+    listed = "; ".join(f"{target}: {' and '.join(methods)}" for target, methods in missing.items())
+    return "\n\n".join([*parts, f"Not run with this preset, for lack of time: {listed}."] if listed else parts)
+
+
+def draw_paper_preset(folder: Path, changed: Collection[Cell]) -> list[Path]:
+    """Draws the reverse ESS during training where the rows of a cell changed or the file is missing.
+
+    Returns the file, [] where nothing is drawn.
+    """
+    found = _found(folder)
+    is_current = (folder / f"{PAPER_PRESET}.png").exists() and not set(changed) & set(_paper_cells())
+    if is_current or not found:
+        return []
+    curves = {}
+    for cell, row, default in found:
+        label = f"{plain_name(cell.target)}: {METHODS[cell.method]}" + (", stopped" if _is_stopped(cell, row) else "")
+        curves[label] = [curve_of(row)[:, [0, 1, 3]], curve_of(default)[:, [0, 1, 3]] if default else None]
+    return [write_picture(folder, PAPER_PRESET, "default", draw.paper_preset(curves))]
+
+
+def _found(folder: Path) -> list[tuple[Cell, Row, Row | None]]:
+    """Each cell with a row of the preset "paper", that row, and the row of the default preset."""
+    rows = [(cell, find(folder, cell, "paper"), find(folder, cell, "default")) for cell in _paper_cells()]
+    return [(cell, row, default) for cell, row, default in rows if row]
+
+
+def _preset_lines(cell: Cell, row: Row, default: Row | None) -> Iterable[Sequence[str]]:
+    asked = config_of(cell, "paper").num_steps
+    steps = f"{_steps(row)}" + (f", **stopped before {asked}**" if _is_stopped(cell, row) else "")
+    yield plain_name(cell.target), METHODS[cell.method], "steps", f"{asked}", steps, f"{_steps(default)}"
+    yield "", "", "training", "–", _duration(row), _duration(default)
+    yield "", "", "a step, median", "–", _step_time(row), _step_time(default)
+    yield "", "", f"reverse ESS ≥ {_GOOD:g} from", "–", _reached(row), _reached(default)
+    printed = published().get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
+    for metric in METRICS:
+        if metric in row["metrics"]:
+            theirs = as_printed(printed[metric], spread_digits(cell.table)) if metric in printed else "–"
+            yield "", "", LABELS[metric], theirs, _value(row, metric), _value(default, metric)
+
+
+def _steps(row: Row | None) -> int | str:
+    return int(row["runs"][0]["steps"]) if row else "–"
+
+
+def _is_stopped(cell: Cell, row: Row) -> bool:
+    """Whether training ended before the paper's last step."""
+    return int(row["runs"][0]["steps"]) < config_of(cell, "paper").num_steps
+
+
+def _duration(row: Row | None) -> str:
+    if not row:
+        return "–"
+    seconds = median(float(value) for value in row["train_seconds"])
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _step_time(row: Row | None) -> str:
+    return f"{median(step_seconds(run['curve']) for run in row['runs']):.3g} s" if row else "–"
+
+
+def _reached(row: Row | None) -> str:
+    """When the median seed reached the ESS, seen at one of some twenty looks."""
+    if not row:
+        return "–"
+    found = sorted((there[1], there[0]) for run in row["runs"] if (there := reached(run["curve"], _GOOD)))
+    if len(found) <= len(row["runs"]) / 2:
+        return "not"
+    seconds, step = found[(len(row["runs"]) - 1) // 2]
+    return f"{seconds:.3g} s, step {step}"
+
+
+def _value(row: Row | None, metric: str) -> str:
+    if not row or metric not in row["metrics"]:
+        return "–"
+    mean, spread = (float(value) for value in row["metrics"][metric])
+    return plus_minus(mean, spread) if row["seeds"] > 1 else number(mean)
+
+
+_OTHER_PARTS = {"speed": "Speed over N", "paper_preset": "The paper preset"}
+PARTS: Mapping[str, Callable[[Path, str, str], str]] = {
+    "preset": _preset,
+    **{name: partial(_table, name) for name in ("table1", "table2")},
+    **{name: partial(_figure, name) for name in EXPERIMENTS if name.startswith("fig")},
+    "speed": _speed,
+    "paths": _paths,
+    "penalties": _penalties,
+    "paper_preset": _paper_preset,
+}
+"""The marked parts of the page: folder of the rows, preset and link to Markdown."""

@@ -1,4 +1,4 @@
-"""Reproducing a table or figure: trains what is missing, keeps each seed as soon as it is measured, draws."""
+"""Reproducing a table or figure: trains missing seeds, stores each seed when it is measured, draws."""
 
 import dataclasses
 import hashlib
@@ -20,94 +20,104 @@ from boltzflow.config import Config
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.numerics.validation import did_you_mean
 from boltzflow.report.figures import path_panels
-from boltzflow.studies.paper import cells, letter
+from boltzflow.studies.paper import cells, results
 from boltzflow.studies.paper.cells import Cell
-from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, exact_row, is_current, picture_name, pictures
-from boltzflow.studies.paper.results import Results
+from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, draw_from_rows, picture, write_picture
+from boltzflow.studies.paper.page import draw_paper_preset
 from boltzflow.training.loop import Progress
 
 
 class Watcher:
-    """What is told of the work: `on_progress` while a seed trains, `begin` and `end` of each seed, in words."""
+    """Callbacks: `begin` and `end` of each seed with a description, `on_progress` during its training."""
 
     def on_progress(self, progress: Progress) -> None: ...
     def begin(self, what: str) -> None: ...
     def end(self, what: str) -> None: ...
 
 
+def names() -> tuple[str, ...]:
+    """The names that `reproduce` accepts."""
+    return (*EXPERIMENTS, "all")
+
+
 def reproduce(
-    name: str, *, folder: Path, preset: str = "default", num_seeds: int = 0, watcher: Watcher | None = None,
-    changes: Mapping[str, Any] | None = None, only: Sequence[str] = (), jobs: int = 1,
-) -> list[Path]:  # fmt: skip
-    """The table or figure `name` of `EXPERIMENTS`, or "all" of them, into `folder`; the files that were written.
+    name: str,
+    *,
+    folder: Path,
+    preset: str = "default",
+    num_seeds: int = 0,
+    watcher: Watcher | None = None,
+    changes: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    jobs: int = 1,
+) -> list[Path]:
+    """Reproduces a table or figure of the paper.
 
-    `num_seeds` 0 takes as many seeds as the paper did (1 for a figure, and for everything in the preset "quick").
-    `changes` are settings on top of those of every cell; `only` are the names of the cells to train, if not all. With
-    more than one of `jobs`, as many seeds are trained at a time, each in a process of its own: sooner done, but the
-    seconds of each are then no longer those of a training alone, which its row says.
+    Stored seeds are not trained again, and an interrupted training resumes. A seed whose training diverges is reported
+    to the watcher and left out. The picture of a path is drawn when its seed 0 is trained, which happens also where
+    the file is missing. A picture of rows is drawn when its experiment is reproduced, and drawn again when its rows
+    change.
 
-    What `folder` holds already is not done again, and a training that was interrupted goes on where it stood. A seed
-    whose training diverges is told and left out. Raises `InputError` for a name that there is not.
+    Args:
+        name: A name of `names()`.
+        folder: The folder of rows and pictures.
+        preset: The settings of every cell: "quick", "default" or "paper". Defaults to "default".
+        num_seeds: Seeds of each cell. Defaults to 0: as many as in the paper, 1 in the preset "quick".
+        watcher: Callbacks. Defaults to none.
+        changes: Settings on top of those of every cell. Defaults to none.
+        only: Names of the cells to train. Defaults to all.
+        jobs: Seeds trained at a time, each in its own process. Above 1 the seconds of a seed are longer than those of
+            a training alone, and its row records the number. Defaults to 1.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: Unknown name.
     """
-    if name == "all":
-        work = list(EXPERIMENTS.items())
-    elif name in EXPERIMENTS:
-        work = [(name, EXPERIMENTS[name])]
-    else:
+    if name not in names():
         raise InputError(f"there is nothing named {name!r} to reproduce; there are {', '.join(EXPERIMENTS)}, all")
-    work = _with_cells(name, work, only) if only else work
+    work = dict(EXPERIMENTS) if name == "all" else {name: EXPERIMENTS[name]}
+    if only:
+        work = _with_cells(name, work, only)
     watcher = watcher or Watcher()
     wanted: dict[Cell, int] = {}
-    for _, experiment in work:
+    for experiment in work.values():
         for cell in experiment.cells:
-            seeds = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
-            wanted[cell] = max(seeds, wanted.get(cell, 0))
-    written = [Results(folder, cell.table).path for cell in wanted]
+            count = num_seeds or (1 if preset == "quick" else experiment.num_seeds)
+            wanted[cell] = max(count, wanted.get(cell, 0))
+    written = [results.results(folder, cell.table).path for cell in wanted]
     tasks = _tasks(wanted, folder, preset, changes or {})
     jobs = min(jobs, len(tasks))
+    changed: set[Cell] = set()
     for task, outcome in _side_by_side(tasks, jobs, watcher) if jobs > 1 else _in_turn(tasks, watcher):
-        written += _keep(task, outcome, folder, preset, watcher)
+        files = _keep(task, outcome, folder, preset, watcher)
+        if files:
+            changed.add(task.cell)
+        written += files
     for cell in wanted:
-        results = Results(folder, cell.table)
-        if results.find(Cell(cell.table, cell.target, "exact"), preset) is None:
-            results.put(exact_row(cell.target, preset))
-    for name, experiment in work:
-        if experiment.draw:
-            written += _drawn(name, folder, preset)
-    return list(dict.fromkeys([*written, *_redrawn(folder, preset), *letter.picture(folder)]))
+        if results.find(folder, Cell(cell.table, cell.target, "exact"), preset) is None:
+            results.put(folder, cell.table, results.exact_row(cell.target, preset))
+    for figure, experiment in EXPERIMENTS.items():
+        is_outdated = picture(folder, figure, preset).exists() and not changed.isdisjoint(experiment.cells)
+        if figure in work or is_outdated:
+            written += draw_from_rows(folder, figure, preset)
+    return list(dict.fromkeys([*written, *draw_paper_preset(folder, changed)]))
 
 
-def _with_cells(
-    name: str, work: Sequence[tuple[str, Experiment]], only: Sequence[str]
-) -> list[tuple[str, Experiment]]:  # fmt: skip
-    """Those experiments that have one of the cells named, with no others."""
-    there = dict.fromkeys(cell.name for _, experiment in work for cell in experiment.cells)
+def _with_cells(name: str, work: Mapping[str, Experiment], only: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments with one of the named cells, without their other cells."""
+    there = dict.fromkeys(cell.name for experiment in work.values() for cell in experiment.cells)
     for wanted in only:
         if wanted not in there:
             has = f"it has {', '.join(there)}" if there else "it trains nothing"
             raise InputError(f"{name} has no cell {wanted!r}{did_you_mean(wanted, there)}; {has}")
-    chosen = []
-    for title, experiment in work:
+    chosen = {}
+    for title, experiment in work.items():
         kept = [cell for cell in experiment.cells if cell.name in only]
         if kept:
-            chosen.append((title, dataclasses.replace(experiment, cells=kept)))
+            chosen[title] = dataclasses.replace(experiment, cells=kept)
     return chosen
-
-
-def _drawn(name: str, folder: Path, preset: str) -> list[Path]:
-    experiment = EXPERIMENTS[name]
-    assert experiment.draw
-    return pictures(folder, preset, experiment.draw(Results(folder, name), preset), experiment.cells)
-
-
-def _redrawn(folder: Path, preset: str) -> list[Path]:
-    """Those pictures again whose rows another table has replaced."""
-    written = []
-    for name, experiment in EXPERIMENTS.items():
-        there = (folder / picture_name(name, preset)).exists()
-        if there and experiment.draw and not is_current(folder, preset, name, experiment.cells):
-            written += _drawn(name, folder, preset)
-    return written
 
 
 # --- trainings --------------------------------------------------------------------------------------------------------
@@ -115,7 +125,7 @@ def _redrawn(folder: Path, preset: str) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A seed to train: `keep` is where the training keeps where it stands, `pictured` whether its path is drawn."""
+    """A seed to train; `keep` is the folder of its snapshots, `pictured` whether its path is drawn."""
 
     cell: Cell
     config: Config
@@ -125,30 +135,28 @@ class _Task:
 
     @property
     def what(self) -> str:
-        """It in words."""
+        """A description for people."""
         return f"{self.cell.target} {self.cell.method} seed {self.seed}"
 
 
 _INHERITED = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64")
-"""Settings of JAX that a process takes over from the one that started it."""
+"""Settings of JAX that a process takes over from its parent."""
 
-Outcome = tuple[dict[str, Any], dict[str, bytes]] | TrainingError
-"""Of a task: what is kept of the seed and pictures by name, or why there is nothing."""
+Outcome = tuple[dict[str, Any], bytes] | TrainingError
+"""The record of a seed and the PNG of its path (empty where none is drawn), or the failure."""
 
 
 def _tasks(wanted: Mapping[Cell, int], folder: Path, preset: str, changes: Mapping[str, Any]) -> list[_Task]:
-    """The seeds that are missing, each once: two experiments may share a cell, and one of them draw its path."""
-    tasks: dict[Path, _Task] = {}
+    """The seeds that are not stored, and the first seeds whose picture is missing."""
+    tasks = []
     for cell, num_seeds in wanted.items():
         config = cells.config_of(cell, preset, changes)
-        done = {run["seed"] for run in Results(folder, cell.table).seeds(cell, preset, config)}
+        done = {run["seed"] for run in results.seeds(folder, cell, preset, config)}
         for seed in range(num_seeds):
             pictured = seed == 0 and bool(cell.figure)
-            if seed not in done or (pictured and not is_current(folder, preset, cell.figure, [cell])):
-                keep = _standing(folder, cell, config, seed)
-                if pictured or keep not in tasks:
-                    tasks[keep] = _Task(cell, config, seed, keep, pictured)
-    return list(tasks.values())
+            if seed not in done or (pictured and not picture(folder, cell.figure, preset).exists()):
+                tasks.append(_Task(cell, config, seed, _snapshots(folder, cell, config, seed), pictured))
+    return tasks
 
 
 def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1) -> Outcome:
@@ -158,7 +166,7 @@ def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1
     except TrainingError as error:
         return error
     result = cells.measure(run) | ({"jobs": jobs} if jobs > 1 else {})
-    return result, {task.cell.figure: path_panels(run.draws)} if task.pictured else {}
+    return result, path_panels(run.draws) if task.pictured else b""
 
 
 def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
@@ -168,30 +176,31 @@ def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, 
 
 
 def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
-    """As they end. The progress of each stays in its process."""
-    waiting, at_work = deque(tasks), dict[Future[Outcome], _Task]()
+    """Tasks in the order in which they end, without their progress."""
+    waiting = deque(tasks)
+    running: dict[Future[Outcome], _Task] = {}
     fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
     settings = {name: jax.config.values[name] for name in _INHERITED}
     with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=(settings,)) as pool:
-        while waiting or at_work:
-            while waiting and len(at_work) < jobs:
+        while waiting or running:
+            while waiting and len(running) < jobs:
                 task = waiting.popleft()
                 watcher.begin(task.what)
-                at_work[pool.submit(_outcome, task, _unwatched, jobs)] = task
-            for future in wait(at_work, return_when=FIRST_COMPLETED).done:
-                task = at_work.pop(future)
+                running[pool.submit(_outcome, task, Watcher().on_progress, jobs)] = task
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
                 try:
                     yield task, future.result()
                 except BrokenProcessPool:
                     raise TrainingError(
-                        f"{task.what}: a process that trained was killed, perhaps for want of memory; ask for one job, "
-                        "and what was begun goes on where it stood"
+                        f"{task.what}: a training process was killed, perhaps for lack of memory; run the command "
+                        "again with one job, and interrupted trainings resume"
                     ) from None
 
 
 def _inherit(settings: Mapping[str, Any]) -> None:
-    """Sets JAX in a fresh process as it was set in the one that started it, and lets no process outlive that one."""
-    # JAX writes its cache in place: a process that reads what another is writing compiles it itself, and warns.
+    """Sets JAX in a new process as in its parent, and ends the process with its parent."""
+    # JAX writes its cache in place: a process that reads an unfinished entry compiles the program itself, and warns.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -205,43 +214,27 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _unwatched(progress: Progress) -> None: ...
-
-
 def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Watcher) -> list[Path]:
-    """Writes the row and the pictures of a seed; the files."""
+    """Writes the row and the picture of a seed. Returns the files, [] after a failed training."""
+    files = []
     if isinstance(outcome, TrainingError):
-        _forget(task.keep)
-        watcher.end(f"{task.what}: {outcome}")
-        return []
-    result, drawn = outcome
-    # Read anew: in the hours that a training may take another process may have added rows of its own.
-    results = Results(folder, task.cell.table)
-    runs = {run["seed"]: run for run in results.seeds(task.cell, preset, task.config)} | {task.seed: result}
-    results.add(task.cell, preset, task.config, [runs[seed] for seed in sorted(runs)])
-    written = pictures(folder, preset, drawn, [task.cell])
-    _forget(task.keep)
-    watcher.end(f"{task.what}: {_in_short(result)}")
-    return [results.path, *written]
+        said = f"{outcome}"
+    else:
+        result, png = outcome
+        # The file is read again here: another process may have added rows during the training.
+        files.append(results.keep(folder, task.cell, preset, task.config, result))
+        if png:
+            files.append(write_picture(folder, task.cell.figure, preset, png))
+        numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["metrics"].items()]
+        said = ", ".join([f"{result['train_seconds']:.0f} s", f"{result['steps']} steps", *numbers])
+    shutil.rmtree(task.keep, ignore_errors=True)
+    if task.keep.parent.exists() and not any(task.keep.parent.iterdir()):
+        task.keep.parent.rmdir()
+    watcher.end(f"{task.what}: {said}")
+    return files
 
 
-def _standing(folder: Path, cell: Cell, config: Config, seed: int) -> Path:
-    """Where a training keeps where it stands: a folder of its own for each cell, seed and settings."""
+def _snapshots(folder: Path, cell: Cell, config: Config, seed: int) -> Path:
+    """The folder of the snapshots of a training: one for each cell, seed and settings."""
     settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
     return folder / "training" / f"{cell.table}-{cell.target}-{cell.method}-seed-{seed}-{settings}"
-
-
-def _forget(keep: Path) -> None:
-    shutil.rmtree(keep, ignore_errors=True)
-    if keep.parent.exists() and not any(keep.parent.iterdir()):
-        keep.parent.rmdir()
-
-
-def _in_short(result: Mapping[str, Any]) -> str:
-    numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["metrics"].items())
-    return f"{result['train_seconds']:.0f} s, {result['steps']} steps, {numbers}"
-
-
-def names() -> tuple[str, ...]:
-    """What can be reproduced."""
-    return (*EXPERIMENTS, "all")

@@ -1,4 +1,4 @@
-"""The peers: right on a Gaussian, honest where they are not, and given as much as the flow took."""
+"""The baselines: right on a Gaussian, diagnosed where they are wrong, and run at the cost of the flow."""
 
 import functools
 
@@ -11,8 +11,8 @@ from boltzflow.cli import main
 from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.studies.baselines import nuts, smc, tempering
+from boltzflow.studies.baselines.common import Answer, draw, fitted_gaussian, shrunk, wide_gaussian
 from boltzflow.studies.baselines.compare import Entry, at_equal_cost, truth_of
-from boltzflow.studies.baselines.start import Answer
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
@@ -50,28 +50,48 @@ def test_log_z_and_moments_of_a_gaussian(estimate):
 
 
 def check_moments(answer, tolerance):
-    """In standard deviations of x and x²; of 2000 particles that carry weights 0.2 is some five errors."""
+    """In standard deviations of x and x²; 0.2 is about five standard errors of 2000 weighted particles."""
     scale = np.sqrt(np.diag(SHAPE @ SHAPE.T))
     np.testing.assert_allclose((answer.mean - MEAN) / scale, 0, atol=tolerance)
     square_scale = np.sqrt(2 * scale**4 + 4 * scale**2 * MEAN**2)
     np.testing.assert_allclose((answer.square - SQUARE) / square_scale, 0, atol=tolerance)
 
 
-def test_smc_scouts_hand_on_where_the_target_is_and_their_step(monkeypatch):
-    flown = []
+def test_starts_are_gaussians_that_share_a_program():
+    """A start with other moments has arrays of the same shapes; its draws have these moments and its log Z is exact."""
+    wide = wide_gaussian(DIM, 3.0)
+    fitted = fitted_gaussian(MEAN, SHAPE @ SHAPE.T)
+    assert jax.tree.map(jnp.shape, wide) == jax.tree.map(jnp.shape, fitted)
+    assert float(fitted.log_z) == pytest.approx(LOG_Z) and float(wide.log_z) == pytest.approx(
+        DIM * np.log(3 * np.sqrt(2 * np.pi))
+    )
+    x = np.asarray(draw(fitted, jax.random.key(0), 40_000))
+    np.testing.assert_allclose(x.mean(axis=0), MEAN, atol=5 * 2 / 200)
+    np.testing.assert_allclose(np.cov(x.T), SHAPE @ SHAPE.T, atol=5 * 6 / 200)
 
-    def fly(self, program, key, start, size):
-        flown.append((*program.args[1:], float(size), np.asarray(start.mean).tolist()))
-        return smc.Flight(jnp.zeros(()), jnp.ones(2), jnp.eye(2), jnp.array(3), 0.7, 1.0, jnp.asarray(0.25))
 
-    monkeypatch.setattr(smc.Stopwatch, "run", fly)
+def test_shrunk_covariances_keep_their_variances_and_have_a_cholesky_factor():
+    singular = np.stack([np.ones((2, 2)), np.zeros((2, 2))])
+    for covariance in (singular, jnp.asarray(singular)):
+        np.testing.assert_allclose(shrunk(covariance), [[[1, 0.999], [0.999, 1]], np.zeros((2, 2))], atol=1e-7)
+    assert np.isfinite(np.linalg.cholesky(shrunk(singular))).all()
+
+
+def test_short_smc_run_passes_on_moments_and_step_size(monkeypatch):
+    runs = []
+
+    def run(self, program, energy, key, start, size, *, settings):
+        runs.append((*settings, float(size), np.asarray(start.mean).tolist()))
+        return smc.SMCResult(jnp.zeros(()), jnp.ones(2), jnp.eye(2), jnp.array(3), 0.7, 1.0, jnp.asarray(0.25))
+
+    monkeypatch.setattr(smc.Stopwatch, "run", run)
     answer = smc.estimate_log_z(mixture_2().energy, 2, jax.random.key(0), 64_000, std=10.0)
-    assert flown[0] == (4000, 0.5, 2, 6, pytest.approx(1.2 * 2**-0.25), [0, 0])
-    assert flown[1] == (64_000, 0.9, 4, 0, 0.25, [1, 1])
+    assert runs[0] == (4000, 0.5, 2, 6, pytest.approx(1.2 * 2**-0.25), [0, 0])
+    assert runs[1] == (64_000, 0.9, 4, 0, 0.25, [1, 1])
     assert answer.gradient_evaluations == 3 * (4000 * 11 + 64_000 * 21)
 
 
-def test_nuts_knows_a_gaussian_and_says_that_it_is_stuck_between_modes():
+def test_nuts_has_moments_of_a_gaussian_and_large_r_hat_between_modes():
     pytest.importorskip("blackjax")
     answer = nuts.sample(gaussian_energy, DIM, jax.random.key(0), 200, std=6.0)
     check_moments(answer, 0.1)  # of 3200 draws, hardly correlated
@@ -80,7 +100,7 @@ def test_nuts_knows_a_gaussian_and_says_that_it_is_stuck_between_modes():
     assert stuck.detail["r_hat"] > 2
 
 
-def test_split_r_hat_is_that_of_its_definition():
+def test_split_r_hat_matches_its_definition():
     rng = np.random.default_rng(0)
     halves = rng.normal(size=(3, 2, 50, 2)) + np.arange(3)[:, None, None, None]
     flat = halves.reshape(6, 50, 2)
@@ -89,20 +109,20 @@ def test_split_r_hat_is_that_of_its_definition():
     assert nuts.r_hat(halves.mean(axis=2), (halves**2).mean(axis=2), 50) == pytest.approx(expected, rel=1e-10)
 
 
-def test_budgets_meet_the_cost():
-    """Of a peer that costs 1000 + 3 b evaluations and 0.5 + b / 1000 seconds."""
+def test_budgets_meet_the_cost_of_the_flow():
+    """A baseline that costs 1000 + 3 b evaluations and 0.5 + b / 1000 seconds."""
 
-    def peer(energy, dim, key, budget, *, std):
+    def baseline(energy, dim, key, budget, *, std):
         x = np.zeros(dim)
         return Answer(0.0, x, x, 0.5 + budget / 1000, 0.0, 1000 + budget, 2 * budget, {})
 
-    (_, first), (_, second) = at_equal_cost(peer, 100, mixture_2(), 0, 10.0, 100_000, 20.0)
+    (_, first), (_, second) = at_equal_cost(baseline, 100, mixture_2(), 0, 10.0, 100_000, 20.0)
     assert 70_000 <= first.evaluations <= 100_000 and 14 <= second.seconds <= 20
-    (least, _), (_, answer) = at_equal_cost(peer, 100, mixture_2(), 0, 10.0, 10, 0.01)
-    assert least == 100 and answer.seconds > 0.01  # what cannot be as cheap says what it cost
+    (least, _), (_, answer) = at_equal_cost(baseline, 100, mixture_2(), 0, 10.0, 10, 0.01)
+    assert least == 100 and answer.seconds > 0.01  # the smallest budget costs more, and the answer states it
 
 
-def test_errors_are_those_of_exact_samples():
+def test_errors_are_taken_against_exact_samples():
     target = GaussianMixture(np.array([1.0]), np.array([[1.0, -2.0]]), 4.0)
     truth = truth_of(target)
     np.testing.assert_allclose(truth.mean, [1, -2], atol=5 * 2 / 512)
