@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -100,15 +101,15 @@ def test_bad_arguments(refused, finished, argv, says):
 def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     def train(cell, config, seed, on_progress, keep):
         on_progress(Progress("train", 1, 1, 0.1))
-        return seed
+        return SimpleNamespace(seed=seed, draws=None)
 
     result = {"metrics": {"hausdorff": 0.1}, "errors": {}, "train_seconds": 1.0, "total_seconds": 2.0, "steps": 3,
               "trusted": True}  # fmt: skip
     monkeypatch.setattr(cells, "train", train)
-    monkeypatch.setattr(cells, "measure", lambda seed: {"seed": seed, **result})
+    monkeypatch.setattr(cells, "measure", lambda run: {"seed": run.seed, **result})
     png = io.BytesIO()
     Image.new("RGB", (3, 2)).save(png, "PNG")
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: png.getvalue())
+    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda draws: png.getvalue())
     assert main(["reproduce", "fig2"]) == 0
     assert (tmp_path / "results/paper/table1.json").exists() and (tmp_path / "docs/paper.md").exists()
     with Image.open(tmp_path / "results/paper/fig2.png") as image:
@@ -120,7 +121,7 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
 
 
 def test_the_folder_of_another_process_at_work_is_refused(finished, capsys, tmp_path):
-    command = "import sys, time; from pathlib import Path; from boltzflow.storage.run_folder import locked\n"
+    command = "import sys, time; from pathlib import Path; from boltzflow.storage.files import locked\n"
     command += "with locked(Path('a')):\n    print('in', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, stdout=subprocess.PIPE)
     try:
