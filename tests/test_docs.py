@@ -14,7 +14,7 @@ import boltzflow
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/usage.md", "docs/architecture.md")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-FEW = boltzflow.Config(num_steps=20, width=8, num_networks=2, num_eval_samples=2048, sample_steps=4)
+FEW = boltzflow.Config(num_steps=20, width=16, num_networks=2, num_eval_samples=2048)
 EXAMPLES = {"boltzflow", "boltzflow.testing"}  # modules whose docstrings have examples
 
 
@@ -36,7 +36,10 @@ def few_steps(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow) for page in PAGES if python_of(page)],
+)
 def test_python_of_the_page_runs(page, few_steps):
     names = {"__name__": "page"}
     for block in python_of(page):

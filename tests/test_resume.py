@@ -24,9 +24,9 @@ from boltzflow.training import snapshots
 from boltzflow.training.snapshots import TrainingState
 from boltzflow.training.step import initial_state
 
-TINY = dataclasses.replace(default_preset(), num_steps=60, width=8, num_networks=2, num_eval_samples=2048)
+TINY = dataclasses.replace(default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)
-SETTINGS = ["--num-steps", "400", "--width", "8", "--num-networks", "2", "--num-eval-samples", "2048"]
+SETTINGS = ["--num-steps", "400", "--width", "16", "--num-networks", "2", "--num-eval-samples", "2048"]
 
 
 class Killed(BaseException):
