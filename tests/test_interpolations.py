@@ -197,7 +197,7 @@ def broken(fault):
         (broken("not finite"), "is not finite near the origin"),
         (broken("time stopped"), "derivatives disagree with differences at 8 of 8"),
         (OwnDerivatives(START, END), "derivatives disagree with differences"),
-        (Linear(START, Unfrozen(jnp.zeros(2))), "training would move arrays of Linear.target"),
+        (Broken(START, Unfrozen(jnp.zeros(2)), "nothing"), "training would move arrays of Broken.target"),
     ],
 )
 def test_wrong_path_fails(path, sentence):
