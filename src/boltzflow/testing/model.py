@@ -13,6 +13,7 @@ from boltzflow.densities.base import AbstractFixed
 from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
+from boltzflow.numerics.batching import numpy_generator
 from boltzflow.testing.asserts import check_scalar_function, expect, expect_close
 
 _NUM_POINTS = 8
@@ -24,7 +25,7 @@ def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
 
     Networks that start at zero, as ours do, keep every contract trivially; these do not.
     """
-    rng = _generator(key)
+    rng = numpy_generator(key)
 
     def move(leaf):
         return jnp.asarray(np.asarray(leaf) + scale * rng.standard_normal(leaf.shape), leaf.dtype)
@@ -46,7 +47,7 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     """
     name = type(interpolation).__name__
     _check_frozen_ends(name, interpolation)
-    interpolation, rng = randomize(interpolation, key), _generator(key)
+    interpolation, rng = randomize(interpolation, key), numpy_generator(key)
     sample = eqx.filter_jit(lambda base, keys: jax.vmap(base.sample_and_log_prob)(keys)[0])
     x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
@@ -55,11 +56,6 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     direction = rng.standard_normal(points.shape).astype(x.dtype)
     direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is never asked for outside of [0, 1]
     _check_derivatives(name, interpolation, points, direction)
-
-
-def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    """NumPy's generator, seeded with `key`: its numbers cost no compilation for each shape."""
-    return np.random.default_rng(np.ravel(jax.random.key_data(key)))
 
 
 def _times(rng: np.random.Generator) -> np.ndarray:
@@ -167,7 +163,7 @@ def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: 
     """
     name = type(field).__name__
     expect(isinstance(field.dim, int) and field.dim > 0, f"{name}.dim must be a positive int, got {field.dim!r}")
-    field, rng = randomize(field, key), _generator(key)
+    field, rng = randomize(field, key), numpy_generator(key)
     t, x = _times(rng), scale * rng.standard_normal((_NUM_POINTS, field.dim))
     _check_outputs(name, field, jnp.asarray(t, float), jnp.asarray(x, float))
     with jax.enable_x64(True):
