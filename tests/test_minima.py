@@ -87,7 +87,7 @@ def test_a_well_that_was_found_is_not_lost():
     assert excess[1] > 5
     asked = (target, cover.log_prob, minima, excess, 0.0, 7 * np.ones(5), jax.random.key(1))
     assert any(np.linalg.norm(region.center - FAR) < 1 for region in weigh_missed_modes(*asked)[0])
-    assert weigh_missed_modes(*asked, found=x)[0] == []
+    assert weigh_missed_modes(*asked, known_points=x)[0] == []
 
 
 def lost(share, log_prob, log_z, width=0.5):

@@ -126,5 +126,5 @@ def test_a_flight_that_ran_out_of_temperatures_is_doubted(watch):
         run_smc(base, bf.mixture_2(), jax.random.key(0), 0.8, num_particles=64, max_steps=most, watch=watch)
         for most in (2, 400)
     )
-    assert "that scouted stopped at temperature" in _unfinished(short, "that scouted")[0]
-    assert not _unfinished(whole, "that scouted")
+    assert "that located the target stopped at inverse temperature" in _unfinished(short, "that located the target")[0]
+    assert not _unfinished(whole, "that located the target")

@@ -11,7 +11,7 @@ import pytest
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField, TimeMixture, ZeroField
-from boltzflow.model.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
+from boltzflow.model.networks import MLP, TimeMixtureMLP, Whitening, time_kernels
 from boltzflow.testing.model import check_vector_field, randomize
 from gaussian_pair import ExactField, make_pair
 
@@ -127,7 +127,7 @@ def test_whitening_that_cannot_be_inverted_is_refused(scale, sentence):
 
 @pytest.mark.parametrize("num", [1, 2, 4, 7])
 def test_time_kernels_sum_to_one_and_take_turns(num):
-    kernels = jax.jit(jax.vmap(TimeKernels(num).__call__))
+    kernels = jax.jit(jax.vmap(lambda t: time_kernels(t, num)))
     weights = kernels(np.linspace(0, 1, 25))
     assert weights.shape == (25, num) and np.all(weights > 0)
     np.testing.assert_allclose(np.sum(weights, axis=1), 1.0, rtol=1e-6)
@@ -138,7 +138,7 @@ def test_time_kernels_sum_to_one_and_take_turns(num):
 def test_mixture_is_the_weighted_sum_of_its_networks(key):
     mixture = randomize(TimeMixtureMLP(3, 3, num_networks=2, width=7, depth=2, key=key), key)
     t, x = jnp.asarray(0.7), jnp.asarray([0.3, -1.0, 2.0])
-    expected = sum(w * mlp(t, x) for w, mlp in zip(mixture.kernels(t), mixture.networks, strict=True))
+    expected = sum(w * mlp(t, x) for w, mlp in zip(time_kernels(t, 2), mixture.networks, strict=True))
     np.testing.assert_allclose(mixture(t, x), expected, rtol=1e-6)
 
 
