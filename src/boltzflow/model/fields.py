@@ -53,13 +53,11 @@ class TimeMixture(AbstractVectorField):
         whitening: Whitening | None = None,
         key: PRNGKeyArray,
     ):
-        """Make the networks.
+        """Make `num_networks` MLPs of `depth` hidden layers of `width`.
 
         Args:
             dim: The dimension of x.
-            num_networks: The number of MLPs, each with its own time kernel.
-            width: Units of a hidden layer.
-            depth: The number of hidden layers.
+            num_networks, width, depth: The sizes.
             whitening: The coordinates of the networks; None is the identity.
             key: The random key.
         """
@@ -99,14 +97,12 @@ class LatticeField(AbstractVectorField):
         whitening: Whitening | None = None,
         key: PRNGKeyArray,
     ):
-        """Make the networks.
+        """Make a network of `depth` hidden layers of `width`, each matrix a mixture of `num_networks` in time.
 
         Args:
             lattice_shape: The number of sites along each axis.
             sign_symmetric: Whether V_t(mean - x) = -V_t(mean + x).
-            num_networks: The number of matrices that each weight mixes in time.
-            width: Units of a hidden layer.
-            depth: The number of hidden layers.
+            num_networks, width, depth: The sizes.
             max_sites: The largest number of sites of the networks along an axis.
             whitening: The coordinates of the networks; None is the identity.
             key: The random key.
@@ -115,14 +111,9 @@ class LatticeField(AbstractVectorField):
             InputError: Where the whitening is not the same at every site.
         """
         self.dim = math.prod(lattice_shape)
-        self.network = LatticeVelocity(
-            Bands(lattice_shape, whitening, max_sites),
-            sign_symmetric=sign_symmetric,
-            num_networks=num_networks,
-            width=width,
-            depth=depth,
-            key=key,
-        )
+        bands = Bands(lattice_shape, whitening, max_sites)
+        sizes = {"num_networks": num_networks, "width": width, "depth": depth}
+        self.network = LatticeVelocity(bands, sign_symmetric=sign_symmetric, key=key, **sizes)
 
     def velocity(self, t, x):
         return self.network(t, x)

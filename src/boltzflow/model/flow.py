@@ -27,16 +27,16 @@ class Flow(AbstractDistribution):
     def __init__(
         self, base: AbstractDistribution, field: AbstractVectorField, *, solver: str = "rk4", num_steps: int = 16
     ):
-        """Combine a base and a field.
+        """Check the settings.
 
         Args:
             base: The distribution of x(0).
-            field: The velocity field V_t.
+            field: The velocity field V_t, of the same dimension.
             solver: A name in `integrate.SOLVERS`.
-            num_steps: The number of equal time steps.
+            num_steps: The number of equal time steps, at least 1.
 
         Raises:
-            ValueError: For an unknown solver, no step, or a base and a field of different dimension.
+            ValueError: For any other settings.
         """
         if solver not in SOLVERS:
             raise ValueError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")

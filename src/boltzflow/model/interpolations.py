@@ -131,9 +131,7 @@ class Trainable(AbstractInterpolation):
         Args:
             base: The distribution at t = 0.
             target: The density at t = 1.
-            num_networks: The number of MLPs, each with its own time kernel.
-            width: Units of a hidden layer.
-            depth: The number of hidden layers.
+            num_networks, width, depth: The number of MLPs, and the width and number of their hidden layers.
             whitening: The coordinates of the network; None is the identity.
             clock: β(t), which replaces the t of the linear part; None is the paper's t.
             network: f_θ as a module of t and the whitened x with a value `(1,)`, instead of the MLPs; on a lattice a
@@ -144,10 +142,8 @@ class Trainable(AbstractInterpolation):
         self.target = target
         self.clock = Clock() if clock is None else clock
         self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
-        if network is None:
-            size = self.whitening.size
-            network = TimeMixtureMLP(size, 1, num_networks=num_networks, width=width, depth=depth, key=key)
-        self.mlp = network
+        sizes = {"num_networks": num_networks, "width": width, "depth": depth}
+        self.mlp = TimeMixtureMLP(self.whitening.size, 1, key=key, **sizes) if network is None else network
 
     def energy(self, t, x):
         f_theta = self.mlp(t, self.whitening.whiten(x))[0]

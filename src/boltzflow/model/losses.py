@@ -29,14 +29,7 @@ def stratified_times(key: PRNGKeyArray, num_intervals: int) -> Float[Array, " nu
 def trajectory(
     transport: Transport, x0: Float[Array, "batch dim"], times: Float[Array, " num_times"], solver: str
 ) -> Float[Array, "num_times batch dim"]:
-    """The points that start at `x0`, carried by the flow to each of `times`, without gradient.
-
-    Args:
-        transport: Its field is the velocity.
-        x0: Points at t = 0.
-        times: Increasing times in [0, 1].
-        solver: A name in `integrate.SOLVERS`.
-    """
+    """The points `x0` at t = 0, carried by the flow to each of `times` (increasing, in [0, 1]), without gradient."""
     # Gradients stop before the solve and not after it: differentiation around it then costs no more than a value.
     arrays, rest = eqx.partition(transport.field, eqx.is_inexact_array)
     field = eqx.combine(jax.lax.stop_gradient(arrays), rest)
@@ -67,14 +60,9 @@ def continuity_loss(
 
 
 def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: Key[Array, " batch"]) -> Float[Array, ""]:
-    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z.
+    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z, over one sample of the flow for each of `keys`.
 
     The gradient goes through the solve of the flow. Each solver step is checkpointed, which bounds the memory.
-
-    Args:
-        flow: The sampler q.
-        target: The density p ∝ exp(-f).
-        keys: One random key for each sample, shape `(batch,)`.
     """
     x, log_prob = jax.vmap(flow.sample_and_log_prob)(keys)
     return jnp.mean(log_prob + jax.vmap(target.energy)(x))

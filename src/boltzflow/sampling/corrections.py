@@ -6,9 +6,7 @@ chain repeats a point where it is stuck. SMC along the path moves particles to r
 it suits a mediocre flow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +21,7 @@ from boltzflow.numerics.batching import map_points, numpy_generator
 from boltzflow.sampling.flow_smc import NUM_PARTICLES, run_flow_smc
 from boltzflow.sampling.resampling import systematic_in_double
 
-Correction = Literal["importance", "metropolis", "annealed"]
-CORRECTIONS: tuple[str, ...] = get_args(Correction)
+CORRECTIONS = ("importance", "metropolis", "annealed")
 NUM_CHAINS = 4
 _PROPOSALS = 4  # per sample, for importance resampling
 _WARMUP = 0.1  # the share of a chain that is discarded
@@ -37,12 +34,9 @@ class Corrected:
     x: Float[Array, "num dim"]
     energy: Float[Array, " num"]
     method: str
-    num_distinct: int
-    """The number of different points among `x`."""
-    acceptance: float
-    """The acceptance rate of the proposals or moves; NaN for importance resampling."""
-    chain: Int[np.ndarray, " num"] | None = None
-    """The chain of each sample, for Metropolis only; the states of a chain are in order."""
+    num_distinct: int  # different points among `x`
+    acceptance: float  # of the proposals or moves; NaN for importance resampling
+    chain: Int[np.ndarray, " num"] | None = None  # for Metropolis: the chain of each sample, its states in order
 
 
 def correct(
@@ -61,17 +55,14 @@ def correct(
     Raises:
         InputError: For another method, or where no proposal has a weight above zero.
     """
-    methods: dict[str, Callable[..., Corrected]] = {
-        "importance": _importance,
-        "metropolis": _metropolis,
-        "annealed": _annealed,
-    }
-    if method not in methods:
-        raise InputError(f"a correction is one of {', '.join(methods)}, got {method!r}")
-    return methods[method](flow, transport, target, key, num)
+    if method not in CORRECTIONS:
+        raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
+    if method == "annealed":
+        return _annealed(flow, transport, target, key, num)
+    return (_importance if method == "importance" else _metropolis)(flow, target, key, num)
 
 
-def _importance(flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
+def _importance(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
     draw_key, resample_key = jax.random.split(key)
     x, energy, log_weight = _proposals(flow, target, draw_key, _PROPOSALS * num)
     return _resampled(x, energy, log_weight, resample_key, num, "importance", float("nan"))
@@ -88,7 +79,7 @@ def _annealed(flow: Flow, transport: Transport, target: AbstractDensity, key: PR
     return _resampled(x, map_points(target.energy, x), log_weight, resample_key, num, "annealed", acceptance)
 
 
-def _metropolis(flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
+def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
     draw_key, chain_key = jax.random.split(key)
     kept = -(-num // NUM_CHAINS)
     length = kept + int(np.ceil(_WARMUP * kept))
@@ -148,12 +139,10 @@ class Chains:
 def independence_metropolis(
     log_weight: Float[np.ndarray, "num_chains length"], rng: np.random.Generator, start: Int[np.ndarray, " num_chains"]
 ) -> Chains:
-    """Run chains over independent proposals; chain i is offered the proposals of row i in order.
+    """Run chains over proposals with these log-weights, a row for each chain.
 
-    Args:
-        log_weight: The log-weights of the proposals. NaN counts as -inf: such a proposal is never accepted.
-        rng: NumPy's random generator.
-        start: The first state of each chain, as an index into the flat `log_weight`.
+    `start` is the first state of each chain as an index into the flat `log_weight`. NaN counts as -inf: such a proposal
+    is never accepted.
     """
     num_chains, length = log_weight.shape
     flat = np.where(np.isnan(log_weight), -np.inf, log_weight).ravel()

@@ -26,6 +26,7 @@ from boltzflow.sampling.resampling import systematic
 
 _UNCOVERED = 5.0  # in log_ratio: the flow's density is below a hundredth of the target's
 MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand points
+_MAX_REGIONS = 3
 _MAX_MODES = 8
 # The chains that fill a mode, and the draws from its Gaussian.
 _CHAINS = 256
@@ -44,10 +45,8 @@ class Region:
     """A part of the target that the flow does not cover."""
 
     center: Float[np.ndarray, " dim"]
-    share: float
-    """Its approximate share of the probability."""
-    points: Float[np.ndarray, "num dim"] | None = None
-    """Equally weighted points in it, where the region is a mode that was weighed."""
+    share: float  # of the probability, approximately
+    points: Float[np.ndarray, "num dim"] | None = None  # equally weighted, of a mode that was weighed
 
 
 def _is_uncovered(log_ratio: Float[np.ndarray, " num"]) -> Bool[np.ndarray, " num"]:
@@ -60,16 +59,11 @@ def uncovered_share(log_ratio: Float[np.ndarray, " num"]) -> float:
     return float(np.mean(_is_uncovered(log_ratio)))
 
 
-def uncovered_regions(
-    points: Float[np.ndarray, "num dim"], log_ratio: Float[np.ndarray, " num"], max_regions: int = 3
-) -> list[Region]:
-    """Group the uncovered points into balls, in coordinates scaled by the spread of all points.
+def uncovered_regions(points: Float[np.ndarray, "num dim"], log_ratio: Float[np.ndarray, " num"]) -> list[Region]:
+    """The three largest groups of uncovered points among equally weighted `points` of the target, the largest first.
 
-    Args:
-        points: Equally weighted points of the target.
-        log_ratio: The log-weight minus log Z at each of them. NaN or +inf: the flow's density is zero to machine
-            precision.
-        max_regions: The largest number of regions returned, the one with the most points first.
+    A group is a ball in coordinates scaled by the spread of all points. At a `log_ratio` of NaN or +inf the flow's
+    density is zero to machine precision.
     """
     uncovered = _is_uncovered(log_ratio)
     scale = points.std(axis=0) + 1e-12
@@ -86,7 +80,7 @@ def uncovered_regions(
         regions.append(Region(np.median(left[near], axis=0), float(near.sum() / len(points))))
         left = left[~near]
         depth = depth[~near]
-    return sorted(regions, key=lambda region: -region.share)[:max_regions]
+    return sorted(regions, key=lambda region: -region.share)[:_MAX_REGIONS]
 
 
 def weigh_missed_modes(
@@ -151,14 +145,7 @@ def behind_barriers(
     """Which minima are separated from the points `x` by a barrier on the straight way to each of the nearest points.
 
     This is cheap, and it does not see a hole inside the bulk: such a minimum lies below its surroundings and behind no
-    barrier.
-
-    Args:
-        target: The density with these minima.
-        minima: Minima of its energy.
-        x: Points of the target.
-        scale: The standard deviations of `x`.
-        watch: Compiles the energies and adds up the seconds of compilation.
+    barrier. `x` are points of the target, and `scale` their standard deviations.
     """
     if not len(minima):
         return np.zeros(0, bool)

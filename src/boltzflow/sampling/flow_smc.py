@@ -28,8 +28,7 @@ from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
 
 NUM_PARTICLES = 4096
-_NUM_STAGES = 16
-_NUM_MOVES = 4
+_NUM_MOVES = 4  # after each stage
 _POPULATION = 1024  # particles that are resampled together; one compiled program serves trial runs and the final run
 _STEP_SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
 _RESAMPLE_BELOW = 0.5  # effective samples, as a share
@@ -43,17 +42,12 @@ class FlowSMCSample:
     log_weight: Float[np.ndarray, " num_particles"]
     log_z: float
     log_z_stderr: float
-    ess: float
-    """Effective samples as a share of all; 0 where no weight is left."""
-    num_resamplings: int
-    """The largest number of resamplings of any population."""
+    ess: float  # effective samples as a share of all; 0 where no weight is left
+    num_resamplings: int  # the most of any population
     acceptance: float
-    step_size: float
-    """The step size of the moves; 0 where they do not help."""
-    num_ancestors: int
-    """The number of first particles that have descendants."""
-    num_gradients: int
-    """Gradients of the target's energy."""
+    step_size: float  # of the moves; 0 where they do not help
+    num_ancestors: int  # first particles that have descendants
+    num_gradients: int  # of the target's energy
 
 
 def run_flow_smc(
@@ -61,8 +55,7 @@ def run_flow_smc(
     key: PRNGKeyArray,
     *,
     num_particles: int = NUM_PARTICLES,
-    num_stages: int = _NUM_STAGES,
-    num_moves: int = _NUM_MOVES,
+    num_stages: int = 16,
     solver_steps: int = 16,
     step_size: float | None = None,
 ) -> FlowSMCSample:
@@ -75,22 +68,15 @@ def run_flow_smc(
         transport: The path, the field and the rate.
         key: The random key.
         num_particles: The number of particles, rounded up to full populations.
-        num_stages: The number of time intervals.
-        num_moves: Langevin moves after each stage.
+        num_stages: The number of time intervals; four Langevin moves follow each of them.
         solver_steps: RK4 steps of the whole path, rounded up to a multiple of `num_stages`.
         step_size: The step size of the moves in units of the particles' spread. None tries several with one population,
             0 (the flow alone) among them, and takes the one with the largest ESS.
     """
     trial_key, key = jax.random.split(key)
     size = min(num_particles, max(_POPULATION, 4 * transport.interpolation.target.dim))
-    run = functools.partial(
-        _run_population,
-        transport,
-        num=size,
-        num_stages=num_stages,
-        substeps=max(1, -(-solver_steps // num_stages)),
-        num_moves=num_moves,
-    )
+    substeps = max(1, -(-solver_steps // num_stages))
+    run = functools.partial(_run_population, transport, num=size, num_stages=num_stages, substeps=substeps)
     num_trials = 0
     if step_size is None:
         # All trials share the starting points and the noise: they differ by the step size alone.
@@ -100,12 +86,8 @@ def run_flow_smc(
         num_trials = len(_STEP_SIZES) * size
     keys = jax.random.split(key, -(-num_particles // size))
     populations = [run(k, jnp.asarray(step_size), jnp.asarray(_RESAMPLE_BELOW)) for k in keys]
-    return _merged(
-        transport,
-        populations,
-        step_size=float(step_size),
-        num_gradients=(len(keys) * size + num_trials) * num_stages * (2 + num_moves),
-    )
+    num_gradients = (len(keys) * size + num_trials) * num_stages * (2 + _NUM_MOVES)
+    return _merged(transport, populations, float(step_size), num_gradients)
 
 
 class _Population(NamedTuple):
@@ -121,7 +103,7 @@ class _Population(NamedTuple):
 
 
 def _merged(
-    transport: Transport, populations: list[_Population], *, step_size: float, num_gradients: int
+    transport: Transport, populations: list[_Population], step_size: float, num_gradients: int
 ) -> FlowSMCSample:
     """The particles of all populations with their common log Z."""
     log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
@@ -164,7 +146,6 @@ def _run_population(
     num: int,
     num_stages: int,
     substeps: int,
-    num_moves: int,
 ) -> _Population:
     """One population from t = 0 to t = 1."""
     path = transport.interpolation
@@ -179,7 +160,7 @@ def _run_population(
         end = (k + 1) / num_stages
         population = _transported(transport, population, k / num_stages, end, substeps)
         population = _resampled(population, resample_key, resample_below, k < num_stages - 1)
-        moves = HamiltonianMoves(lambda x: path.energy(end, x), num_moves, 1, adapt=False)
+        moves = HamiltonianMoves(lambda x: path.energy(end, x), _NUM_MOVES, 1, adapt=False)
         scale = preconditioner(population.x, lattice_of(path.target))
         x, accepted, _, _ = moves(move_key, population.x, scale, step_size)
         acceptance = population.acceptance + accepted / num_stages

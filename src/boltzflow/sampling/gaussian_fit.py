@@ -18,6 +18,8 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
 
+Points = Float[np.ndarray, "num dim"]
+Matrix = Float[np.ndarray, "dim dim"]
 _TAIL = 1e-3  # the trace of H that is left out: half of it bounds the KL divergence that no training can remove
 _BLOCK = 8  # the number of directions is rounded up to a multiple: similar seeds then have the same shapes
 _REFINEMENTS = 3
@@ -26,8 +28,8 @@ _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smalle
 
 
 def fit_gaussian(
-    x: Float[np.ndarray, "num dim"],
-    gradient: Float[np.ndarray, "num dim"],
+    x: Points,
+    gradient: Points,
     lattice: tuple[int, ...] | None = None,
     sign_symmetric: bool = False,
 ) -> Gaussian:
@@ -69,8 +71,8 @@ def fit_gaussian(
 
 def active_subspace(
     base: Gaussian,
-    x: Float[np.ndarray, "num dim"],
-    gradient: Float[np.ndarray, "num dim"],
+    x: Points,
+    gradient: Points,
     lattice: tuple[int, ...] | None = None,
 ) -> Float[np.ndarray, "dim size"]:
     """Find the orthonormal directions of z = L⁻¹(x - mean) in which the target differs from `base`, largest H first.
@@ -98,9 +100,7 @@ def active_subspace(
     return np.ascontiguousarray(directions[:, order[: -(-size // _BLOCK) * _BLOCK]])
 
 
-def _usable(
-    x: Float[np.ndarray, "num dim"], gradient: Float[np.ndarray, "num dim"]
-) -> tuple[Float[np.ndarray, "kept dim"], Float[np.ndarray, "kept dim"]]:
+def _usable(x: Points, gradient: Points) -> tuple[Float[np.ndarray, "kept dim"], Float[np.ndarray, "kept dim"]]:
     """The points with a finite gradient, and these gradients, in double precision."""
     finite = np.isfinite(gradient).all(axis=1)
     if np.sum(finite) < 2:
@@ -108,7 +108,7 @@ def _usable(
     return np.asarray(x, np.float64)[finite], np.asarray(gradient, np.float64)[finite]
 
 
-def _sample_covariance(x: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, "dim dim"]:
+def _sample_covariance(x: Points) -> Matrix:
     """The second moment of centered points, shrunk a little to its diagonal so that it has a Cholesky factor."""
     covariance = x.T @ x / len(x)
     shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
@@ -116,14 +116,12 @@ def _sample_covariance(x: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, "di
     return (1 - shrink) * covariance + shrink * diagonal + _jitter(covariance)
 
 
-def _jitter(covariance: Float[np.ndarray, "dim dim"]) -> Float[np.ndarray, "dim dim"]:
+def _jitter(covariance: Matrix) -> Matrix:
     """The amount that rounding may take from an eigenvalue, as a diagonal matrix."""
     return (1e-12 * np.mean(np.diag(covariance)) + 1e-30) * np.eye(len(covariance))
 
 
-def _between(
-    covariance: Float[np.ndarray, "dim dim"], x: Float[np.ndarray, "num dim"], gradient: Float[np.ndarray, "num dim"]
-) -> Float[np.ndarray, "dim dim"]:
+def _between(covariance: Matrix, x: Points, gradient: Points) -> Matrix:
     """The Σ with Σ E[g gᵀ] Σ = E[x xᵀ], for centered points: the covariance of a Gaussian, without sampling error.
 
     In its coordinates a Gaussian has g = z to the last bit, so control variates leave the smallest error there.
@@ -143,9 +141,7 @@ def _coefficient(covariance, variance):
     return np.where(variance > 0, covariance / np.maximum(variance, 1e-300), 0.0)
 
 
-def _controlled_covariance(
-    z: Float[np.ndarray, "num dim"], g: Float[np.ndarray, "num dim"]
-) -> Float[np.ndarray, "dim dim"]:
+def _controlled_covariance(z: Points, g: Points) -> Matrix:
     """E[z zᵀ] with the control variate (z gᵀ + g zᵀ)/2 - I, whose mean is 0; each entry has its own coefficient."""
     n = len(z)
     plain = z.T @ z / n
@@ -161,9 +157,7 @@ def _controlled_covariance(
 # --- on a lattice -----------------------------------------------------------------------------------------------------
 
 
-def _fit_on_lattice(
-    x: Float[np.ndarray, "num dim"], gradient: Float[np.ndarray, "num dim"], lattice: tuple[int, ...], centered: bool
-) -> Gaussian:
+def _fit_on_lattice(x: Points, gradient: Points, lattice: tuple[int, ...], centered: bool) -> Gaussian:
     """The Gaussian with the same mean and the same covariance at every site; `centered` sets the mean to 0."""
     axes = tuple(range(1, 1 + len(lattice)))
     mean = np.full(x.shape[1], 0.0 if centered else _mean_on_lattice(x, gradient))
@@ -180,7 +174,7 @@ def _fit_on_lattice(
     return Gaussian(mean, scale_tril=linalg.Circulant(np.sqrt(spectrum)))
 
 
-def _mean_on_lattice(x: Float[np.ndarray, "num dim"], gradient: Float[np.ndarray, "num dim"]) -> float:
+def _mean_on_lattice(x: Points, gradient: Points) -> float:
     """The mean of any site, with the mean gradient as control variate."""
     site_mean = x.mean(axis=1)
     slope = gradient.mean(axis=1)
@@ -193,7 +187,7 @@ def _even(a: Float[np.ndarray, "num *lattice"], axes: tuple[int, ...]) -> Float[
     return (a + np.roll(np.flip(a, axes), 1, axes)) / 2
 
 
-def _waves(lattice: tuple[int, ...]) -> Float[np.ndarray, "dim dim"]:
+def _waves(lattice: tuple[int, ...]) -> Matrix:
     """An orthonormal basis of real waves: a cosine and a sine for every pair of opposite wave vectors."""
     dim = int(np.prod(lattice))
     sites = np.indices(lattice).reshape(len(lattice), -1)

@@ -54,16 +54,9 @@ class HamiltonianMoves(eqx.Module):
     def __call__(
         self, key: PRNGKeyArray, x: Float[Array, "num dim"], scale: Preconditioner, size: Float[Array, ""]
     ) -> tuple[Float[Array, "num dim"], Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
-        """Move every particle `num_moves` times.
+        """The moved particles, their mean acceptance rate, the next step size, and the number of non-finite proposals.
 
-        Args:
-            key: The random key.
-            x: The particles.
-            scale: The square root of the covariance that makes the particles white.
-            size: The leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
-
-        Returns:
-            The particles, their mean acceptance rate, the next step size, and the number of non-finite proposals.
+        `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
         """
 
         def move(i, carry):

@@ -55,18 +55,16 @@ class FittedDensity:
     """A density near the target that needs no flow."""
 
     density: AbstractDistribution
-    share: float
-    """The share of effective samples among its weighted samples."""
-    heavy: bool
-    """Whether the weights have a tail that matters and may have no variance."""
-    num_energies: int
-    """The energies of the target that the fit has used."""
+    share: float  # of effective samples among its weighted samples
+    heavy: bool  # whether the weights have a tail that matters and may have no variance
+    num_energies: int  # energies of the target that the fit used
 
     def num_samples(self, error: float) -> float:
         """The number of weighted samples that give log Z to `error`: (1/share - 1) / error²; infinite if `heavy`."""
         return np.inf if self.heavy or not self.share else (1 / self.share - 1) / error / error
 
 
+Points = Float[np.ndarray, "num size"]  # in the active subspace
 Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
 
 
@@ -112,7 +110,7 @@ def fit_mixture(
     return max(found, replace(alone, num_energies=draws.num_energies), key=lambda one: one.share)
 
 
-def _best(points: Float[np.ndarray, "num size"], draws: "_Draws", share: float) -> _Components | None:
+def _best(points: Points, draws: "_Draws", share: float) -> _Components | None:
     """The mixture that keeps most effective samples, of 2, 4, 8, ... components; None where none gains on `share`."""
     most = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (points.shape[1] + 1)))
     best = None
@@ -149,12 +147,7 @@ class _Draws:
     """Points of mixtures in a `subspace` of a `gaussian`, weighted by the target; counts the energies used."""
 
     def __init__(
-        self,
-        gaussian: Gaussian,
-        subspace: Float[np.ndarray, "dim size"],
-        energies: Energies,
-        rng: np.random.Generator,
-        defensive: float,
+        self, gaussian: Gaussian, subspace: np.ndarray, energies: Energies, rng: np.random.Generator, defensive: float
     ):
         self._mean = gaussian.mean
         self._scale = linalg.dense(gaussian.scale)
@@ -166,7 +159,7 @@ class _Draws:
         self._defensive = defensive
         self.num_energies = 0
 
-    def project(self, x: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, "num size"]:
+    def project(self, x: Float[np.ndarray, "num dim"]) -> Points:
         """y = Rᵀ L⁻¹(x - mean), in double precision."""
         return (np.asarray(x, np.float64) - self._mean) @ self._whiten
 
@@ -179,9 +172,7 @@ class _Draws:
         shapes = [np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True)]
         return _Components(weights / weights.sum(), *shapes)
 
-    def weigh(
-        self, components: _Components, num: int
-    ) -> tuple[Float[np.ndarray, "num size"], Float[np.ndarray, " num"]]:
+    def weigh(self, components: _Components, num: int) -> tuple[Points, Float[np.ndarray, " num"]]:
         """`num` points y and their weights, of mean one; all weights are zero where no energy is finite."""
         dim, size = self._subspace.shape
         which = self._rng.choice(len(components.weights), size=num, p=components.weights)
@@ -223,7 +214,7 @@ def _standard_normal(size: int) -> _Components:
 # --- expectation maximization -----------------------------------------------------------------------------------------
 
 
-def _split(y: Float[np.ndarray, "num size"], components: _Components) -> list[_Components]:
+def _split(y: Points, components: _Components) -> list[_Components]:
     """Two starts with every component cut in two, across its direction of smallest and of largest kurtosis.
 
     For points with covariance 1 and independent parts, the kurtosis of each part is an eigenvalue of E[‖u‖² u uᵀ], up
@@ -241,7 +232,7 @@ def _split(y: Float[np.ndarray, "num size"], components: _Components) -> list[_C
     return [_maximize(y, np.stack(columns, axis=1)) for columns in cut.values()]
 
 
-def _climb(y: Float[np.ndarray, "num size"], components: _Components) -> tuple[float, _Components]:
+def _climb(y: Points, components: _Components) -> tuple[float, _Components]:
     """Expectation maximization until the mean log-likelihood stops rising; the likelihood and the components."""
     likelihood = -np.inf
     for _ in range(_ITERATIONS):
@@ -254,7 +245,7 @@ def _climb(y: Float[np.ndarray, "num size"], components: _Components) -> tuple[f
     return likelihood, components
 
 
-def _log_parts(y: Float[np.ndarray, "num size"], components: _Components) -> Float[np.ndarray, "num K"]:
+def _log_parts(y: Points, components: _Components) -> Float[np.ndarray, "num K"]:
     """log w_k N(y; m_k, S_k), by one product with all L_k⁻¹ side by side."""
     num, size = y.shape
     inverse = np.linalg.inv(components.scales)
@@ -266,12 +257,12 @@ def _log_parts(y: Float[np.ndarray, "num size"], components: _Components) -> Flo
     return constant - 0.5 * z.reshape(num, -1, size).sum(axis=2)
 
 
-def _responsibilities(y: Float[np.ndarray, "num size"], components: _Components) -> Float[np.ndarray, "num K"]:
+def _responsibilities(y: Points, components: _Components) -> Float[np.ndarray, "num K"]:
     parts = _log_parts(y, components)
     return np.exp(parts - np.logaddexp.reduce(parts, axis=1, keepdims=True))
 
 
-def _maximize(y: Float[np.ndarray, "num size"], share: Float[np.ndarray, "num K"]) -> _Components:
+def _maximize(y: Points, share: Float[np.ndarray, "num K"]) -> _Components:
     """The components of the largest likelihood, where each point belongs to each component by `share`.
 
     Covariances are shrunk a little to their diagonals. Components that hold fewer points than dimensions are left out,

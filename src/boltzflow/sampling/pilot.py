@@ -10,6 +10,7 @@ Three tempered SMC runs, each from a better base:
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,28 +57,20 @@ class Pilot:
 
     base: AbstractDistribution
     clock: Clock
-    active_subspace: Float[np.ndarray, "dim size"] | None
-    """The directions in which the target differs from a fitted Gaussian base; None for another base."""
-    points: Float[Array, "num_points dim"]
-    """Equally weighted points of the target, from the run that starts at `base`."""
-    wide_points: Float[Array, "num_points dim"]
-    """The same from the run that starts at a wide Gaussian, with points of the modes that this run has missed."""
-    minima: Float[Array, "num_minima dim"]
-    """Minima of the energy, or low points on the way to one, as far apart as possible."""
-    path_times: Float[Array, " num_knots"]
-    """Times from 0 to 1."""
-    path_points: Float[Array, "num_knots num_saved dim"]
-    """Equally weighted points at each of `path_times`."""
+    active_subspace: Float[np.ndarray, "dim size"] | None  # where the target differs from a fitted Gaussian base
+    points: Float[Array, "num_points dim"]  # equally weighted points of the target, from the run that starts at `base`
+    wide_points: Float[Array, "num_points dim"]  # the same from the wide run, with points of the modes that it missed
+    minima: Float[Array, "num_minima dim"]  # of the energy, or low points on the way to one, as far apart as possible
+    path_times: Float[Array, " num_knots"]  # from 0 to 1
+    path_points: Float[Array, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
     log_z: float
     log_z_stderr: float
     acceptance: float
     num_gradients: int
     num_particles: int
     nonfinite_share: float
-    complaints: tuple[str, ...] = ()
-    """One sentence for each thing that went wrong."""
-    enough: bool = False
-    """Whether weighted samples of `base` reach the target error of log Z, so that no flow is needed."""
+    complaints: tuple[str, ...] = ()  # a sentence for each thing that went wrong
+    enough: bool = False  # weighted samples of `base` reach the target error of log Z: no flow is needed
 
 
 def run_pilot(
@@ -101,8 +94,8 @@ def run_pilot(
         InputError: Where the energy leads to points that are not finite.
     """
     watch = stopwatch or Stopwatch()
-    locate_key, explore_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
-    found = _explore(target, locate_key, explore_key, modes_key, watch)
+    locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
+    found = _explore(target, (locate_key, wide_key, modes_key), watch)
     num_gradients = found.num_gradients
     fits_base = base is None
     if base is None:
@@ -139,25 +132,12 @@ def run_pilot(
 def with_fitted_mixture(
     pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
 ) -> tuple[Pilot, FittedDensity]:
-    """Replace a fitted base by the density nearest to the target that needs no flow; also returns that density.
-
-    Args:
-        pilot: A pilot that has fitted its own base.
-        target: The target of the pilot.
-        key: The random key.
-        watch: Compiles the energies and adds up the seconds of compilation.
-    """
+    """Replace the fitted base of a pilot by the density nearest to the target without a flow; also returns that."""
     gaussian = whitening_gaussian(pilot.base)
     fitted = _fit_mixture(target, gaussian, pilot.points, key, watch, defensive=DEFENSIVE)
-    better = dataclasses.replace(
-        pilot,
-        base=fitted.density,
-        clock=Clock(),
-        active_subspace=None,
-        num_gradients=pilot.num_gradients + fitted.num_energies,
-        enough=True,
-    )
-    return better, fitted
+    spent = pilot.num_gradients + fitted.num_energies
+    better = dataclasses.replace(pilot, base=fitted.density, clock=Clock(), active_subspace=None)
+    return dataclasses.replace(better, num_gradients=spent, enough=True), fitted
 
 
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
@@ -175,15 +155,10 @@ class _Exploration:
     num_gradients: int
 
 
-def _explore(
-    target: AbstractDensity,
-    locate_key: PRNGKeyArray,
-    explore_key: PRNGKeyArray,
-    modes_key: PRNGKeyArray,
-    watch: Stopwatch,
-) -> _Exploration:
+def _explore(target: AbstractDensity, keys: Sequence[PRNGKeyArray], watch: Stopwatch) -> _Exploration:
+    locate_key, wide_key, modes_key = keys
     located, runs, doubts = _locate(target, locate_key, watch)
-    wide = _run_smc(_inflated(_fit(target, located.x)), target, explore_key, _WIDE_ESS, watch)
+    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE_ESS, watch)
     runs.append(wide)
     num = len(wide.x)
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12

@@ -20,6 +20,7 @@ from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
 _PATH_NUMBERS = 2**20  # floats kept of the particles at each β: 4 MiB
+_LEAPFROG = 5  # steps of a move
 _SETTLING_STEPS = 5  # steps in β before the moves' step size has settled
 
 
@@ -27,23 +28,16 @@ _SETTLING_STEPS = 5  # steps in β before the moves' step size has settled
 class SMCSample:
     """The final particles of an SMC run, its log Z, and its diagnostics."""
 
-    x: Float[Array, "num_particles dim"]
-    """Equally weighted particles of the target."""
+    x: Float[Array, "num_particles dim"]  # equally weighted
     log_z: float
     log_z_stderr: float
-    betas: Float[np.ndarray, " num_steps"]
-    """The inverse temperatures of the steps; the last one is 1 unless the run reached `max_steps`."""
-    path: Float[Array, "num_steps num_saved dim"]
-    """Equally weighted particles at each of `betas`."""
-    acceptance: float
-    """The lowest acceptance rate of the moves at any β, after the first few."""
-    num_ancestors: int
-    """The number of first particles that still have descendants."""
-    num_gradients: int
-    """Gradients of the target's energy."""
+    betas: Float[np.ndarray, " num_steps"]  # inverse temperatures, the last one 1 unless the run reached max_steps
+    path: Float[Array, "num_steps num_saved dim"]  # equally weighted particles at each of `betas`
+    acceptance: float  # the lowest rate of the moves at any β after the first few
+    num_ancestors: int  # first particles that still have descendants
+    num_gradients: int  # of the target's energy
     num_proposals: int
-    num_nonfinite: int
-    """The number of proposals with an energy of NaN or +inf."""
+    num_nonfinite: int  # proposals with an energy of NaN or +inf
 
 
 class _Particles(eqx.Module):
@@ -62,7 +56,6 @@ def run_smc(
     *,
     num_particles: int,
     num_moves: int = 4,
-    num_leapfrog: int = 5,
     max_steps: int = 400,
     watch: Stopwatch | None = None,
 ) -> SMCSample:
@@ -77,7 +70,6 @@ def run_smc(
         ess_fraction: The share of effective samples, in (0, 1), that each step in β keeps.
         num_particles: The number of particles.
         num_moves: Hamiltonian moves of every particle at each β.
-        num_leapfrog: Leapfrog steps of each move.
         max_steps: The largest number of steps in β.
         watch: Compiles the steps and adds up the seconds of compilation.
     """
@@ -91,9 +83,7 @@ def run_smc(
     rates: list[float] = []
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
         step_key = jax.random.fold_in(loop_key, len(betas))
-        particles, rate, bad = watch.run(
-            _temper, particles, base, target, step_key, *settings, num_leapfrog=num_leapfrog
-        )
+        particles, rate, bad = watch.run(_temper, particles, base, target, step_key, *settings)
         betas.append(float(particles.beta))
         path.append(spread(particles.x, max(1, _PATH_NUMBERS // base.dim)))
         rates.append(float(rate))
@@ -107,7 +97,7 @@ def run_smc(
         path=jnp.stack(path),
         acceptance=min(rates[_SETTLING_STEPS:] or rates[-1:]),
         num_ancestors=int(np.sum(shares > 0)),
-        num_gradients=num_particles * len(betas) * (2 + num_moves * num_leapfrog),
+        num_gradients=num_particles * len(betas) * (2 + num_moves * _LEAPFROG),
         num_proposals=num_particles * (1 + len(betas) * num_moves),
         num_nonfinite=int(num_nonfinite),
     )
@@ -130,8 +120,6 @@ def _temper(
     key: PRNGKeyArray,
     ess_fraction: Float[Array, ""],
     num_moves: Int[Array, ""],
-    *,
-    num_leapfrog: int,
 ) -> tuple[_Particles, Float[Array, ""], Int[Array, ""]]:
     """The particles at the next β, the acceptance rate of their moves, and the number of non-finite proposals."""
     resample_key, move_key = jax.random.split(key)
@@ -142,7 +130,7 @@ def _temper(
     log_z = particles.log_z + jax.nn.logsumexp(log_weight) - jnp.log(log_weight.shape[0])
     index = systematic(resample_key, log_weight)
     x = particles.x[index]
-    moves = HamiltonianMoves(lambda x: (1 - beta) * base.energy(x) + beta * target.energy(x), num_moves, num_leapfrog)
+    moves = HamiltonianMoves(lambda x: (1 - beta) * base.energy(x) + beta * target.energy(x), num_moves, _LEAPFROG)
     x, rate, size, bad = moves(move_key, x, preconditioner(x, lattice_of(target)), particles.step_size)
     return _Particles(x, beta, log_z, particles.ancestor[index], size), rate, bad
 

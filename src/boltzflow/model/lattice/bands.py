@@ -113,17 +113,11 @@ class Bands(AbstractFixed):
         """Whether the bands are the pairs ±k of a ring: sums over waves are then cheaper than many transforms."""
         return len(self.shape) == 1 and self.num_bands == _num_kept(self.shape[0], self.coarse_shape[0])
 
-    def _waves(
-        self, dtype: Any
-    ) -> tuple[Float[Array, " bands"], Float[Array, "sites bands"], Float[Array, "sites bands"]]:
-        """On a ring: the filters, cos ky and sin ky."""
+    def _waves(self, dtype: Any) -> list[Array]:
+        """On a ring: the filters `(bands,)`, cos ky and sin ky `(sites, bands)`."""
         k = np.arange(self.num_bands)
         phases = 2 * np.pi / self.num_sites * (np.arange(self.num_sites)[:, None] * k % self.num_sites)
-        return (
-            jnp.asarray(self.filters[k, k], dtype),
-            jnp.asarray(np.cos(phases), dtype),
-            jnp.asarray(np.sin(phases), dtype),
-        )
+        return [jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases))]
 
 
 # --- wave vectors ----------------------------------------------------------------------------------------------------

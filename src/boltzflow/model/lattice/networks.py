@@ -36,11 +36,7 @@ class SiteNetwork(eqx.Module):
     def __init__(
         self, in_size: int, out_size: int, *, odd: bool, num_networks: int, width: int, depth: int, key: PRNGKeyArray
     ):
-        """Make a network of `depth` hidden layers of `width`, each matrix a mixture of `num_networks`.
-
-        Raises:
-            ValueError: For a size below 1.
-        """
+        """`depth` hidden layers of `width`. Raises `ValueError` for a size below 1."""
         if min(num_networks, width, depth) < 1:
             raise ValueError(f"num_networks, width, depth must be at least 1, got {num_networks}, {width}, {depth}.")
         weight_key, bias_key = jax.random.split(key)
