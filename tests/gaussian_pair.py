@@ -81,7 +81,9 @@ class ExactRate(eqx.Module):
     pair: GaussianPair
 
     def __call__(self, t):
-        shift, center, precision = self.pair.rotation.T @ self.pair.mean, self.pair.center(t), self.pair.precision(t)
+        shift = self.pair.rotation.T @ self.pair.mean
+        center = self.pair.center(t)
+        precision = self.pair.precision(t)
         center_rate, growth = self.pair.rates(t)
         # ½ d(λ m²)/dt = λ m ṁ + ½ λ̇ m², with ½ λ̇ = -λ σ̇/σ.
         terms = growth - 0.5 * shift**2 / self.pair.variances + precision * center * (center_rate - growth * center)
@@ -98,5 +100,6 @@ def make_pair(dim, seed=0, base_std=1.3):
 def make_transport(pair, error=0.0):
     """The Transport whose residual vanishes everywhere, or with `error` one whose field is wrong."""
     covariance = pair.rotation @ np.diag(pair.variances) @ pair.rotation.T
-    base, target = Gaussian(np.zeros(pair.mean.size), pair.base_variance), Gaussian(pair.mean, covariance)
+    base = Gaussian(np.zeros(pair.mean.size), pair.base_variance)
+    target = Gaussian(pair.mean, covariance)
     return Transport(ExactField(pair, error), Linear(base, target), ExactRate(pair))

@@ -65,7 +65,7 @@ class Flow(AbstractDistribution):
         times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
         return solve(self._rates, (x0, log_prob), times, solver=self.solver)
 
-    def sample_path(self, key: PRNGKeyArray) -> Float[Array, "num_steps+1 dim"]:
+    def sample_path(self, key: PRNGKeyArray) -> Float[Array, "num_times dim"]:
         """One trajectory, at the `num_steps + 1` equally spaced times from 0 to 1."""
         x0, _ = self.base.sample_and_log_prob(key)
         times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)

@@ -116,7 +116,8 @@ class MLP(eqx.Module):
         # Weights are cast before they are multiplied: points in double precision then have a divergence that is exact.
         w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
         w_out = jnp.asarray(self.weights[-1], x.dtype)
-        first_slope, last_slope = layers[0][1], layers[-1][1]
+        first_slope = layers[0][1]
+        last_slope = layers[-1][1]
         if len(layers) == 1:
             trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope
         elif len(layers) == 2:
@@ -174,16 +175,18 @@ class TimeMixtureMLP(eqx.Module):
         self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return self._mixed(t, [mlp(t, x) for mlp in self.networks])
+        weights = time_kernels(t, len(self.networks))
+        return _mixed(weights, [mlp(t, x) for mlp in self.networks])
 
     def value_and_divergence(
         self, t: Float[Array, ""], x: Float[Array, " in_size"]
     ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
         """The value and the exact trace of its Jacobian in x; see `MLP.value_and_divergence`."""
-        values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
-        return self._mixed(t, values), self._mixed(t, divergences)
-
-    def _mixed(self, t: Float[Array, ""], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
-        """Σ_k w_k(t) terms_k."""
         weights = time_kernels(t, len(self.networks))
-        return sum((w * term for w, term in zip(weights, terms, strict=True)), start=jnp.zeros(()))
+        values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
+        return _mixed(weights, values), _mixed(weights, divergences)
+
+
+def _mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
+    """Σ_k weights_k terms_k."""
+    return sum((w * term for w, term in zip(weights, terms, strict=True)), start=jnp.zeros(()))

@@ -191,7 +191,8 @@ def _waves(lattice: tuple[int, ...]) -> Matrix:
     """An orthonormal basis of real waves: a cosine and a sine for every pair of opposite wave vectors."""
     dim = int(np.prod(lattice))
     sites = np.indices(lattice).reshape(len(lattice), -1)
-    columns, seen = [], set()
+    columns = []
+    seen = set()
     for k in np.ndindex(*lattice):
         opposite = tuple((-i) % n for i, n in zip(k, lattice, strict=True))
         if opposite in seen:

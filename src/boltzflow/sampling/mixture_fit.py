@@ -200,7 +200,7 @@ def _effective_share(weight: Float[np.ndarray, " num"]) -> float:
 
 
 def _is_heavy(weight: Float[np.ndarray, " num"]) -> bool:
-    """Whether k̂ is 0.5 or more and the tail holds a share that matters: k̂ is a shape and knows no size."""
+    """Whether k̂ is 0.5 or more and the tail holds a share that matters: k̂ measures its shape alone."""
     with np.errstate(divide="ignore"):
         log_weight = np.log(weight)
     return not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)

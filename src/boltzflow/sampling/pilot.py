@@ -256,7 +256,7 @@ def _with_missed_modes(
         return run.x
     odds = np.array([mode.share / max(1 - mode.share, 1e-6) for mode in modes])  # against all that `run` has found
     nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
-    parts = [spread(jnp.asarray(mode.points), num) for mode, num in zip(modes, nums, strict=True)]
+    parts = [spread(jnp.asarray(mode.points), int(num)) for mode, num in zip(modes, nums, strict=True)]
     return jnp.concatenate([spread(run.x, max(1, len(x) - sum(map(len, parts)))), *parts])
 
 
