@@ -164,7 +164,8 @@ def test_energy_from_outside_of_jax_trains_as_well_as_one_inside(key):
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    (value, gradient), (exact_value, exact_gradient) = loss_and_gradient(outside), loss_and_gradient(quartic)
+    value, gradient = loss_and_gradient(outside)
+    exact_value, exact_gradient = loss_and_gradient(quartic)
     assert float(value) == pytest.approx(float(exact_value), rel=1e-5) and value > 0.1
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact_gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.max(np.abs(b)))

@@ -55,7 +55,10 @@ def test_mixture_is_recovered_with_its_components(target):
 
 def test_num_samples_is_bounded_for_tiny_error():
     found = FittedDensity(Gaussian([0.0], 1.0), 0.9, False, 0)
-    assert found.num_samples(1e-170) == np.inf and FittedDensity(Gaussian([0.0], 1.0), 1.0, False, 0).num_samples(1e-170) == 0
+    assert (
+        found.num_samples(1e-170) == np.inf
+        and FittedDensity(Gaussian([0.0], 1.0), 1.0, False, 0).num_samples(1e-170) == 0
+    )
     assert samples_for(1e-170, np.random.default_rng(0).normal(size=1000), most=5000) == 5000
 
 

@@ -59,7 +59,7 @@ class Pilot:
     clock: Clock
     active_subspace: Float[np.ndarray, "dim size"] | None  # where the target differs from a fitted Gaussian base
     points: Float[Array, "num_points dim"]  # equally weighted points of the target, from the run that starts at `base`
-    wide_points: Float[Array, "num_points dim"]  # the same from the wide run, with points of the modes that it missed
+    wide_points: Float[Array, "num_wide dim"]  # the same from the wide run, with points of the modes that it missed
     minima: Float[Array, "num_minima dim"]  # of the energy, or low points on the way to one, as far apart as possible
     path_times: Float[Array, " num_knots"]  # from 0 to 1
     path_points: Float[Array, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
