@@ -63,7 +63,8 @@ def test_residual_of_a_wrong_field_is_what_the_error_adds(key):
 def test_rate_of_the_pair_is_the_slope_of_its_log_z():
     with jax.enable_x64(True):
         pair = make_pair(4)
-        transport, t = make_transport(pair), jnp.linspace(0, 1, 21)
+        transport = make_transport(pair)
+        t = jnp.linspace(0, 1, 21)
         both = jax.jit(jax.vmap(lambda t: (transport.log_z_rate(t), jax.grad(pair.log_z)(t), pair.log_z(t))))
         by_hand, slope, log_z = both(t)
         np.testing.assert_allclose(by_hand, slope, rtol=1e-10, atol=1e-10)
@@ -81,7 +82,8 @@ def test_log_weight_is_the_integral_of_rate_minus_residual(error, key):
     pair = make_pair(3)
     with jax.enable_x64(True):
         transport = make_transport(pair, error)
-        base, target = transport.interpolation.base, transport.interpolation.target
+        base = transport.interpolation.base
+        target = transport.interpolation.target
 
         def rates(t, state):
             velocity, divergence = transport.field.velocity_and_divergence(t, state[0])

@@ -20,7 +20,8 @@ from boltzflow.model.diffusion import Diffusion
 from boltzflow.model.fields import AbstractVectorField
 
 BASE = GeneralizedGaussian(2, 3.0, 4.0)
-CHAIN, CHAIN_BASE = DoubleWell(4, 1.5), GeneralizedGaussian(4, 1.0, 4.0)
+CHAIN = DoubleWell(4, 1.5)
+CHAIN_BASE = GeneralizedGaussian(4, 1.0, 4.0)
 LINE = GaussianMixture([0.3, 0.7], [[-2.0], [1.5]], [0.3, 0.6])
 FULL = GaussianMixture(
     [0.25, 0.75], [[0.0, 1.0], [3.0, -1.0]], np.array([[[1.0, 0.4], [0.4, 0.5]], [[0.1, 0.0], [0.0, 3.0]]])
@@ -37,7 +38,8 @@ def key(request):
 @pytest.mark.parametrize("target", [FULL, DIAGONAL], ids=["full", "diagonal"])
 def test_diffusion_is_the_mixture_of_stretched_and_widened_components(target, key):
     """Eq. (19) at paper-time t = s²: the mixture of means √t μ and covariances t Σ + (1 - t) σ² I."""
-    variance, dim = 1.7, target.dim
+    variance = 1.7
+    dim = target.dim
     covariances = target.covariances if target.covariances.ndim == 3 else [np.diag(c) for c in target.covariances]
     with jax.enable_x64(True):
         base = Gaussian(np.zeros(dim), variance)
@@ -53,8 +55,10 @@ def test_diffusion_is_the_mixture_of_stretched_and_widened_components(target, ke
 def test_diffusion_has_the_rate_it_states():
     """Z_t by quadrature in one dimension; C_t = log Z_1 - log Z_0 at every t."""
     with jax.enable_x64(True):
-        base, target = Gaussian(np.zeros(1), 4.0), GaussianMixture([0.3, 0.7], [[-3.0], [2.0]], [0.2, 0.6])
-        path, x = Diffusion(base, target), jnp.linspace(-20, 20, 4001)[:, None]
+        base = Gaussian(np.zeros(1), 4.0)
+        target = GaussianMixture([0.3, 0.7], [[-3.0], [2.0]], [0.2, 0.6])
+        path = Diffusion(base, target)
+        x = jnp.linspace(-20, 20, 4001)[:, None]
         energy = jax.jit(jax.vmap(jax.vmap(path.energy, (None, 0)), (0, None)))
         t = np.linspace(0, 1, 5)
         log_z = np.log(np.sum(np.exp(-energy(jnp.asarray(t), x)), axis=1) * 0.01)
@@ -62,8 +66,9 @@ def test_diffusion_has_the_rate_it_states():
     assert path.log_z_rate == pytest.approx(-0.5 * np.log(2 * np.pi * 4.0), rel=1e-12)
 
 
-def test_diffusion_is_smooth_at_the_start_where_the_clock_of_the_paper_is_not():
-    path, x = Diffusion(Gaussian(np.zeros(2), 1.0), mixture_2()), jnp.asarray([1.0, -1.5])
+def test_diffusion_is_smooth_at_start_unlike_in_paper_time():
+    path = Diffusion(Gaussian(np.zeros(2), 1.0), mixture_2())
+    x = jnp.asarray([1.0, -1.5])
     t = jnp.asarray([0.0, 1e-6, 1e-3])
     df_dt, _ = jax.jit(jax.vmap(path.derivatives, (0, None)))(t, x)
     mean = mixture_2().weights @ mixture_2().means
@@ -86,7 +91,7 @@ def test_diffusion_is_stable_in_single_precision_far_from_every_mode():
         assert np.all(np.isfinite(single[1])) and single[1][0] == pytest.approx(float(double[1][0]), rel=0.01)
 
 
-def test_mixtures_have_what_diffusion_asks_for():
+def test_gaussian_mixture_satisfies_protocol_of_diffusion():
     assert isinstance(FULL, GaussianMixtureLike)
     assert not isinstance(CHAIN, GaussianMixtureLike) and not isinstance(BASE, GaussianMixtureLike)
 
@@ -102,7 +107,7 @@ def test_mixtures_have_what_diffusion_asks_for():
         (Gaussian(np.zeros(2), [[1.0, 0.1], [0.1, 1.0]]), FULL, "use Gaussian(np.zeros(2), variance)"),
     ],
 )
-def test_diffusion_refuses_what_it_is_not_known_for(base, target, sentence):
+def test_diffusion_refuses_other_densities(base, target, sentence):
     with pytest.raises(InputError) as error:
         Diffusion(base, target)
     assert sentence in str(error.value)

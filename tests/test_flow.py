@@ -179,13 +179,13 @@ def test_batches_have_the_length_asked_for_and_do_not_repeat(num, key):
         ({"base": Gaussian(np.zeros(2), 1.0)}, "The base has dimension 2 and the field 3"),
     ],
 )
-def test_a_flow_that_cannot_be_is_refused(settings, sentence):
+def test_invalid_flow_is_refused(settings, sentence):
     base = settings.pop("base", Gaussian(np.zeros(DIM), 1.0))
     with pytest.raises(ValueError, match=sentence):
         Flow(base, ExactField(make_pair(DIM)), **settings)
 
 
-def test_a_batch_is_refused():
+def test_batch_is_refused():
     flow, _ = exact_flow()
     with pytest.raises((InputError, TypeError)):
         flow.log_prob(jnp.zeros((4, DIM)))

@@ -1,4 +1,4 @@
-"""The Gaussian fit and the active directions, against closed forms; the moves and preconditioners of the annealing."""
+"""The Gaussian fit and the active subspace, against closed forms; the moves and preconditioners of SMC."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,6 @@ from boltzflow.numerics import linalg
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.gaussian_fit import _waves, active_subspace, fit_gaussian
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.smc import Bridge
 
 LATTICES = [(5,), (6,), (4, 3)]
 
@@ -39,7 +38,7 @@ def distance(covariance, exact):
 
 @pytest.mark.parametrize("dim, num", [(1, 5), (3, 20), (20, 30), (20, 200)])
 @pytest.mark.parametrize("sign_symmetric", [False, True])
-def test_a_gaussian_is_found_to_rounding_from_few_points(dim, num, sign_symmetric):
+def test_fit_of_gaussian_is_exact_from_few_points(dim, num, sign_symmetric):
     rng = np.random.default_rng(dim + num)
     mean, exact = correlated(rng, dim)
     mean = np.zeros(dim) if sign_symmetric else mean
@@ -51,8 +50,9 @@ def test_a_gaussian_is_found_to_rounding_from_few_points(dim, num, sign_symmetri
 
 @pytest.mark.parametrize("lattice", LATTICES)
 @pytest.mark.parametrize("sign_symmetric", [False, True])
-def test_a_gaussian_on_a_lattice_is_found_to_rounding(lattice, sign_symmetric):
-    rng, dim = np.random.default_rng(1), int(np.prod(lattice))
+def test_fit_of_gaussian_on_lattice_is_exact(lattice, sign_symmetric):
+    rng = np.random.default_rng(1)
+    dim = int(np.prod(lattice))
     waves = np.meshgrid(*(np.sin(np.pi * np.arange(n) / n) ** 2 for n in lattice), indexing="ij")
     exact = Gaussian(np.full(dim, 0.0 if sign_symmetric else 2.5), scale_tril=Circulant(1 / (0.2 + sum(waves))))
     scale = linalg.dense(exact.scale)
@@ -69,7 +69,7 @@ def test_a_gaussian_on_a_lattice_is_found_to_rounding(lattice, sign_symmetric):
     ids=["nearly Gaussian", "two wells", "two modes", "four modes"],
 )
 @pytest.mark.parametrize("num", [200, 1000])
-def test_the_gradients_lessen_the_error_of_the_covariance_and_never_add_to_it(target, gain, num):
+def test_gradients_reduce_covariance_error(target, gain, num):
     """Over 20 samples of each size; the mean error then errs by some 10 %."""
     keys = jax.random.split(jax.random.key(3), 20 * num)
     points = np.asarray(jax.jit(jax.vmap(lambda k: target.sample_and_log_prob(k)[0]))(keys), np.float64)
@@ -85,7 +85,7 @@ def test_the_gradients_lessen_the_error_of_the_covariance_and_never_add_to_it(ta
 
 
 @pytest.mark.parametrize("num", [2, 10, 20, 21, 23])
-def test_few_points_give_a_covariance_all_the_same(num):
+def test_fit_from_few_points_is_finite(num):
     x = np.random.default_rng(num).normal(size=(num, 20))
     gradient = x + 0.5 * x**3  # of no Gaussian
     base = fit_gaussian(x, gradient)
@@ -94,7 +94,7 @@ def test_few_points_give_a_covariance_all_the_same(num):
     assert np.isfinite(twice.log_z)
 
 
-def test_any_unit_of_length_will_do():
+def test_fit_works_in_any_unit_of_length():
     rng = np.random.default_rng(0)
     for unit in (1e-12, 1e9):
         x = unit * rng.normal(size=(300, 4)) ** 3
@@ -103,7 +103,7 @@ def test_any_unit_of_length_will_do():
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
-def test_a_gradient_that_never_varies_leaves_the_moments_of_the_points(noise):
+def test_constant_gradient_leaves_sample_moments(noise):
     # Far down the slope of -x0 + x1²/2, the energy of no law, which a pilot follows as long as it is let.
     rng = np.random.default_rng(0)
     x = np.stack([1e5 * rng.normal(size=2048) - 3e7, 16 * rng.normal(size=2048)], axis=1)
@@ -113,7 +113,7 @@ def test_a_gradient_that_never_varies_leaves_the_moments_of_the_points(noise):
     assert np.allclose(np.sqrt(np.diag(covariance_of(base))), [1e5, 16], rtol=0.1)
 
 
-def test_points_without_a_gradient_are_left_out_unless_they_are_all():
+def test_points_with_nonfinite_gradient_are_left_out():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(50, 3))
     gradient = x.copy()
@@ -126,9 +126,10 @@ def test_points_without_a_gradient_are_left_out_unless_they_are_all():
 # --- where the target differs ----------------------------------------------------------------------------------------
 
 
-def test_active_directions_contain_those_in_which_the_target_differs():
+def test_active_subspace_contains_non_gaussian_directions():
     """A Gaussian in 20 dimensions but for a quartic term in 2 directions of its own coordinates."""
-    rng, dim = np.random.default_rng(2), 20
+    rng = np.random.default_rng(2)
+    dim = 20
     mean, exact = correlated(rng, dim)
     base = Gaussian(mean, exact)
     planes = np.linalg.qr(rng.normal(size=(dim, 2)))[0]
@@ -142,8 +143,9 @@ def test_active_directions_contain_those_in_which_the_target_differs():
 
 
 @pytest.mark.parametrize("strength", [0.05, 0.1])
-def test_what_is_left_out_is_below_the_tolerance_and_one_block_less_would_not_be(strength):
-    rng, dim = np.random.default_rng(3), 40
+def test_active_subspace_is_smallest_within_tolerance(strength):
+    rng = np.random.default_rng(3)
+    dim = 40
     z = rng.normal(size=(400, dim))
     g = z + strength * np.exp(-0.15 * np.arange(dim)) * (z**2 - 1)
     found = active_subspace(Gaussian(np.zeros(dim), 1.0), z, g)
@@ -155,15 +157,16 @@ def test_what_is_left_out_is_below_the_tolerance_and_one_block_less_would_not_be
     assert left_out <= 1e-3 < fewer
 
 
-def test_a_gaussian_has_the_fewest_directions_and_a_narrow_space_no_more_than_it_has():
+def test_active_subspace_size_is_bounded():
     z = np.random.default_rng(0).normal(size=(100, 20))
     assert active_subspace(Gaussian(np.zeros(20), 1.0), z, z).shape == (20, 8)
     assert active_subspace(Gaussian(np.zeros(3), 1.0), z[:, :3], z[:, :3] ** 3).shape == (3, 3)
 
 
 @pytest.mark.parametrize("lattice", LATTICES)
-def test_waves_are_an_orthonormal_basis_of_eigenvectors_of_every_shift_invariant_covariance(lattice):
-    waves, dim = _waves(lattice), int(np.prod(lattice))
+def test_waves_diagonalize_shift_invariant_covariance(lattice):
+    waves = _waves(lattice)
+    dim = int(np.prod(lattice))
     np.testing.assert_allclose(waves.T @ waves, np.eye(dim), atol=1e-12)
     spectrum = np.random.default_rng(0).uniform(1, 2, lattice)
     axes = tuple(range(len(lattice)))
@@ -172,9 +175,10 @@ def test_waves_are_an_orthonormal_basis_of_eigenvectors_of_every_shift_invariant
     np.testing.assert_allclose(image, waves * np.linalg.norm(image, axis=0), atol=1e-12)
 
 
-def test_directions_on_a_lattice_are_the_waves_that_differ():
+def test_active_subspace_on_lattice_is_made_of_waves():
     lattice = (20,)
-    waves, z = _waves(lattice), np.random.default_rng(4).normal(size=(500, 20))
+    waves = _waves(lattice)
+    z = np.random.default_rng(4).normal(size=(500, 20))
     y = z @ waves
     y[:, 3] += y[:, 3] ** 3
     base = Gaussian(np.zeros(20), scale_tril=Circulant(np.ones(20)))
@@ -183,7 +187,7 @@ def test_directions_on_a_lattice_are_the_waves_that_differ():
     np.testing.assert_allclose(found[:, 0], waves[:, 3], atol=1e-12)
 
 
-# --- the annealing's moves -------------------------------------------------------------------------------------------
+# --- the moves of SMC -----------------------------------------------------------------------------------------------
 
 
 def test_preconditioner_is_a_root_of_the_covariance():
@@ -197,10 +201,11 @@ def test_preconditioner_is_a_root_of_the_covariance():
 
 
 @pytest.mark.parametrize("lattice", LATTICES)
-def test_preconditioner_on_a_lattice_is_a_root_of_the_covariance_averaged_over_all_shifts(lattice):
+def test_preconditioner_on_lattice_is_root_of_shift_averaged_covariance(lattice):
     dim = int(np.prod(lattice))
     x = np.asarray(2 + jax.random.normal(jax.random.key(1), (50, dim)) @ jnp.tril(jnp.ones((dim, dim))).T, np.float64)
-    centered, axes = (x - x.mean()).reshape(-1, *lattice), tuple(range(1, 1 + len(lattice)))
+    centered = (x - x.mean()).reshape(-1, *lattice)
+    axes = tuple(range(1, 1 + len(lattice)))
     shifted = [np.roll(centered, shift, axes).reshape(-1, dim) for shift in np.ndindex(*lattice)]
     averaged = np.mean([each.T @ each / len(x) for each in shifted], axis=0)
     scale = preconditioner(jnp.asarray(x, jnp.float32), lattice)
@@ -232,17 +237,23 @@ def worst_deviation(x, other):
         x = np.asarray(x, np.float64)
         return np.concatenate([x, (x[:, :, None] * x[:, None, :]).reshape(len(x), -1), x**4], axis=1)
 
-    one, two = moments(x), moments(other)
+    one = moments(x)
+    two = moments(other)
     return np.max(np.abs(one.mean(0) - two.mean(0)) / np.sqrt((one.var(0) + two.var(0)) / NUM))
 
 
 @pytest.mark.parametrize("name", MOVED)
-def test_moves_leave_the_density_as_it_is_and_an_unadjusted_leapfrog_does_not(name):
+def test_moves_keep_density_invariant_and_leapfrog_alone_does_not(name):
     """24 moments at 5 σ: a right move fails for one key in 10^5."""
     target, beta, lattice = MOVED[name]
     keys = jax.random.split(jax.random.key(11), 3)
-    x, beta = draw(name, keys[0]), jnp.asarray(beta)
-    moves = HamiltonianMoves(Bridge(BASE, target, beta), jnp.asarray(6), 5)
+    x = draw(name, keys[0])
+    beta = jnp.asarray(beta)
+
+    def between(x):
+        return (1 - beta) * BASE.energy(x) + beta * target.energy(x)
+
+    moves = HamiltonianMoves(between, jnp.asarray(6), 5)
     scale = preconditioner(x, lattice)
     moved, rate, size, num_bad = eqx.filter_jit(moves)(keys[1], x, scale, jnp.asarray(0.6))
     assert 0.4 < rate < 0.99 and num_bad < 0.1 * 6 * NUM and 0.1 < size < 1.5

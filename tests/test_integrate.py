@@ -29,7 +29,8 @@ def both_rates(pair):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_error_falls_with_the_order_of_the_solver(solver, key):
     with jax.enable_x64(True):
-        pair, start = make_pair(3, seed=1), (jax.random.normal(key, (3,)), jnp.asarray(-1.0))
+        pair = make_pair(3, seed=1)
+        start = (jax.random.normal(key, (3,)), jnp.asarray(-1.0))
         exact = np.append(pair.carry(1.0, start[0]), np.log(2 + np.exp(start[1])))
         solved = jax.jit(lambda times: solve(both_rates(pair), start, times, solver=solver))
         few, many = (np.append(*solved(jnp.linspace(0, 1, num_steps + 1))) - exact for num_steps in NUM_STEPS[solver])
@@ -40,7 +41,7 @@ def test_error_falls_with_the_order_of_the_solver(solver, key):
     np.testing.assert_allclose(slope, order, atol=0.3 if order <= 4 else 0.5)
 
 
-def test_a_wrong_tableau_would_be_seen():
+def test_order_test_rejects_wrong_order():
     """The control of the test above: Heun's method judged as if it were of order 3."""
     with jax.enable_x64(True):
         solved = jax.jit(
@@ -53,7 +54,8 @@ def test_a_wrong_tableau_would_be_seen():
 @pytest.mark.parametrize("solver", ["heun", "tsit5"])
 def test_steps_backward_and_uneven_grids(solver, key):
     with jax.enable_x64(True):
-        pair, x0 = make_pair(3, seed=1), jax.random.normal(key, (3,))
+        pair = make_pair(3, seed=1)
+        x0 = jax.random.normal(key, (3,))
         uneven = jnp.linspace(0, 1, 129) ** 1.5
         solved = jax.jit(lambda x, times: solve(ExactField(pair).velocity, x, times, solver=solver, save_steps=True))
         path = solved(x0, uneven)
@@ -67,7 +69,9 @@ def test_steps_backward_and_uneven_grids(solver, key):
 
 
 def test_saved_steps_end_where_the_unsaved_solve_ends(key):
-    field, x0, times = ExactField(make_pair(3)).velocity, jax.random.normal(key, (3,)), jnp.linspace(0, 1, 9)
+    field = ExactField(make_pair(3)).velocity
+    x0 = jax.random.normal(key, (3,))
+    times = jnp.linspace(0, 1, 9)
     end = jax.jit(lambda x: solve(field, x, times, solver="rk4"))(x0)
     path = jax.jit(lambda x: solve(field, x, times, solver="rk4", save_steps=True))(x0)
     np.testing.assert_allclose(path[-1], end, rtol=1e-6)
@@ -75,12 +79,14 @@ def test_saved_steps_end_where_the_unsaved_solve_ends(key):
 
 def test_gradient_goes_through_the_solve(key):
     with jax.enable_x64(True):
-        x0, times = jax.random.normal(key, (2,)), jnp.linspace(0, 1, 9)
+        x0 = jax.random.normal(key, (2,))
+        times = jnp.linspace(0, 1, 9)
 
         def end(rate):
             return jnp.sum(solve(lambda t, x: jnp.sin(rate * x) + t, x0, times, solver="rk4") ** 2)
 
-        rate, step = 0.8, 1e-5
+        rate = 0.8
+        step = 1e-5
         value = jax.jit(end)
         difference = (value(rate + step) - value(rate - step)) / (2 * step)
         assert float(jax.jit(jax.grad(end))(rate)) == pytest.approx(float(difference), rel=1e-8)
@@ -99,9 +105,11 @@ def test_a_grid_drawn_inside_jit_makes_no_host_callback():
 @pytest.mark.parametrize(("solver", "method"), [("euler", Euler), ("heun", Heun), ("tsit5", Tsit5), ("dopri8", Dopri8)])
 def test_a_step_is_the_step_of_diffrax(solver, method, key):
     with jax.enable_x64(True):
-        x0, times = jax.random.normal(key, (3,)), jnp.asarray([0.2, 0.9])
+        x0 = jax.random.normal(key, (3,))
+        times = jnp.asarray([0.2, 0.9])
         solved = jax.jit(lambda x: solve(lambda t, x: jnp.sin(3 * x) + t, x, times, solver=solver))(x0)
-        terms, method = ODETerm(lambda t, x, args: jnp.sin(3 * x) + t), method()
+        terms = ODETerm(lambda t, x, args: jnp.sin(3 * x) + t)
+        method = method()
         state = method.init(terms, *times, x0, None)
         theirs, *_ = method.step(terms, *times, x0, None, state, made_jump=False)
         np.testing.assert_allclose(solved, theirs, rtol=1e-13)

@@ -19,7 +19,8 @@ from boltzflow.model.networks import Whitening
 from boltzflow.testing.model import check_interpolation, randomize
 
 BASE = GeneralizedGaussian(2, 3.0, 4.0)
-CHAIN, CHAIN_BASE = DoubleWell(4, 1.5), GeneralizedGaussian(4, 1.0, 4.0)
+CHAIN = DoubleWell(4, 1.5)
+CHAIN_BASE = GeneralizedGaussian(4, 1.0, 4.0)
 FULL = GaussianMixture(
     [0.25, 0.75], [[0.0, 1.0], [3.0, -1.0]], np.array([[[1.0, 0.4], [0.4, 0.5]], [[0.1, 0.0], [0.0, 3.0]]])
 )
@@ -57,7 +58,8 @@ def test_paths_keep_their_contract(name, key):
 @pytest.mark.parametrize("t", [0.25, 0.8])
 def test_formulas_of_the_paper(t, key):
     x = 2 * jax.random.normal(key, (2,))
-    f0, f1 = BASE.energy(x), mixture_2().energy(x)
+    f0 = BASE.energy(x)
+    f1 = mixture_2().energy(x)
     assert Linear(BASE, mixture_2()).energy(t, x) == pytest.approx(float((1 - t) * f0 + t * f1), rel=1e-6)
     s = np.sin(np.pi * t / 2) ** 2
     assert Trigonometric(BASE, mixture_2()).energy(t, x) == pytest.approx(float((1 - s) * f0 + s * f1), rel=1e-5)
@@ -72,12 +74,14 @@ def test_formulas_of_the_paper(t, key):
 
 
 def test_trainable_path_starts_as_the_linear_one(key):
-    x, t = jax.random.normal(key, (2,)), jnp.asarray(0.4)
+    x = jax.random.normal(key, (2,))
+    t = jnp.asarray(0.4)
     assert trainable_path(BASE, mixture_2()).energy(t, x) == Linear(BASE, mixture_2()).energy(t, x)
 
 
 def test_trigonometric_path_is_at_rest_at_both_ends(key):
-    path, x = Trigonometric(BASE, mixture_2()), jax.random.normal(key, (2,))
+    path = Trigonometric(BASE, mixture_2())
+    x = jax.random.normal(key, (2,))
     rates = jax.jit(jax.vmap(lambda t: path.derivatives(t, x)[0]))(np.asarray([0.0, 0.5, 1.0]))
     assert abs(rates[0]) < 1e-5 and abs(rates[2]) < 1e-5 and abs(rates[1]) > 0.1
 
@@ -85,40 +89,41 @@ def test_trigonometric_path_is_at_rest_at_both_ends(key):
 # --- clocks ----------------------------------------------------------------------------------------------------------
 
 
-def tell(clock, t):
+def evaluate(clock, t):
     return clock(t)
 
 
-TELLERS = {
-    "as it is": (tell, 24),
+CALLS = {
+    "as it is": (evaluate, 24),
     "rate a constant": (lambda clock, t: jax.jit(clock.__call__)(t), 8),
-    "rate an argument": (eqx.filter_jit(tell), 24),
-    "vmap": (eqx.filter_jit(eqx.filter_vmap(tell, in_axes=(None, 0))), 24),
+    "rate an argument": (eqx.filter_jit(evaluate), 24),
+    "vmap": (eqx.filter_jit(eqx.filter_vmap(evaluate, in_axes=(None, 0))), 24),
 }
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("way", TELLERS)
-def test_clocks_start_at_zero_and_end_at_one_to_the_last_bit(way, dtype):
+@pytest.mark.parametrize("way", CALLS)
+def test_clock_is_exact_at_both_ends(way, dtype):
     """A compiled e^k - 1 need not be the one of which the denominator was folded: 10 of 24 rates were off by a bit."""
-    told, num_rates = TELLERS[way]
+    call, num_rates = CALLS[way]
     with jax.enable_x64(dtype == jnp.float64):
         t = jnp.asarray([0.0, 0.5, 1.0], dtype)
         for rate in np.linspace(0, 8, num_rates).round(2):
-            beta = told(Clock(rate), t)
+            beta = call(Clock(rate), t)
             assert beta.dtype == dtype and (beta[0], beta[2]) == (0, 1), rate
             middle = np.expm1(rate / 2) / np.expm1(rate) if rate else 0.5
             assert beta[1] == pytest.approx(middle, rel=100 * float(jnp.finfo(dtype).eps))
 
 
-def test_clock_is_undone_by_its_inverse_and_keeps_its_slope_at_the_end():
-    clock, t = Clock(3.0), np.linspace(0, 1, 7)
+def test_clock_has_inverse_and_keeps_slope_at_end():
+    clock = Clock(3.0)
+    t = np.linspace(0, 1, 7)
     np.testing.assert_allclose(clock.inverse(np.asarray(clock(jnp.asarray(t)))), t, atol=1e-6)
     slopes = jax.jit(jax.vmap(jax.grad(clock.__call__)))(t)
     np.testing.assert_allclose(slopes, 3 * np.exp(3 * t) / np.expm1(3), rtol=1e-5)
 
 
-def test_clock_is_fitted_to_temperatures_of_equal_cost():
+def test_fit_clock_spaces_betas_evenly():
     times = np.arange(1, 21) / 20.5
     betas = np.append(np.asarray(Clock(4.0)(jnp.asarray(times))), 1.0)
     assert fit_clock(betas).rate == pytest.approx(4.0, abs=0.11)
@@ -128,7 +133,8 @@ def test_clock_is_fitted_to_temperatures_of_equal_cost():
 # --- negative controls -----------------------------------------------------------------------------------------------
 
 
-START, END = Gaussian(np.zeros(2), 2.0), Gaussian(np.ones(2), 0.7)
+START = Gaussian(np.zeros(2), 2.0)
+END = Gaussian(np.ones(2), 0.7)
 
 
 class Broken(AbstractInterpolation):
@@ -139,7 +145,8 @@ class Broken(AbstractInterpolation):
     fault: str = eqx.field(static=True)
 
     def energy(self, t, x):
-        f0, f1 = self.base.energy(x), self.target.energy(x)
+        f0 = self.base.energy(x)
+        f1 = self.target.energy(x)
         match self.fault:
             case "wrong start":
                 return (1 - t) * (f0 + 0.01) + t * f1
@@ -197,7 +204,7 @@ def broken(fault):
         (broken("not finite"), "is not finite near the origin"),
         (broken("time stopped"), "derivatives disagree with differences at 8 of 8"),
         (OwnDerivatives(START, END), "derivatives disagree with differences"),
-        (Linear(START, Unfrozen(jnp.zeros(2))), "training would move arrays of Linear.target"),
+        (Broken(START, Unfrozen(jnp.zeros(2)), "nothing"), "training would move arrays of Broken.target"),
     ],
 )
 def test_wrong_path_fails(path, sentence):
@@ -205,5 +212,5 @@ def test_wrong_path_fails(path, sentence):
         check_interpolation(path, jax.random.key(3))
 
 
-def test_the_unbroken_one_passes():
+def test_correct_path_passes():
     check_interpolation(broken("nothing"), jax.random.key(3))

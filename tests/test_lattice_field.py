@@ -61,11 +61,21 @@ def test_fields_of_the_lattice_keep_the_contract(key):
 @pytest.mark.parametrize(
     "shape, max_sites, depth, sign_symmetric",
     [
-        ((6,), 32, 2, True), ((6,), 32, 2, False), ((5,), 32, 1, True), ((1,), 32, 2, True), ((7,), 32, 3, False),
-        ((4, 3), 32, 2, True), ((3, 4), 32, 1, False), ((2, 2, 3), 32, 2, True), ((40,), 8, 2, True),
-        ((40,), 7, 1, True), ((70,), 70, 2, True), ((12, 10), 5, 2, True), ((9, 12), 6, 2, False),
+        ((6,), 32, 2, True),
+        ((6,), 32, 2, False),
+        ((5,), 32, 1, True),
+        ((1,), 32, 2, True),
+        ((7,), 32, 3, False),
+        ((4, 3), 32, 2, True),
+        ((3, 4), 32, 1, False),
+        ((2, 2, 3), 32, 2, True),
+        ((40,), 8, 2, True),
+        ((40,), 7, 1, True),
+        ((70,), 70, 2, True),
+        ((12, 10), 5, 2, True),
+        ((9, 12), 6, 2, False),
     ],
-)  # fmt: skip
+)
 def test_divergence_is_the_trace_of_the_jacobian(shape, max_sites, depth, sign_symmetric, key):
     """In double precision, with weights in single: products of two of them must not be rounded to single precision."""
     field = make_field(shape, key, sign_symmetric, max_sites, depth)
@@ -84,7 +94,8 @@ def test_divergence_is_the_trace_of_the_jacobian(shape, max_sites, depth, sign_s
 
 
 def test_path_with_a_potential_of_the_lattice_keeps_its_contract(key):
-    chain, base = DoubleWell(6, 1.5), Gaussian(np.zeros(6), scale_tril=whitening_of((6,)).decode)
+    chain = DoubleWell(6, 1.5)
+    base = Gaussian(np.zeros(6), scale_tril=whitening_of((6,)).decode)
     check_interpolation(Trainable(base, chain, network=make_potential((6,), key), key=key), key)
 
 
@@ -101,9 +112,14 @@ def test_nothing_moves_before_training(key):
 # --- symmetries ------------------------------------------------------------------------------------------------------
 
 SHIFTS = [
-    ((6,), 32, 1, 0), ((5,), 32, 2, 0), ((4, 3), 32, 1, 0), ((4, 3), 32, 1, 1), ((2, 2, 3), 32, 1, 2),
-    ((40,), 8, 5, 0), ((12, 10), 5, 2, 1),
-]  # fmt: skip
+    ((6,), 32, 1, 0),
+    ((5,), 32, 2, 0),
+    ((4, 3), 32, 1, 0),
+    ((4, 3), 32, 1, 1),
+    ((2, 2, 3), 32, 1, 2),
+    ((40,), 8, 5, 0),
+    ((12, 10), 5, 2, 1),
+]
 
 
 @pytest.mark.parametrize("shape, max_sites, shift, axis", SHIFTS)
@@ -113,8 +129,10 @@ def test_shifting_the_lattice_shifts_the_field_and_not_the_potential(
 ):
     with jax.enable_x64(True):
         field = make_field(shape, key, sign_symmetric, max_sites, mean=0.3)
-        t, x = jnp.asarray(0.7), 2 * jax.random.normal(key, (field.dim,))
-        moved, both = shifted(x, shape, shift, axis), eqx.filter_jit(field.velocity_and_divergence)
+        t = jnp.asarray(0.7)
+        x = 2 * jax.random.normal(key, (field.dim,))
+        moved = shifted(x, shape, shift, axis)
+        both = eqx.filter_jit(field.velocity_and_divergence)
         velocity, divergence = both(t, moved)
         expected, same = both(t, x)
         scale = np.abs(expected).max()
@@ -127,7 +145,8 @@ def test_shifting_the_lattice_shifts_the_field_and_not_the_potential(
 def test_shifts_within_a_site_of_a_coarser_lattice_are_a_symmetry_up_to_aliasing(key):
     """A control of the test above: what it calls exact is not so for these, and they are not far off."""
     field = make_field((40,), key, max_sites=8)
-    t, x = jnp.asarray(0.7), jax.random.normal(key, (40,))
+    t = jnp.asarray(0.7)
+    x = jax.random.normal(key, (40,))
     velocity = eqx.filter_jit(field.velocity)
     off = np.abs(velocity(t, shifted(x, (40,), 1, 0)) - shifted(velocity(t, x), (40,), 1, 0)).max()
     assert 1e-4 < off / np.abs(velocity(t, x)).max() < 0.5
@@ -135,7 +154,9 @@ def test_shifts_within_a_site_of_a_coarser_lattice_are_a_symmetry_up_to_aliasing
 
 @pytest.mark.parametrize("shape", [(5,), (4, 3)])
 def test_sign_is_a_symmetry_only_where_it_is_asked_for(shape, key):
-    mean, t, x = 0.3, jnp.asarray(0.2), jax.random.normal(key, (math.prod(shape),))
+    mean = 0.3
+    t = jnp.asarray(0.2)
+    x = jax.random.normal(key, (math.prod(shape),))
     for sign_symmetric in (True, False):
         field = make_field(shape, key, sign_symmetric, mean=mean)
         potential = eqx.filter_jit(make_potential(shape, key, sign_symmetric, mean=mean))
@@ -179,7 +200,8 @@ def test_a_scalar_scale_whitens_a_lattice_too(key):
     options = {"sign_symmetric": True, "key": key, **SIZES}
     field = randomize(LatticeField((6,), whitening=Whitening(np.ones(6), 2.0), **options), key)
     same = randomize(LatticeField((6,), whitening=Whitening(np.ones(6), Circulant(np.full(6, 2.0))), **options), key)
-    t, x = jnp.asarray(0.2), jax.random.normal(key, (6,))
+    t = jnp.asarray(0.2)
+    x = jax.random.normal(key, (6,))
     assert np.array_equal(field.velocity(t, x), same.velocity(t, x))
 
 

@@ -79,7 +79,8 @@ def test_trajectory_goes_where_the_exact_flow_goes(key):
 
 def test_trajectory_carries_no_gradient(key):
     params, build = split(small_transport(key))
-    x0, times = jax.random.normal(key, (4, 2)), jnp.linspace(0, 1, 5)[1:]
+    x0 = jax.random.normal(key, (4, 2))
+    times = jnp.linspace(0, 1, 5)[1:]
 
     def path_at(params, x0):
         return trajectory(build(params), x0, times, "heun")
@@ -94,7 +95,8 @@ def test_trajectory_carries_no_gradient(key):
     def loss_on_given_points(params):
         return continuity_loss(build(params), *flat(path, times), "square")
 
-    through, around = jax.jit(jax.grad(own_loss))(params), jax.jit(jax.grad(loss_on_given_points))(params)
+    through = jax.jit(jax.grad(own_loss))(params)
+    around = jax.jit(jax.grad(loss_on_given_points))(params)
     for a, b in zip(jax.tree.leaves(through), jax.tree.leaves(around), strict=True):
         assert np.any(a)
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.max(np.abs(b)))
@@ -106,7 +108,8 @@ def test_trajectory_carries_no_gradient(key):
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_continuity_loss_is_the_mean_penalty_of_the_residual(penalty, key):
     transport = make_transport(make_pair(2), error=0.4)
-    t, x = jax.random.uniform(key, (6,)), jax.random.normal(key, (6, 2))
+    t = jax.random.uniform(key, (6,))
+    x = jax.random.normal(key, (6, 2))
     r = np.asarray(residuals(transport, t, x))
     expected = np.mean({"abs": abs(r), "square": r**2, "abs+square": abs(r) + r**2, "log1p": np.log1p(abs(r))}[penalty])
     assert float(loss_at(transport, t, x, penalty)) == pytest.approx(float(expected), rel=1e-5)
@@ -116,7 +119,8 @@ def test_continuity_loss_is_the_mean_penalty_of_the_residual(penalty, key):
 def test_continuity_loss_vanishes_on_the_exact_transport(key):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        t, x = jnp.asarray(rng.uniform(size=64)), jnp.asarray(rng.normal(size=(64, 2)))
+        t = jnp.asarray(rng.uniform(size=64))
+        x = jnp.asarray(rng.normal(size=(64, 2)))
         assert loss_at(make_transport(make_pair(2)), t, x, "abs+square") < 1e-8
 
 
@@ -160,7 +164,8 @@ def test_energy_from_outside_of_jax_trains_as_well_as_one_inside(key):
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    (value, gradient), (exact_value, exact_gradient) = loss_and_gradient(outside), loss_and_gradient(quartic)
+    value, gradient = loss_and_gradient(outside)
+    exact_value, exact_gradient = loss_and_gradient(quartic)
     assert float(value) == pytest.approx(float(exact_value), rel=1e-5) and value > 0.1
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact_gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.max(np.abs(b)))
@@ -208,7 +213,9 @@ def test_gradient_of_the_reverse_kl_goes_through_the_solve(key):
 
 def test_memory_of_the_reverse_kl_holds_the_states_and_one_step(key):
     """One more step costs the state of the batch, not the activations of four evaluations of the networks."""
-    batch, dim, width = 64, 2, 32
+    batch = 64
+    dim = 2
+    width = 32
     field = TimeMixture(dim, num_networks=1, width=width, key=key)
     params, fixed = eqx.partition(field, trainable(field))
 
@@ -233,14 +240,16 @@ def test_memory_of_the_reverse_kl_holds_the_states_and_one_step(key):
 def test_gradient_over_blocks_of_points_is_that_of_all_at_once(num, key, monkeypatch):
     with jax.enable_x64(True):
         params, build = split(small_transport(key))
-        times, x = jnp.linspace(0, 1, num), jax.random.normal(key, (num, 2))
+        times = jnp.linspace(0, 1, num)
+        x = jax.random.normal(key, (num, 2))
 
         def gradient(block):
             monkeypatch.setattr(training_step, "_BLOCK", block)
             loss = lambda params, times, x: continuity_loss(build(params), times, x, "abs+square")  # noqa: E731
             return jax.jit(lambda p: training_step._in_blocks(loss, p, times, x))
 
-        whole, blocked = gradient(num), gradient(16)
+        whole = gradient(num)
+        blocked = gradient(16)
         assert ("scan" in str(jax.make_jaxpr(blocked)(params))) == (num == 60 and jax.default_backend() == "cpu")
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), blocked(params), whole(params)

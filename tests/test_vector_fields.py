@@ -11,7 +11,7 @@ import pytest
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField, TimeMixture, ZeroField
-from boltzflow.model.networks import MLP, TimeKernels, TimeMixtureMLP, Whitening
+from boltzflow.model.networks import MLP, TimeMixtureMLP, Whitening, time_kernels
 from boltzflow.testing.model import check_vector_field, randomize
 from gaussian_pair import ExactField, make_pair
 
@@ -62,7 +62,8 @@ def test_divergence_is_exact_in_double_precision_with_weights_in_single(key):
     field = randomize(TimeMixture(3, num_networks=2, width=7, whitening=Whitening(np.ones(3), LOWER), key=key), key)
     assert field.mlp.networks[0].weights[0].dtype == jnp.float32
     with jax.enable_x64(True):
-        t, x = jnp.asarray(0.4), jax.random.normal(key, (3,))
+        t = jnp.asarray(0.4)
+        x = jax.random.normal(key, (3,))
         _, divergence = eqx.filter_jit(field.velocity_and_divergence)(t, x)
         trace = np.trace(eqx.filter_jit(lambda f, t, x: jax.jacfwd(f.velocity, argnums=1)(t, x))(field, t, x))
         assert divergence.dtype == jnp.float64 and float(divergence) == pytest.approx(float(trace), rel=1e-11)
@@ -70,7 +71,8 @@ def test_divergence_is_exact_in_double_precision_with_weights_in_single(key):
 
 def test_two_hidden_layers_need_no_tangent_for_each_dimension(key):
     """The cost of the divergence must not grow like the Jacobian's: no array of dim tangents in the program."""
-    dim, width = 97, 11
+    dim = 97
+    width = 11
     field = TimeMixture(dim, num_networks=1, width=width, key=key)
     text = str(jax.make_jaxpr(jax.vmap(field.velocity_and_divergence, (None, 0)))(0.5, jnp.ones((5, dim))))
     assert f"f32[5,{width},{dim}]" not in text and f"f32[5,{dim},{width}]" not in text
@@ -85,7 +87,8 @@ def test_two_hidden_layers_need_no_tangent_for_each_dimension(key):
 @pytest.mark.parametrize("scale", [2.0, [0.5, 1.0, 3.0], LOWER], ids=["scalar", "diagonal", "matrix"])
 def test_whitening_is_the_inverse_of_its_push(scale, key):
     with jax.enable_x64(True):
-        whitening, z = Whitening([1.0, 2.0, 3.0], scale), jax.random.normal(key, (3,))
+        whitening = Whitening([1.0, 2.0, 3.0], scale)
+        z = jax.random.normal(key, (3,))
         x = whitening.push(z) + jnp.asarray(whitening.mean)
         np.testing.assert_allclose(whitening.whiten(x), z, rtol=1e-13)
         lower = LOWER if np.ndim(scale) == 2 else np.diag(np.broadcast_to(scale, 3))
@@ -97,7 +100,8 @@ def test_whitening_is_the_inverse_of_its_push(scale, key):
 def test_whitening_may_keep_some_directions_only(key):
     directions = np.linalg.qr(np.arange(9.0).reshape(3, 3) ** 2 + np.eye(3))[0][:, :2]
     with jax.enable_x64(True):
-        whitening, y = Whitening([1.0, 2.0, 3.0], LOWER, directions), jax.random.normal(key, (2,))
+        whitening = Whitening([1.0, 2.0, 3.0], LOWER, directions)
+        y = jax.random.normal(key, (2,))
         assert whitening.size == 2
         x = whitening.push(y) + jnp.asarray(whitening.mean)
         np.testing.assert_allclose(whitening.whiten(x), y, rtol=1e-12)
@@ -127,7 +131,7 @@ def test_whitening_that_cannot_be_inverted_is_refused(scale, sentence):
 
 @pytest.mark.parametrize("num", [1, 2, 4, 7])
 def test_time_kernels_sum_to_one_and_take_turns(num):
-    kernels = jax.jit(jax.vmap(TimeKernels(num).__call__))
+    kernels = jax.jit(jax.vmap(lambda t: time_kernels(t, num)))
     weights = kernels(np.linspace(0, 1, 25))
     assert weights.shape == (25, num) and np.all(weights > 0)
     np.testing.assert_allclose(np.sum(weights, axis=1), 1.0, rtol=1e-6)
@@ -137,14 +141,16 @@ def test_time_kernels_sum_to_one_and_take_turns(num):
 
 def test_mixture_is_the_weighted_sum_of_its_networks(key):
     mixture = randomize(TimeMixtureMLP(3, 3, num_networks=2, width=7, depth=2, key=key), key)
-    t, x = jnp.asarray(0.7), jnp.asarray([0.3, -1.0, 2.0])
-    expected = sum(w * mlp(t, x) for w, mlp in zip(mixture.kernels(t), mixture.networks, strict=True))
+    t = jnp.asarray(0.7)
+    x = jnp.asarray([0.3, -1.0, 2.0])
+    expected = sum(w * mlp(t, x) for w, mlp in zip(time_kernels(t, 2), mixture.networks, strict=True))
     np.testing.assert_allclose(mixture(t, x), expected, rtol=1e-6)
 
 
 def test_network_is_the_stated_formula_with_swish(key):
     mlp = randomize(MLP(3, 3, width=7, depth=2, key=key), key)
-    t, x = 0.25, np.array([0.5, -2.0, 1.0], np.float32)
+    t = 0.25
+    x = np.array([0.5, -2.0, 1.0], np.float32)
     a = np.append(x, t)
     for weight, bias in zip(mlp.weights[:-1], mlp.biases[:-1], strict=True):
         pre = np.asarray(weight) @ a + np.asarray(bias)
@@ -163,7 +169,8 @@ def test_networks_of_no_size_are_refused(sizes, key):
 
 def test_randomize_moves_what_is_trained_and_nothing_else(key):
     field = TimeMixture(3, num_networks=2, width=7, whitening=Whitening(np.ones(3), LOWER), key=key)
-    moved, marks = randomize(field, key, 0.5), trainable(field)
+    moved = randomize(field, key, 0.5)
+    marks = trainable(field)
     assert jax.tree.structure(moved) == jax.tree.structure(field)
     for old, new, mark in zip(*map(jax.tree.leaves, (field, moved, marks)), strict=True):
         assert np.all(np.asarray(old) != np.asarray(new)) == mark

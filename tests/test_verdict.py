@@ -129,12 +129,12 @@ def test_uncovered_regions_are_found_apart_and_small_misfits_are_not():
     centers = np.array([[-8.0, -8], [-8, 8], [8, -8], [8, 8]])[np.arange(1000) % 4]
     points = centers + rng.normal(size=(1000, 2))
     assert uncovered_regions(points, rng.normal(size=1000)) == []
-    excess = np.where(np.arange(1000) % 4 < 2, np.where(np.arange(1000) % 4 == 0, 20.0, np.inf), 0.1)
-    regions = uncovered_regions(points, excess)
+    log_ratio = np.where(np.arange(1000) % 4 < 2, np.where(np.arange(1000) % 4 == 0, 20.0, np.inf), 0.1)
+    regions = uncovered_regions(points, log_ratio)
     assert [region.share for region in regions] == [0.25, 0.25]
     found = sorted(tuple(np.round(region.center).tolist()) for region in regions)
     assert found == [(-8.0, -8.0), (-8.0, 8.0)]
-    assert uncovered_share(excess) == 0.5 and uncovered_share(np.array([0.0, np.nan, -np.inf, np.inf])) == 0.5
+    assert uncovered_share(log_ratio) == 0.5 and uncovered_share(np.array([0.0, np.nan, -np.inf, np.inf])) == 0.5
     assert uncovered_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
 
 

@@ -1,13 +1,16 @@
-"""The one equation: ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t = 0, and the triplet (f, V, C) that is to satisfy it.
+"""The continuity equation ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t = 0, and the triplet (f, V, C) of its unknowns.
 
-Lemma 1 of the paper: whatever triplet satisfies it has C_t = d/dt log Z_t. Along the flow of any V,
-d/dt log(exp(-f_t) / q_t) = C_t - r_t with r the residual: what is trained and what weighs the samples are one quantity.
+Lemma 1 of the paper: any triplet that satisfies it has C_t = d/dt log Z_t. Along the flow of any V,
+d/dt log(exp(-f_t) / q_t) = C_t - r_t with r the residual: training and importance weights use the same quantity.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from boltzflow.densities.base import AbstractFixed
 from boltzflow.model.fields import AbstractVectorField
@@ -28,11 +31,11 @@ class LogZRate(eqx.Module):
 
 
 class Transport(eqx.Module):
-    """What is trained: the field V, the path f and the rate C."""
+    """The triplet that is trained: the field V, the path f and the rate C."""
 
     field: AbstractVectorField
     interpolation: AbstractInterpolation
-    log_z_rate: LogZRate
+    log_z_rate: Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
 def continuity_residual(transport: Transport, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -42,13 +45,13 @@ def continuity_residual(transport: Transport, t: Float[Array, ""], x: Float[Arra
     return df_dt + grad_f @ velocity - divergence + transport.log_z_rate(t)
 
 
-def trainable(tree):
-    """A tree of booleans: True at the arrays that training may change, False at data, by type and not by dtype.
+def trainable(tree: PyTree) -> PyTree[bool]:
+    """A tree of booleans: True at the arrays that training may change, False at data.
 
-    Everything inside an `AbstractFixed` (densities, whitening) is data, whatever its dtype.
+    The type decides and not the dtype: everything inside an `AbstractFixed` (densities, whitening) is data.
     """
 
-    def mask(node):
+    def mask(node: Any) -> Any:
         if isinstance(node, AbstractFixed):
             return jax.tree.map(lambda _: False, node)
         return isinstance(node, jax.Array) and jnp.issubdtype(node.dtype, jnp.inexact)

@@ -1,4 +1,4 @@
-"""The diffusion interpolation of a Gaussian mixture, Eq. (19), on a clock that is smooth at t = 0."""
+"""The diffusion interpolation of a Gaussian mixture, Eq. (19), in a time in which it is smooth at t = 0."""
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,12 @@ from boltzflow.numerics.validation import frozen, one_point
 class Diffusion(AbstractInterpolation):
     """f_t = -log p_t + const, with p_t the law of t x + √(1 - t²) z for x ~ p_1 and z ~ N(0, σ² I) (Eq. 19).
 
-    Component i of the target is at time t the Gaussian of mean t μ_i and covariance t² Σ_i + (1 - t²) σ² I. The paper
-    writes √t for this t: then ∂_t f diverges as 1/√t at t → 0 wherever a mode is off center, and no time grid is fine
-    enough. On the clock of this class f is smooth on all of [0, 1].
+    At time t, component i of the target is the Gaussian with mean t μ_i and covariance t² Σ_i + (1 - t²) σ² I. The
+    paper writes √t for this t: then ∂_t f diverges as 1/√t at t → 0 wherever a mode is off center, and no time grid is
+    fine enough. In the time of this class f is smooth on all of [0, 1].
 
     The constant is linear in t, so that both ends have exactly the energies of base and target:
     log Z_t = (1 - t) log Z_0 + t log Z_1, hence C_t = log Z_1 - log Z_0 (`log_z_rate`).
-
-    Arguments: `base` a distribution with the energy |x|²/2σ²; `target` a Gaussian mixture, that is, anything with the
-    attributes of `GaussianMixtureLike`. Raises `InputError` where they are something else or differ in dimension.
     """
 
     base: AbstractDistribution
@@ -30,6 +27,15 @@ class Diffusion(AbstractInterpolation):
     components: "_Components"
 
     def __init__(self, base: AbstractDistribution, target: AbstractDensity):
+        """Check both ends.
+
+        Args:
+            base: A distribution with the energy |x|²/2σ².
+            target: A Gaussian mixture: a density with the attributes of `GaussianMixtureLike`.
+
+        Raises:
+            InputError: Where they are something else or differ in dimension.
+        """
         if not isinstance(target, GaussianMixtureLike):
             raise InputError(
                 f"the diffusion interpolation is known in closed form for Gaussian mixtures only, and "
@@ -37,7 +43,8 @@ class Diffusion(AbstractInterpolation):
             )
         if base.dim != target.dim:
             raise InputError(f"the base has dimension {base.dim} and the target {target.dim}: they must be equal")
-        self.base, self.target = base, target
+        self.base = base
+        self.target = target
         self.components = _Components(target, _isotropic_variance(base))
 
     @property
@@ -50,14 +57,14 @@ class Diffusion(AbstractInterpolation):
         t = jnp.asarray(t, x.dtype)
         start, end = jnp.asarray(self.components.log_z, x.dtype)
         f = -self.components.log_prob(t, x) - (1 - t) * start - t * end
-        # At the ends the value is the end point's to the last bit, the derivatives stay those of the formula.
+        # At both ends the value is that of the end's energy to the last bit; the derivatives stay those of the formula.
         exact = jnp.where(t == 0, self.base.energy(x), self.target.energy(x))
         at_end = jax.lax.stop_gradient(exact) + (f - jax.lax.stop_gradient(f))
         return jnp.where((t == 0) | (t == 1), at_end, f)
 
 
 class _Components(AbstractFixed):
-    """The components of the mixture in the eigenvectors of their covariances, in which diffusion acts on each number.
+    """The components of the mixture in the eigenvectors of their covariances, where diffusion acts on each coordinate.
 
     `rotations` is None where the covariances are diagonal; `means` are in the coordinates of the eigenvectors.
     """
@@ -70,16 +77,18 @@ class _Components(AbstractFixed):
     log_z: Float[np.ndarray, " 2"]
 
     def __init__(self, target: GaussianMixtureLike, base_variance: float):
-        means, covariances = np.asarray(target.means, np.float64), np.asarray(target.covariances, np.float64)
-        dim = means.shape[1]
-        self.log_weights, self.base_variance = frozen(np.log(target.weights)), frozen(base_variance)
-        if covariances.ndim == 3:
-            variances, rotations = np.linalg.eigh(covariances)
-            self.variances, self.rotations = frozen(variances), frozen(rotations)
-            self.means = frozen(np.einsum("kij,ki->kj", rotations, means))
-        else:
-            self.variances, self.rotations, self.means = frozen(covariances), None, frozen(means)
-        self.log_z = frozen([0.5 * dim * np.log(2 * np.pi * base_variance), float(target.log_z)])
+        means = np.asarray(target.means, np.float64)
+        variances = np.asarray(target.covariances, np.float64)
+        rotations = None
+        if variances.ndim == 3:
+            variances, rotations = np.linalg.eigh(variances)
+            means = np.einsum("kij,ki->kj", rotations, means)
+        self.log_weights = frozen(np.log(target.weights))
+        self.means = frozen(means)
+        self.variances = frozen(variances)
+        self.rotations = None if rotations is None else frozen(rotations)
+        self.base_variance = frozen(base_variance)
+        self.log_z = frozen([0.5 * means.shape[1] * np.log(2 * np.pi * base_variance), float(target.log_z)])
 
     def log_prob(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
         """log p_t(x), normalized."""
@@ -93,7 +102,7 @@ class _Components(AbstractFixed):
 
 
 def _isotropic_variance(base: AbstractDistribution) -> float:
-    """The σ² of a base N(0, σ² I), which its log Z tells; raises `InputError` where its energy is not |x|²/2σ²."""
+    """The σ² of a base N(0, σ² I), from its log Z; raises `InputError` where its energy is not |x|²/2σ²."""
     with np.errstate(over="ignore"):
         variance = float(np.exp(2 * float(base.log_z) / base.dim) / (2 * np.pi))
     points = np.sqrt(variance) * np.random.default_rng(0).normal(size=(4, base.dim))

@@ -13,8 +13,8 @@ class Flow(AbstractDistribution):
     """The distribution of x(1) where x(0) ~ base and dx/dt = V_t(x).
 
     log q(x(1)) = log p_0(x(0)) - ∫ ∇·V_t(x(t)) dt (Eq. 4), integrated together with x by a fixed-step Runge–Kutta
-    method. `solver` is a name in `boltzflow.integrate.SOLVERS`. As a density a flow is data, and its arrays are never
-    trained; a loss that trains one builds it from the field inside itself, as `losses.reverse_kl` is used.
+    method. As a density a flow is data, and its arrays are never trained; a training step builds the flow from the
+    trained field, and passes it to `losses.reverse_kl_loss`.
     """
 
     base: AbstractDistribution
@@ -27,15 +27,29 @@ class Flow(AbstractDistribution):
     def __init__(
         self, base: AbstractDistribution, field: AbstractVectorField, *, solver: str = "rk4", num_steps: int = 16
     ):
-        """Raises `ValueError` for an unknown solver, no step, or a base and a field of different dimension."""
+        """Check the settings.
+
+        Args:
+            base: The distribution of x(0).
+            field: The velocity field V_t, of the same dimension.
+            solver: A name in `integrate.SOLVERS`.
+            num_steps: The number of equal time steps, at least 1.
+
+        Raises:
+            ValueError: For any other settings.
+        """
         if solver not in SOLVERS:
             raise ValueError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
         if base.dim != field.dim:
             raise ValueError(f"The base has dimension {base.dim} and the field {field.dim}: they must be equal.")
-        self.base, self.field, self.solver, self.num_steps = base, field, solver, num_steps
-        self.dim, self.log_z = base.dim, 0.0
+        self.base = base
+        self.field = field
+        self.solver = solver
+        self.num_steps = num_steps
+        self.dim = base.dim
+        self.log_z = 0.0
 
     def energy(self, x):
         return -self.log_prob(x)
@@ -51,17 +65,19 @@ class Flow(AbstractDistribution):
         times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
         return solve(self._rates, (x0, log_prob), times, solver=self.solver)
 
-    def sample_path(self, key: PRNGKeyArray) -> Float[Array, "num_steps+1 dim"]:
+    def sample_path(self, key: PRNGKeyArray) -> Float[Array, "num_times dim"]:
         """One trajectory, at the `num_steps + 1` equally spaced times from 0 to 1."""
         x0, _ = self.base.sample_and_log_prob(key)
         times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
         return solve(self.field.velocity, x0, times, solver=self.solver, save_steps=True)
 
-    def _rates(self, t, state):
+    def _rates(
+        self, t: Float[Array, ""], state: tuple[Float[Array, " dim"], Float[Array, ""]]
+    ) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         velocity, divergence = self.field.velocity_and_divergence(t, state[0])
         return velocity, -divergence
 
 
 def with_resolution(flow: Flow, num_steps: int) -> Flow:
-    """The same flow integrated in `num_steps` steps: to see what the solver's error is."""
+    """The same flow integrated in `num_steps` steps; the difference of the two is the solver's error."""
     return Flow(flow.base, flow.field, solver=flow.solver, num_steps=num_steps)

@@ -1,4 +1,7 @@
-"""Solving dx/dt = V_t(x) on a prescribed time grid, with the Runge–Kutta methods of diffrax: its only importer."""
+"""Solving dx/dt = V_t(x) on a prescribed time grid, with the Runge–Kutta methods of diffrax.
+
+This is the only module that imports diffrax.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +34,7 @@ SOLVERS: dict[str, Tableau] = {
     "tsit5": _of_diffrax(diffrax.Tsit5, 5),
     "dopri8": _of_diffrax(diffrax.Dopri8, 8),
 }
-"""By name. The paper uses "rk4", which diffrax does not have, with 50 steps."""
+"""The solvers by name. The paper uses "rk4", which diffrax does not have, with 50 steps."""
 
 
 def solve(
@@ -42,20 +45,30 @@ def solve(
     solver: str,
     save_steps: bool = False,
 ) -> PyTree:
-    """Integrate d state / dt = vector_field(t, state) through `times`, which may run backward.
+    """Integrate d state / dt = vector_field(t, state) through `times`.
 
-    Returns the final state, or with `save_steps` the states at every time, stacked along a leading axis of
-    `num_times`. The loop over the grid is a `lax.scan` and not `diffeqsolve`: a grid drawn inside jit makes
-    `diffeqsolve` insert run-time checks, which are host callbacks and switch the persistent compilation cache off.
-    Reverse-mode differentiable: each step is checkpointed, so that memory holds the states at `times` and the inside of
-    one step. The stages are written out one after another: diffrax's own step loops over them, and its gradient takes
-    six times as long.
+    The loop over the grid is a `lax.scan` and not `diffeqsolve`. A grid drawn inside jit makes `diffeqsolve` insert
+    run-time checks, which are host callbacks and switch the persistent compilation cache off. The stages are written
+    out one after another: diffrax's own step loops over them, and its gradient takes six times as long. The solve is
+    reverse-mode differentiable. Each step is checkpointed, so memory holds the states at `times` and the intermediate
+    values of one step.
+
+    Args:
+        vector_field: The rate of change at (t, state), a tree like `state`.
+        state: The state at `times[0]`, a tree of arrays.
+        times: The grid, increasing or decreasing.
+        solver: A name in `SOLVERS`.
+        save_steps: Whether to return the states at all times.
+
+    Returns:
+        The final state, or with `save_steps` the states at every time along a leading axis of `num_times`.
     """
     tableau = SOLVERS[solver]
 
     @jax.checkpoint
     def step(y: PyTree, interval: tuple[Float[Array, ""], Float[Array, ""]]):
-        start, length = interval[0], interval[1] - interval[0]
+        start, end = interval
+        length = end - start
         rates: list[PyTree] = []
         for node, row in zip(tableau.nodes, tableau.rows, strict=True):
             rates.append(vector_field(start + node * length, _advance(y, length, row, rates)))

@@ -1,4 +1,4 @@
-"""Paths of energies f_t from the base to the target: what one must offer, Eqs. (17) and (20), and their clock."""
+"""Paths of energies f_t from the base to the target: abstract class, Eqs. (17) and (20), and the time change β(t)."""
 
 import abc
 from typing import Any
@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
 from boltzflow.model.networks import TimeMixtureMLP, Whitening
@@ -15,9 +15,9 @@ from boltzflow.numerics.validation import real_array
 
 
 class AbstractInterpolation(eqx.Module):
-    """A path of energies f_t, 0 <= t <= 1, from the base's to the target's, which it equals exactly at its ends.
+    """A path of energies f_t, 0 <= t <= 1, that equals the base's energy at t = 0 and the target's at t = 1, exactly.
 
-    To write one: subclass, keep `base` and `target`, define `energy(t, x)` for one point. Arrays of your own are
+    To write one: subclass, keep `base` and `target`, define `energy(t, x)` for one point. Other arrays of the path are
     trained with the field; base and target are not.
     """
 
@@ -31,42 +31,42 @@ class AbstractInterpolation(eqx.Module):
     def derivatives(
         self, t: Float[Array, ""], x: Float[Array, " dim"]
     ) -> tuple[Float[Array, ""], Float[Array, " dim"]]:
-        """∂_t f_t(x) and ∇f_t(x): first derivatives only, so any differentiable energy will do."""
+        """∂_t f_t(x) and ∇f_t(x). No second derivatives are needed, so any differentiable energy will do."""
         return jax.grad(self.energy, argnums=(0, 1))(t, x)
 
 
 class Clock(AbstractFixed):
-    """β(t) = (e^{kt} - 1) / (e^k - 1): how far along the linear path one is at time t; k = `rate` = 0 is β = t.
+    """The time change β(t) = (e^{kt} - 1) / (e^k - 1) of the linear path; k = `rate` = 0 is the paper's β = t.
 
-    A multimodal target splits the mass of a wide base at very small β. With a positive rate the path takes its time
-    there; the rate at which each unit of t costs as much as any other is fitted to the pilot's temperatures.
+    A multimodal target splits the mass of a wide base at very small β. A positive rate slows the path down there;
+    `fit_clock` chooses the rate at which every unit of t is equally hard for SMC.
     """
 
     rate: Float[np.ndarray, ""]
 
     def __init__(self, rate: Any = 0.0):
-        # An array and not a static number: another rate is then not another compilation.
+        # An array and not a static number: another rate then needs no other compilation.
         self.rate = real_array("rate", rate)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        """β(t), exactly 0 at t = 0 and exactly 1 at t = 1."""
+    def __call__(self, t: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """β(t) at any number of times, exactly 0 at t = 0 and exactly 1 at t = 1."""
         given = jnp.asarray(self.rate, jnp.result_type(t))
         rate = jnp.where(given == 0, 1.0, given)
         beta = jnp.expm1(rate * t) / jnp.expm1(rate)
-        # A compiler that evaluates the denominator beforehand rounds it otherwise than the numerator.
+        # A compiler that evaluates the denominator in advance rounds it differently from the numerator.
         beta = jnp.where(t == 1, 1 + (beta - jax.lax.stop_gradient(beta)), beta)
         return jnp.where(given == 0, t, beta)
 
-    def inverse(self, beta: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """The time at which β is reached."""
+    def inverse(self, beta: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """The time at which the path reaches β."""
         beta = np.asarray(beta, float)
         return beta if self.rate == 0 else np.log1p(beta * np.expm1(self.rate)) / self.rate
 
 
 def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
-    """The clock on which temperatures `betas`, increasing to 1 in steps of equal cost, are evenly spaced."""
+    """The time change that spaces `betas` evenly: inverse temperatures that increase to 1 in steps of equal cost."""
     betas = np.asarray(betas, float)
-    # The last step is cut off at β = 1: on average half of it is missing.
+    # The last step ends at β = 1 and is shorter: half of it is missing on average.
     even = np.arange(1, len(betas)) / (len(betas) - 0.5)
     rates = np.round(np.linspace(0, 8, 81), 2)
     errors = [np.abs(Clock(rate).inverse(betas[:-1]) - even).max(initial=0.0) for rate in rates]
@@ -76,8 +76,8 @@ def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
 class Linear(AbstractInterpolation):
     """f_t(x) = (1 - t) f_0(x) + t f_1(x) (Eq. 17).
 
-    It does not keep the relative weights of modes along the way; where they move, the field has to carry mass
-    between modes and its norm explodes (paper, Fig. 6). `clock` puts β(t) in place of t; the default is the paper's t.
+    The relative weights of the modes change along this path. The field then has to carry mass between modes, and its
+    norm explodes (paper, Fig. 6). `clock` replaces t by β(t); the default is the paper's t.
     """
 
     base: AbstractDistribution
@@ -104,8 +104,7 @@ class Trigonometric(AbstractInterpolation):
 class Trainable(AbstractInterpolation):
     """f_t(x) = (1 - t) f_0(x) + t f_1(x) + t (1 - t) f_θ(t, x) (Eq. 20), f_θ a time-kernel mixture of MLPs.
 
-    f_θ is trained together with the field. It is zero at first, so training starts from the linear path. Another
-    network may take the place of the MLPs, as `LatticePotential` does on a lattice.
+    f_θ is trained together with the field. It is zero at first, so training starts from the linear path.
     """
 
     base: AbstractDistribution
@@ -127,12 +126,20 @@ class Trainable(AbstractInterpolation):
         network: Any = None,
         key: PRNGKeyArray,
     ):
-        """`num_networks` MLPs of `depth` hidden layers of `width`; `whitening` defaults to the identity.
+        """Make the network f_θ.
 
-        `clock` puts β(t) in place of the t of the linear part; the default is the paper's t. `network`, in place of the
-        MLPs, is f_θ as a module of t and of x as `whitening` leaves it, its value an array `(1,)`.
+        Args:
+            base: The distribution at t = 0.
+            target: The density at t = 1.
+            num_networks, width, depth: The number of MLPs, and the width and number of their hidden layers.
+            whitening: The coordinates of the network; None is the identity.
+            clock: β(t), which replaces the t of the linear part; None is the paper's t.
+            network: f_θ as a module of t and the whitened x with a value `(1,)`, instead of the MLPs; on a lattice a
+                `LatticePotential`.
+            key: The random key.
         """
-        self.base, self.target = base, target
+        self.base = base
+        self.target = target
         self.clock = Clock() if clock is None else clock
         self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
         sizes = {"num_networks": num_networks, "width": width, "depth": depth}

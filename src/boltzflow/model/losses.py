@@ -1,11 +1,11 @@
-"""What training minimizes: the continuity loss (16) and, as the baseline, the reverse KL divergence (1)."""
+"""The losses of training: the continuity loss (16) and, as the baseline, the reverse KL divergence (1)."""
 
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.model.continuity import Transport, continuity_residual
@@ -18,32 +18,39 @@ PENALTIES: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
     "abs+square": lambda r: jnp.abs(r) + r**2,
     "log1p": lambda r: jnp.log1p(jnp.abs(r)),
 }
-"""The four functions L of the paper's footnote 1; it uses "abs+square"."""
+"""The four functions L of the paper's footnote 1; the paper uses "abs+square"."""
 
 
 def stratified_times(key: PRNGKeyArray, num_intervals: int) -> Float[Array, " num_intervals"]:
-    """t_i = (i + u) / num_intervals with one u ~ U(0, 1): a coarse grid that sees every time over many draws."""
+    """t_i = (i + u) / num_intervals with one u ~ U(0, 1): over many draws this coarse grid covers every time."""
     return (jnp.arange(num_intervals) + jax.random.uniform(key)) / num_intervals
 
 
 def trajectory(
     transport: Transport, x0: Float[Array, "batch dim"], times: Float[Array, " num_times"], solver: str
 ) -> Float[Array, "num_times batch dim"]:
-    """Where the flow carries the points `x0` of t = 0 at each of `times` (increasing, in [0, 1]); no gradient."""
-    grid = jnp.concatenate([jnp.zeros((1,), times.dtype), times])
-    # Stopped before the solve and not after it: what is differentiated around it then costs no more than a value.
+    """The points `x0` at t = 0, carried by the flow to each of `times` (increasing, in [0, 1]), without gradient."""
+    # Gradients stop before the solve and not after it: differentiation around it then costs no more than a value.
     arrays, rest = eqx.partition(transport.field, eqx.is_inexact_array)
-    field, x0, grid = eqx.combine(jax.lax.stop_gradient(arrays), rest), *jax.lax.stop_gradient((x0, grid))
+    field = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    x0, times = jax.lax.stop_gradient((x0, times))
+    grid = jnp.concatenate([jnp.zeros((1,), times.dtype), times])
     return solve(jax.vmap(field.velocity, (None, 0)), x0, grid, solver=solver, save_steps=True)[1:]
 
 
 def continuity_loss(
     transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str
 ) -> Float[Array, ""]:
-    """The mean of L(|r_t(x)|) over pairs (t, x) (Eq. 16): those of trajectories, or of any law that covers them.
+    """The mean of L(|r_t(x)|) over pairs (t, x) (Eq. 16).
 
-    The residual is pointwise, so the law of the points changes the weighting but not the minimizer. One flat batch and
-    not a grid of times and points: the matrix products of the residual are then as large as they can be.
+    The residual is pointwise, so the law of the points changes the weighting but not the minimizer. The pairs are one
+    flat batch and not a grid of times and points: the matrix products are then as large as possible.
+
+    Args:
+        transport: The triplet (V, f, C).
+        times: The time of each pair.
+        points: The point of each pair, from trajectories or any law that covers them.
+        penalty: The name of L in `PENALTIES`.
     """
     residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
     return jnp.mean(PENALTIES[penalty](residual))
@@ -52,10 +59,10 @@ def continuity_loss(
 # --- the reverse KL divergence ----------------------------------------------------------------------------------------
 
 
-def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: PRNGKeyArray) -> Float[Array, ""]:
-    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z over one sample for each of `keys`, shape `(batch,)`.
+def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: Key[Array, " batch"]) -> Float[Array, ""]:
+    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z, over one sample of the flow for each of `keys`.
 
-    The gradient goes through the solve of the flow; each of its steps is checkpointed, which bounds the memory.
+    The gradient goes through the solve of the flow. Each solver step is checkpointed, which bounds the memory.
     """
     x, log_prob = jax.vmap(flow.sample_and_log_prob)(keys)
     return jnp.mean(log_prob + jax.vmap(target.energy)(x))

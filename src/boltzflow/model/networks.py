@@ -1,9 +1,10 @@
-"""The networks that fields, paths and rates are made of: a time-kernel mixture of multilayer perceptrons.
+"""The networks of fields, paths and rates: a mixture of multilayer perceptrons with time kernels as weights.
 
 Paper, §4 "Architectures": V_t and f_t are "a weighted average of 4 MLPs", weighted by "evenly spaced RBF time-kernels,
-one for each model", with swish between the linear layers; C_t is a single MLP. Every MLP also sees t as an input.
+one for each model", with swish between the linear layers; C_t is a single MLP. Every MLP also takes t as an input.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -18,14 +19,10 @@ from boltzflow.numerics.validation import frozen, real_array
 
 
 class Whitening(AbstractFixed):
-    """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean): what a network sees of x, and where it moves it.
+    """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean) between x and the coordinates of a network.
 
-    Arguments: `mean` of shape `(dim,)`; `scale` the L of `linalg`: a scalar, a vector (diagonal), a lower-triangular
-    matrix or a `Circulant`, in the units of x; `subspace` the R, `(dim, size)` with orthonormal columns, the
-    directions of L⁻¹(x - mean) that are kept, all of them as they are where it is None. What it holds is kept in double
-    precision: an L⁻¹ that is the inverse of L to single precision only would make every divergence wrong by as much.
-    Raises `InputError` where a shape is another one, a number is not finite, the diagonal is not positive or the
-    subspace is not orthonormal.
+    All arrays are in double precision: an L⁻¹ that is the inverse of L to single precision only would make every
+    divergence wrong by as much.
     """
 
     mean: Float[np.ndarray, " dim"]
@@ -34,6 +31,18 @@ class Whitening(AbstractFixed):
     size: int = eqx.field(static=True)
 
     def __init__(self, mean: Any, scale: Any, subspace: Any = None):
+        """Check the arrays and invert L.
+
+        Args:
+            mean: Shape `(dim,)`, in the units of x.
+            scale: L in the units of x: a number, a vector (diagonal), a lower-triangular matrix or a `Circulant`.
+            subspace: R, orthonormal columns `(dim, size)`: the directions of L⁻¹(x - mean) that are kept. None keeps
+                all.
+
+        Raises:
+            InputError: Where a shape does not fit, a number is not finite, the diagonal is not positive or the subspace
+                is not orthonormal.
+        """
         self.mean = real_array("mean", mean)
         self.size = self.mean.size
         self.decode = linalg.check_scale("scale", scale, self.size)
@@ -53,16 +62,13 @@ class Whitening(AbstractFixed):
         return linalg.apply(self.decode, v)
 
 
-class TimeKernels(AbstractFixed):
-    """Evenly spaced Gaussian kernels on [0, 1], normalized to sum to one: the weights of the mixture at time t."""
-
-    num_kernels: int = eqx.field(static=True)
-
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, " num_kernels"]:
-        if self.num_kernels == 1:
-            return jnp.ones((1,), jnp.result_type(t, float))
-        centers = jnp.linspace(0, 1, self.num_kernels, dtype=jnp.result_type(t, float))
-        return jax.nn.softmax(-0.5 * ((t - centers) * (self.num_kernels - 1)) ** 2)
+def time_kernels(t: Float[Array, ""], num: int) -> Float[Array, " num"]:
+    """`num` evenly spaced Gaussian kernels on [0, 1] at time t, normalized to sum to one: the weights of a mixture."""
+    dtype = jnp.result_type(t, float)
+    if num == 1:
+        return jnp.ones((1,), dtype)
+    centers = jnp.linspace(0, 1, num, dtype=dtype)
+    return jax.nn.softmax(-0.5 * ((t - centers) * (num - 1)) ** 2)
 
 
 class MLP(eqx.Module):
@@ -77,7 +83,7 @@ class MLP(eqx.Module):
     in_size: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, out_size: int, *, width: int, depth: int, key: PRNGKeyArray):
-        """`depth` hidden layers of `width` units. Raises `ValueError` for a size that is not positive."""
+        """`depth` hidden layers of `width` units. Raises `ValueError` for a size below 1."""
         if min(width, depth, out_size) < 1 or in_size < 0:
             raise ValueError(f"width, depth and out_size must be at least 1, got {width}, {depth} and {out_size}.")
         sizes = [in_size + 1] + [width] * depth
@@ -104,17 +110,20 @@ class MLP(eqx.Module):
         with _full_precision():
             return self._value_and_trace(self._hidden(t, x), x)
 
-    def _value_and_trace(self, layers, x):
-        # In the type of x before they are multiplied: weights in single precision do for points in double precision.
+    def _value_and_trace(
+        self, layers: list[tuple[Array, Array]], x: Float[Array, " in_size"]
+    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
+        # Weights are cast before they are multiplied: points in double precision then have a divergence that is exact.
         w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
         w_out = jnp.asarray(self.weights[-1], x.dtype)
-        first_slope, last_slope = layers[0][1], layers[-1][1]
+        first_slope = layers[0][1]
+        last_slope = layers[-1][1]
         if len(layers) == 1:
             trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope
         elif len(layers) == 2:
             trace = last_slope @ ((self.weights[1] * (w_in @ w_out).T) @ first_slope)
         elif len(layers) == 3:
-            # The slopes of a point times a matrix that all points share: no tangent is ever stored for each point.
+            # The slopes of a point times a matrix that all points share: no tangent is stored for each point.
             columns = first_slope @ _in_each_direction(self.weights[1].T, w_in)
             rows = last_slope @ _in_each_direction(self.weights[2], w_out.T)
             trace = jnp.sum((columns * rows).reshape(x.size, -1), axis=0) @ layers[1][1]
@@ -125,8 +134,8 @@ class MLP(eqx.Module):
             trace = jnp.sum(w_out.T * tangents)
         return w_out @ layers[-1][0] + self.biases[-1], trace
 
-    def _hidden(self, t, x):
-        """The activations and their slopes, layer by layer: [(a, a'), ...], each of shape (width,)."""
+    def _hidden(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> list[tuple[Array, Array]]:
+        """The activations and their slopes, layer by layer: [(a, a'), ...], each of shape `(width,)`."""
         a = jnp.concatenate([x, jnp.asarray(t, x.dtype)[None]])
         layers = []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -137,7 +146,9 @@ class MLP(eqx.Module):
         return layers
 
 
-def _in_each_direction(weight, ends):
+def _in_each_direction(
+    weight: Float[Array, "fan_in fan_out"], ends: Float[Array, "fan_in directions"]
+) -> Float[Array, "fan_in columns"]:
     """diag(ends_i) weight for each column i of `ends`, side by side: `(fan_in, directions * fan_out)`."""
     return (ends[:, :, None] * weight[:, None, :]).reshape(ends.shape[0], -1)
 
@@ -150,12 +161,11 @@ def _full_precision():
 class TimeMixtureMLP(eqx.Module):
     """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x).
 
-    The networks stand in a list, each with its own matrix products: batched over points they are then plain
-    (points x width) products, measured at half to a third of the time of one product with the networks stacked.
+    Each network of the list has its own matrix products. Batched over points these are plain (points x width)
+    products, which take a third to half of the time of one product with the networks stacked.
     """
 
     networks: list[MLP]
-    kernels: TimeKernels
 
     def __init__(self, in_size: int, out_size: int, *, num_networks: int, width: int, depth: int, key: PRNGKeyArray):
         """`num_networks` networks of `depth` hidden layers of `width`. Raises `ValueError` for a size below 1."""
@@ -163,18 +173,20 @@ class TimeMixtureMLP(eqx.Module):
             raise ValueError(f"num_networks must be at least 1, got {num_networks}.")
         keys = jax.random.split(key, num_networks)
         self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
-        self.kernels = TimeKernels(num_networks)
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        weights = self.kernels(t)
-        return sum((w * mlp(t, x) for w, mlp in zip(weights, self.networks, strict=True)), start=jnp.zeros(()))
+        weights = time_kernels(t, len(self.networks))
+        return _mixed(weights, [mlp(t, x) for mlp in self.networks])
 
     def value_and_divergence(
         self, t: Float[Array, ""], x: Float[Array, " in_size"]
     ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
         """The value and the exact trace of its Jacobian in x; see `MLP.value_and_divergence`."""
-        weights = self.kernels(t)
-        pairs = [mlp.value_and_divergence(t, x) for mlp in self.networks]
-        value = sum((w * v for w, (v, _) in zip(weights, pairs, strict=True)), start=jnp.zeros(()))
-        divergence = sum((w * d for w, (_, d) in zip(weights, pairs, strict=True)), start=jnp.zeros(()))
-        return value, divergence
+        weights = time_kernels(t, len(self.networks))
+        values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
+        return _mixed(weights, values), _mixed(weights, divergences)
+
+
+def _mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
+    """Σ_k weights_k terms_k."""
+    return sum((w * term for w, term in zip(weights, terms, strict=True)), start=jnp.zeros(()))

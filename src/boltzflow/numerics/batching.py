@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 BATCH_SIZE = 8192
@@ -41,6 +42,11 @@ class Stream(enum.IntEnum):
 def stream_key(seed: int, stream: Stream) -> PRNGKeyArray:
     """The key of one random stream of the run with this seed."""
     return jax.random.fold_in(jax.random.key(seed), 2**31 + stream)
+
+
+def numpy_generator(key: PRNGKeyArray) -> np.random.Generator:
+    """NumPy's generator seeded with a JAX key: its draws need no compilation for each new shape."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 @eqx.filter_jit

@@ -1,13 +1,12 @@
-"""Equally weighted samples of the target from a flow that is not perfect: by weights, by a chain, or along the path.
+"""Equally weighted samples of the target from an imperfect flow: by importance resampling, Metropolis chains, or SMC.
 
-Each is exact as the number of proposals grows; none can reach what the flow never proposes, which is what the verdict
-is for. Resampling repeats the points of large weight and is the cheapest; a chain repeats where it is stuck; annealing
-moves points to where the flow comes too rarely, and is the one for a mediocre flow.
+Each method is exact in the limit of many proposals. None can reach a region that the flow never proposes; the verdict
+of the report covers that case. Importance resampling is the cheapest and repeats points of large weight. A Metropolis
+chain repeats a point where it is stuck. SMC along the path moves particles to regions where the flow comes too rarely:
+it suits a mediocre flow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,96 +17,74 @@ from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.batching import map_points, numpy_generator
 from boltzflow.sampling.flow_smc import NUM_PARTICLES, run_flow_smc
+from boltzflow.sampling.resampling import systematic_in_double
 
-Correction = Literal["importance", "metropolis", "annealed"]
-CORRECTIONS: tuple[str, ...] = get_args(Correction)
+CORRECTIONS = ("importance", "metropolis", "annealed")
 NUM_CHAINS = 4
-_PROPOSALS = 4  # for each sample that is wanted by weights
-_WARMUP = 0.1  # the share of a chain that is thrown away
+_PROPOSALS = 4  # per sample, for importance resampling
+_WARMUP = 0.1  # the share of a chain that is discarded
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """Equally weighted samples `x` `(num, dim)` of the target with their `energy` `(num,)`.
-
-    `chain`: of Metropolis, the chain that each belongs to, `(num,)`, its states in order; `num_distinct` of the samples
-    are different points; `acceptance` of the proposals or moves, NaN where there are none.
-    """
+    """Equally weighted samples of the target, and how they were made."""
 
     x: Float[Array, "num dim"]
     energy: Float[Array, " num"]
     method: str
-    num_distinct: int
-    acceptance: float
-    chain: Int[np.ndarray, " num"] | None = None
+    num_distinct: int  # different points among `x`
+    acceptance: float  # of the proposals or moves; NaN for importance resampling
+    chain: Int[np.ndarray, " num"] | None = None  # for Metropolis: the chain of each sample, its states in order
 
 
 def correct(
     flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int, method: str
 ) -> Corrected:
-    """`num` samples by the `method` "importance", "metropolis" or "annealed". Raises `InputError` for another one."""
-    methods: dict[str, Callable[..., Corrected]] = {
-        "importance": _importance, "metropolis": _metropolis, "annealed": _annealed,
-    }  # fmt: skip
-    if method not in methods:
-        raise InputError(f"a correction is one of {', '.join(methods)}, got {method!r}")
-    return methods[method](flow, transport, target, key, num)
+    """Draw `num` equally weighted samples of `target`.
+
+    Args:
+        flow: The sampler that is corrected.
+        transport: The path and field of that flow, which "annealed" uses.
+        target: The density to sample.
+        key: The random key.
+        num: The number of samples.
+        method: "importance" (systematic resampling), "metropolis" (independence chains) or "annealed" (SMC).
+
+    Raises:
+        InputError: For another method, or where no proposal has a weight above zero.
+    """
+    if method not in CORRECTIONS:
+        raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
+    if method == "annealed":
+        return _annealed(flow, transport, target, key, num)
+    return (_importance if method == "importance" else _metropolis)(flow, target, key, num)
 
 
-def _proposals(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int):
-    x, log_prob = sample_batch(flow, key, num)
-    energy = map_points(target.energy, x)
-    return x, energy, _clean(-np.asarray(energy, np.float64) - np.asarray(log_prob, np.float64))
-
-
-def _clean(log_weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
-    """Weights that are no numbers count as zero; raises `InputError` where none is left."""
-    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
-    if not np.isfinite(log_weight).any():
-        raise InputError("no sample of this flow has a weight above zero: nothing can be corrected")
-    return log_weight
-
-
-def _importance(flow, transport, target, key, num) -> Corrected:
+def _importance(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
     draw_key, resample_key = jax.random.split(key)
     x, energy, log_weight = _proposals(flow, target, draw_key, _PROPOSALS * num)
     return _resampled(x, energy, log_weight, resample_key, num, "importance", float("nan"))
 
 
-def _annealed(flow, transport, target, key, num) -> Corrected:
-    parts, keys = [], jax.random.split(key, -(-num // NUM_PARTICLES) + 1)
-    size = None  # found once
-    for part_key in keys[1:]:
-        part = run_flow_smc(transport, part_key, solver_steps=flow.num_steps, step_size=size)
-        size = part.step_size
-        parts.append(part)
-    x, log_weight = jnp.concatenate([part.x for part in parts]), np.concatenate([part.log_weight for part in parts])
-    acceptance = float(np.mean([part.acceptance for part in parts]))
-    energy = map_points(target.energy, x)
-    return _resampled(x, energy, _clean(log_weight), keys[0], num, "annealed", acceptance)
+def _annealed(flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
+    resample_key, *run_keys = jax.random.split(key, -(-num // NUM_PARTICLES) + 1)
+    runs = [run_flow_smc(transport, run_keys[0], solver_steps=flow.num_steps)]
+    for run_key in run_keys[1:]:  # with the step size that the first run has chosen
+        runs.append(run_flow_smc(transport, run_key, solver_steps=flow.num_steps, step_size=runs[0].step_size))
+    x = jnp.concatenate([run.x for run in runs])
+    log_weight = _usable(np.concatenate([run.log_weight for run in runs]))
+    acceptance = float(np.mean([run.acceptance for run in runs]))
+    return _resampled(x, map_points(target.energy, x), log_weight, resample_key, num, "annealed", acceptance)
 
 
-def _resampled(x, energy, log_weight, key, num, method, acceptance) -> Corrected:
-    """Systematic resampling, in an order that says nothing; in double precision, for there may be millions."""
-    rng, share = _generator(key), np.exp(log_weight - np.logaddexp.reduce(log_weight))
-    cumulative = np.cumsum(share)
-    positions = (np.arange(num) + rng.uniform()) / num * cumulative[-1]
-    index = rng.permutation(np.minimum(np.searchsorted(cumulative, positions), len(share) - 1))
-    return Corrected(x[index], energy[index], method, len(np.unique(index)), acceptance)
-
-
-def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
-
-
-def _metropolis(flow, transport, target, key, num) -> Corrected:
+def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
     draw_key, chain_key = jax.random.split(key)
     kept = -(-num // NUM_CHAINS)
     length = kept + int(np.ceil(_WARMUP * kept))
     x, energy, log_weight = _proposals(flow, target, draw_key, NUM_CHAINS * length)
-    rng = _generator(chain_key)
+    rng = numpy_generator(chain_key)
     share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
     start = rng.choice(len(share), size=NUM_CHAINS, p=share / share.sum())
     chains = independence_metropolis(log_weight.reshape(NUM_CHAINS, length), rng, start)
@@ -116,13 +93,44 @@ def _metropolis(flow, transport, target, key, num) -> Corrected:
     return Corrected(x[index], energy[index], "metropolis", len(np.unique(index)), chains.acceptance, chain)
 
 
+def _proposals(
+    flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int
+) -> tuple[Float[Array, "num dim"], Float[Array, " num"], Float[np.ndarray, " num"]]:
+    """Samples of the flow, their energies and their log-weights."""
+    x, log_prob = sample_batch(flow, key, num)
+    energy = map_points(target.energy, x)
+    return x, energy, _usable(-np.asarray(energy, np.float64) - np.asarray(log_prob, np.float64))
+
+
+def _usable(log_weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
+    """The log-weights with -inf for every one that is not finite; raises `InputError` where none is finite."""
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    if not np.isfinite(log_weight).any():
+        raise InputError("no sample of this flow has a weight above zero: nothing can be corrected")
+    return log_weight
+
+
+def _resampled(
+    x: Float[Array, "num_proposals dim"],
+    energy: Float[Array, " num_proposals"],
+    log_weight: Float[np.ndarray, " num_proposals"],
+    key: PRNGKeyArray,
+    num: int,
+    method: str,
+    acceptance: float,
+) -> Corrected:
+    """Systematic resampling, in random order."""
+    rng = numpy_generator(key)
+    index = rng.permutation(systematic_in_double(rng, log_weight, num))
+    return Corrected(x[index], energy[index], method, len(np.unique(index)), acceptance)
+
+
 # --- independence Metropolis ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Chains:
-    """Of `num_chains` chains of `length` states: the proposal that each state is, `(num_chains, length)`, and which
-    share of proposals was accepted."""
+    """Independence Metropolis chains: the proposal that each state is, and the share of accepted proposals."""
 
     index: Int[np.ndarray, "num_chains length"]
     acceptance: float
@@ -131,21 +139,23 @@ class Chains:
 def independence_metropolis(
     log_weight: Float[np.ndarray, "num_chains length"], rng: np.random.Generator, start: Int[np.ndarray, " num_chains"]
 ) -> Chains:
-    """Chains over proposals of these log-weights, a row for each chain; `start` is the flat index of its first state.
+    """Run chains over proposals with these log-weights, a row for each chain.
 
-    A log-weight of NaN is one of -inf: such a proposal is never accepted.
+    `start` is the first state of each chain as an index into the flat `log_weight`. NaN counts as -inf: such a proposal
+    is never accepted.
     """
     num_chains, length = log_weight.shape
     flat = np.where(np.isnan(log_weight), -np.inf, log_weight).ravel()
-    state, index = np.asarray(start), np.empty((num_chains, length), np.int64)
+    state = np.asarray(start)
+    index = np.empty((num_chains, length), np.int64)
     threshold = np.log(rng.uniform(size=(length, num_chains)))
-    accepted = 0
+    num_accepted = 0
     for k in range(length):
         proposal = np.arange(num_chains) * length + k
         with np.errstate(invalid="ignore"):
             accept = threshold[k] < flat[proposal] - flat[state]
         accept |= (flat[state] == -np.inf) & (flat[proposal] > -np.inf)
         state = np.where(accept, proposal, state)
-        accepted += int(accept.sum())
+        num_accepted += int(accept.sum())
         index[:, k] = state
-    return Chains(index, accepted / (num_chains * length))
+    return Chains(index, num_accepted / (num_chains * length))

@@ -1,8 +1,10 @@
-"""The mode probe: points of the target, found without the flow, are asked "would the flow ever come here?".
+"""The coverage check: does the flow reach the points of the target that were found without it?
 
-Points of the annealed sampler are weighted as the target weighs them, and their number is the share of what is missing.
-Minima are not: around one to which the flow does not come, Hamiltonian moves fill the well, and importance weights from
-the Gaussian of what they fill say how much it holds.
+At equally weighted points of the target, the share of points that the flow does not reach is the share of probability
+that it misses. Minima of the energy carry no weight. Around a minimum that the flow does not reach, Hamiltonian moves
+fill the mode, and importance weights from the Gaussian of the filled points give its probability.
+
+Throughout, `log_ratio` is the log-weight minus log Z: the log of target density over flow density at a point.
 """
 
 from collections.abc import Callable
@@ -22,45 +24,53 @@ from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import systematic
 
-# e^5: the flow comes to such a point at less than a hundredth of the rate that the target asks for.
-_UNCOVERED = 5.0
-MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand probe points
-_MAX_WELLS = 8
-_CHAINS, _ROUNDS, _MOVES, _LEAPFROG = 256, 12, 4, 5
+_UNCOVERED = 5.0  # in log_ratio: the flow's density is below a hundredth of the target's
+MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand points
+_MAX_REGIONS = 3
+_MAX_MODES = 8
+# The chains that fill a mode, and the draws from its Gaussian.
+_CHAINS = 256
+_ROUNDS = 12
+_MOVES = 4
+_LEAPFROG = 5
 _DRAWS = 4096
-_NEIGHBORS, _STATIONS, _BARRIER = 4, 17, 0.5  # of a minimum; on the way to each; what is no barrier yet
+# Barriers: the nearest points that are tried, the stations on the way, and the height that still counts as none.
+_NEIGHBORS = 4
+_STATIONS = 17
+_BARRIER = 0.5
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the target that the flow does not cover: its center, about which share of the whole it holds, and of a
-    well that was weighed, equally weighted points in it."""
+    """A part of the target that the flow does not cover."""
 
     center: Float[np.ndarray, " dim"]
-    share: float
-    points: Float[np.ndarray, "num dim"] | None = None
+    share: float  # of the probability, approximately
+    points: Float[np.ndarray, "num dim"] | None = None  # equally weighted, of a mode that was weighed
 
 
-def uncovered_share(excess: Float[np.ndarray, " num"]) -> float:
-    """At which share of equally weighted points of the target `excess`, the log-weight less log Z, says that the flow
-    hardly comes there."""
-    return float(np.mean(~(np.asarray(excess) <= _UNCOVERED)))
+def _is_uncovered(log_ratio: Float[np.ndarray, " num"]) -> Bool[np.ndarray, " num"]:
+    """Where the flow's density is too small; a `log_ratio` of NaN counts as uncovered."""
+    return ~(log_ratio <= _UNCOVERED)
 
 
-def uncovered_regions(
-    points: Float[np.ndarray, "num dim"], excess: Float[np.ndarray, " num"], max_regions: int = 3
-) -> list[Region]:
-    """Where `excess`, the log-weight less log Z at equally weighted points of the target, is far above zero.
+def uncovered_share(log_ratio: Float[np.ndarray, " num"]) -> float:
+    """The share of equally weighted points of the target that the flow does not cover."""
+    return float(np.mean(_is_uncovered(log_ratio)))
 
-    The largest group comes first. Groups are balls in coordinates scaled by the spread of all points. A log-weight that
-    is not finite means that the flow's density there is zero to machine precision.
+
+def uncovered_regions(points: Float[np.ndarray, "num dim"], log_ratio: Float[np.ndarray, " num"]) -> list[Region]:
+    """The three largest groups of uncovered points among equally weighted `points` of the target, the largest first.
+
+    A group is a ball in coordinates scaled by the spread of all points. At a `log_ratio` of NaN or +inf the flow's
+    density is zero to machine precision.
     """
-    uncovered = ~(np.asarray(excess) <= _UNCOVERED)
+    uncovered = _is_uncovered(log_ratio)
     scale = points.std(axis=0) + 1e-12
     # Within a mode the squared distance from its center is about dim; two modes that split one axis are 2 apart on it.
     radius = np.sqrt(2 * points.shape[1] - 1.6)
     left = points[uncovered]
-    depth = np.where(np.isfinite(excess), excess, np.inf)[uncovered]
+    depth = np.where(np.isfinite(log_ratio), log_ratio, np.inf)[uncovered]
     regions = []
     while len(left):
         seed = left[np.argmax(depth)]
@@ -68,55 +78,75 @@ def uncovered_regions(
         near = np.linalg.norm((left - center) / scale, axis=1) <= radius
         near |= (left == seed).all(axis=1)
         regions.append(Region(np.median(left[near], axis=0), float(near.sum() / len(points))))
-        left, depth = left[~near], depth[~near]
-    return sorted(regions, key=lambda region: -region.share)[:max_regions]
+        left = left[~near]
+        depth = depth[~near]
+    return sorted(regions, key=lambda region: -region.share)[:_MAX_REGIONS]
 
 
 def weigh_missed_modes(
     target: AbstractDensity,
     log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
     minima: Float[np.ndarray, "num dim"] | Float[Array, "num dim"],
-    excess: Float[np.ndarray, " num"] | Float[Array, " num"],
+    log_ratio: Float[np.ndarray, " num"] | Float[Array, " num"],
     log_z: float,
     scale: Float[np.ndarray, " dim"],
     key: PRNGKeyArray,
     *,
-    found: Float[np.ndarray, "num dim"] | None = None,
+    known_points: Float[np.ndarray, "num_known dim"] | None = None,
     watch: Stopwatch | None = None,
 ) -> tuple[list[Region], int]:
-    """What the wells hold around those of `minima` to which the flow of density `log_prob` does not come; and how many
-    of these minima were not looked at.
+    """Weigh the modes around those minima that the flow does not cover, at most eight, the lowest minimum first.
 
-    `excess` is their log-weight less `log_z`, which is without these wells; `scale` is how wide the target is. The
-    lowest are looked at first, eight at most, and others in a well that is lost are not looked at again. A well in
-    which there are half as many of `found`, points of the target, as there should be is not lost.
+    Args:
+        target: The density with these minima.
+        log_prob: The log-density of the flow.
+        minima: Minima of the target's energy.
+        log_ratio: The log-weight minus `log_z` at each minimum.
+        log_z: The target's log Z without the missed modes.
+        scale: The standard deviations of the target.
+        key: The random key.
+        known_points: Equally weighted points of the target. A mode that holds at least half as many of them as its
+            share is not missed.
+        watch: Compiles the moves and adds up the seconds of compilation.
+
+    Returns:
+        The missed modes, the largest share first, and the number of minima that were left over.
     """
-    left = np.asarray(minima, np.float64)[~(np.asarray(excess) <= _UNCOVERED)]
-    regions, wells = [], list[Gaussian]()
-    for number in range(_MAX_WELLS):
+    left = np.asarray(minima, np.float64)[_is_uncovered(np.asarray(log_ratio))]
+    regions: list[Region] = []
+    modes: list[Gaussian] = []
+    for number in range(_MAX_MODES):
         if not len(left):
             break
         lowest = int(np.nanargmin(np.asarray(map_points(target.energy, jnp.asarray(left, jnp.float32)))))
         fill_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
-        start = jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32)
+        start = (jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32))
         x = np.asarray(watch.run(_fill, target, fill_key, *start) if watch else _fill_jitted(target, fill_key, *start))
-        well = _gaussian(x, lattice_of(target))
+        mode = _gaussian(x, lattice_of(target))
         done = np.arange(len(left)) == lowest
-        if not any(_within(known, well.mean[None])[0] for known in wells):  # its chains did not go to one of these
-            weighed = _weigh(target, log_prob, well, log_z, draw_key)
-            there = 0.0 if found is None else float(_within(well, found).mean())
-            regions += [region for region in weighed if there < region.share / 2]
-            if weighed:  # else its chains left for what the flow covers, which may surround a well that it does not
-                wells.append(well)
-                done |= _within(well, left)
+        if not any(_within(known, mode.mean[None])[0] for known in modes):  # else its chains went to a known mode
+            weighed = _weigh(target, log_prob, mode, log_z, draw_key)
+            known_share = 0.0 if known_points is None else float(_within(mode, known_points).mean())
+            regions += [region for region in weighed if known_share < region.share / 2]
+            if weighed:  # else its chains left for a covered region, which may surround an uncovered mode
+                modes.append(mode)
+                done |= _within(mode, left)
         left = left[~done]
     return sorted(regions, key=lambda region: -region.share), len(left)
 
 
-def behind_barriers(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarray, " num_minima"]:
-    """Which of `minima` are in no well of the points `x`, spread by `scale`: on the straight way to each of the nearest
-    of these the energy rises above both ends. Cheap, and blind to a hole inside the bulk, which is below its
-    surroundings and behind nothing."""
+def behind_barriers(
+    target: AbstractDensity,
+    minima: Float[np.ndarray, "num_minima dim"],
+    x: Float[np.ndarray, "num dim"],
+    scale: Float[np.ndarray, " dim"],
+    watch: Stopwatch,
+) -> Bool[np.ndarray, " num_minima"]:
+    """Which minima are separated from the points `x` by a barrier on the straight way to each of the nearest points.
+
+    This is cheap, and it does not see a hole inside the bulk: such a minimum lies below its surroundings and behind no
+    barrier. `x` are points of the target, and `scale` their standard deviations.
+    """
     if not len(minima):
         return np.zeros(0, bool)
     distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
@@ -128,9 +158,12 @@ def behind_barriers(target, minima, x, scale, watch: Stopwatch) -> Bool[np.ndarr
     return ~(barrier <= _BARRIER).any(axis=1)
 
 
-def energies_at(density: AbstractDensity, x, watch: Stopwatch) -> Float[np.ndarray, " num"]:
-    """The energy at every row of `x`, by a program of one size for any number of them."""
-    num, x = len(x), np.asarray(x, np.float32)
+def energies_at(
+    density: AbstractDensity, x: Float[np.ndarray, "num dim"], watch: Stopwatch
+) -> Float[np.ndarray, " num"]:
+    """The energy at every row of `x`, in blocks of one size: one compiled program serves any number of rows."""
+    num = len(x)
+    x = np.asarray(x, np.float32)
     x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, x.shape[1]))])
     blocks = [
         watch.run(_block_of_energies, density, jnp.asarray(x[i : i + BATCH_SIZE])) for i in range(0, num, BATCH_SIZE)
@@ -138,19 +171,24 @@ def energies_at(density: AbstractDensity, x, watch: Stopwatch) -> Float[np.ndarr
     return np.concatenate(blocks)[:num].astype(np.float64)
 
 
-def _block_of_energies(density, x):
+def _block_of_energies(density: AbstractDensity, x: Float[Array, "num dim"]) -> Float[Array, " num"]:
     return jax.vmap(density.energy)(x)
 
 
-def _fill(target, key, minimum, scale):
-    """Chains of the target that start close around a minimum, and reach as far as the well does."""
+# --- weighing one mode ------------------------------------------------------------------------------------------------
+
+
+def _fill(
+    target: AbstractDensity, key: PRNGKeyArray, minimum: Float[Array, " dim"], scale: Float[Array, " dim"]
+) -> Float[Array, "num dim"]:
+    """Chains of the target that start close to a minimum and spread over its mode."""
+    moves = HamiltonianMoves(target.energy, _MOVES, _LEAPFROG)
 
     def more(i, carry):
         x, size = carry
         x, _, size, _ = moves(jax.random.fold_in(key, i), x, preconditioner(x, lattice_of(target)), size)
         return x, size
 
-    moves = HamiltonianMoves(target.energy, _MOVES, _LEAPFROG)
     start = minimum + 1e-2 * scale * jax.random.normal(key, (_CHAINS, target.dim))
     size = jnp.asarray(0.5 * target.dim**-0.25)
     return jax.lax.fori_loop(0, _ROUNDS, more, (start, size))[0]
@@ -160,28 +198,34 @@ _fill_jitted = eqx.filter_jit(_fill)
 
 
 def _gaussian(x: Float[np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> Gaussian:
-    """Of these points, and a little wider."""
+    """The Gaussian of these points, a little wider."""
     wider = 1 + 0.5 / np.sqrt(x.shape[1])
     scale = wider * np.asarray(preconditioner(jnp.asarray(x), lattice).scale, np.float64)
     return Gaussian(x.mean(axis=0), scale_tril=Circulant(scale) if lattice else scale)
 
 
-def _within(well: Gaussian, x: Float[np.ndarray, "num dim"]) -> np.ndarray:
-    distance = jnp.linalg.norm(jax.vmap(well.whiten)(jnp.asarray(x, jnp.float32)), axis=1)
-    return np.array(distance <= np.sqrt(well.dim) + 4)
+def _within(mode: Gaussian, x: Float[np.ndarray, "num dim"]) -> Bool[np.ndarray, " num"]:
+    distance = jnp.linalg.norm(jax.vmap(mode.whiten)(jnp.asarray(x, jnp.float32)), axis=1)
+    return np.array(distance <= np.sqrt(mode.dim) + 4)
 
 
-def _weigh(target, log_prob, well: Gaussian, log_z: float, key) -> list[Region]:
-    """What of the well the flow does not cover: nothing where it covers all of it."""
+def _weigh(
+    target: AbstractDensity,
+    log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
+    mode: Gaussian,
+    log_z: float,
+    key: PRNGKeyArray,
+) -> list[Region]:
+    """The part of the mode that the flow does not cover; empty where the flow covers all of it."""
     draw_key, pick_key = jax.random.split(key)
-    x, log_density = jax.vmap(well.sample_and_log_prob)(jax.random.split(draw_key, _DRAWS))
+    x, log_density = jax.vmap(mode.sample_and_log_prob)(jax.random.split(draw_key, _DRAWS))
     minus_energy = -np.asarray(map_points(target.energy, x), np.float64)
-    uncovered = ~(minus_energy - np.asarray(map_points(log_prob, x)) - log_z <= _UNCOVERED)
+    uncovered = _is_uncovered(minus_energy - np.asarray(map_points(log_prob, x)) - log_z)
     log_weight = np.where(uncovered & ~np.isnan(minus_energy), minus_energy - np.asarray(log_density), -np.inf)
     if not np.isfinite(log_weight.max()):
         return []
     log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
-    weight = np.exp(log_weight - log_weight.max())
-    center = np.average(np.asarray(x, np.float64), axis=0, weights=weight)
-    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight - log_weight.max(), jnp.float32)))]
+    log_weight -= log_weight.max()
+    center = np.average(np.asarray(x, np.float64), axis=0, weights=np.exp(log_weight))
+    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight, jnp.float32)))]
     return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))), points)]

@@ -1,16 +1,17 @@
-"""Annealing along the learned path: the flow carries the particles, Langevin moves mend what it leaves undone.
+"""SMC along the learned path: the flow transports the particles, Langevin moves correct its errors.
 
 Between t_k and t_{k+1} every particle follows the flow, and its log-weight grows by
 
     f_{t_k}(x_k) - f_{t_{k+1}}(x_{k+1}) + ∫ ∇·V dt,
 
-the work of Jarzynski's equality for a map in place of a process; then come moves that leave p_{t_{k+1}} invariant,
-which change no weight. A perfect flow gives equal weights, no flow at all annealed importance sampling. The moves are
-Metropolis-adjusted, so that log Z and the weighted particles are right for any number of stages, up to the error of the
-solver. After Albergo & Vanden-Eijnden, *NETS* (2024), who choose the diffusion after training, by the ESS, as is done
-here; their weights hold in continuous time, ours in every stage.
+the work of Jarzynski's equality for a deterministic map. Moves that leave p_{t_{k+1}} invariant follow; they change no
+weight. A perfect flow gives equal weights; a zero field gives annealed importance sampling. The moves are
+Metropolis-adjusted, so that log Z and the weighted particles are exact for any number of stages, up to the error of the
+ODE solver. After Albergo & Vanden-Eijnden, *NETS* (2024), who also choose the diffusion after training, by the ESS.
+Their weights hold in continuous time; the weights here hold for every stage.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,40 +19,35 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import lattice_of
 from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.resampling import systematic
+from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
 
-NUM_PARTICLES, NUM_STAGES, NUM_MOVES = 4096, 16, 4
-_POPULATION = 1024  # particles that are resampled together: one compiled program serves trials and flights
-_SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
+NUM_PARTICLES = 4096
+_NUM_MOVES = 4  # after each stage
+_POPULATION = 1024  # particles that are resampled together; one compiled program serves trial runs and the final run
+_STEP_SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
 _RESAMPLE_BELOW = 0.5  # effective samples, as a share
 
 
 @dataclass(frozen=True)
 class FlowSMCSample:
-    """Weighted particles of the target, `x` `(num_particles, dim)` and `log_weight` `(num_particles,)`: the mean of
-    their weights is an unbiased estimate of Z.
-
-    `log_z` and its standard error; `ess`, the effective share of the weights; `num_resamplings` on the way, at most;
-    `acceptance` of the moves, `step_size` of the moves as chosen, 0 where they do not help; `num_ancestors`, how many
-    of the first particles have descendants; `num_gradients` of the target's energy.
-    """
+    """Weighted particles of the target; the mean of their weights is an unbiased estimate of Z."""
 
     x: Float[Array, "num_particles dim"]
     log_weight: Float[np.ndarray, " num_particles"]
     log_z: float
     log_z_stderr: float
-    ess: float
-    num_resamplings: int
+    ess: float  # effective samples as a share of all; 0 where no weight is left
+    num_resamplings: int  # the most of any population
     acceptance: float
-    step_size: float
-    num_ancestors: int
-    num_gradients: int
+    step_size: float  # of the moves; 0 where they do not help
+    num_ancestors: int  # first particles that have descendants
+    num_gradients: int  # of the target's energy
 
 
 def run_flow_smc(
@@ -59,105 +55,153 @@ def run_flow_smc(
     key: PRNGKeyArray,
     *,
     num_particles: int = NUM_PARTICLES,
-    num_stages: int = NUM_STAGES,
-    num_moves: int = NUM_MOVES,
+    num_stages: int = 16,
     solver_steps: int = 16,
     step_size: float | None = None,
 ) -> FlowSMCSample:
-    """Particles of the target along `transport`'s path, with `num_moves` Langevin moves after each of `num_stages`.
+    """Sample the target by SMC along the path of `transport`.
 
-    `solver_steps` are the RK4 steps of the whole path, rounded up to a multiple of the stages. `step_size` None tries
-    some with few particles, 0 (the flow alone) among them, and takes the one with the largest ESS. The particles fly in
-    independent populations of 1024 (in many dimensions more), the last one filled up; the mean of all weights is as it
-    would be of one.
+    The particles form independent populations of 1024 (in many dimensions more); the last one is filled up. The mean of
+    all weights has the same expectation as that of one population.
+
+    Args:
+        transport: The path, the field and the rate.
+        key: The random key.
+        num_particles: The number of particles, rounded up to full populations.
+        num_stages: The number of time intervals; four Langevin moves follow each of them.
+        solver_steps: RK4 steps of the whole path, rounded up to a multiple of `num_stages`.
+        step_size: The step size of the moves in units of the particles' spread. None tries several with one population,
+            0 (the flow alone) among them, and takes the one with the largest ESS.
     """
     trial_key, key = jax.random.split(key)
-    settings = {"num_stages": num_stages, "substeps": max(1, -(-solver_steps // num_stages)), "num_moves": num_moves}
     size = min(num_particles, max(_POPULATION, 4 * transport.interpolation.target.dim))
-    num_populations, spent = -(-num_particles // size), 0
-
-    def fly(key, step_size, resample_below) -> _Population:
-        return _fly(transport, key, jnp.asarray(step_size), size, jnp.asarray(resample_below), **settings)
-
+    substeps = max(1, -(-solver_steps // num_stages))
+    run = functools.partial(_run_population, transport, num=size, num_stages=num_stages, substeps=substeps)
+    num_trials = 0
     if step_size is None:
-        # Of the same starting points and noise, so that they differ by the moves alone.
-        found = {size: _ess(np.asarray(fly(trial_key, size, 0.0).log_weight, np.float64)) for size in _SIZES}
-        step_size = max(found, key=lambda size: found[size])
-        spent = len(_SIZES) * size
-    flown = [fly(k, step_size, _RESAMPLE_BELOW) for k in jax.random.split(key, num_populations)]
-    # A resampled population's particles have lost their weights: what these were worth, its log Z so far, comes back.
-    log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in flown])
-    ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(flown)])
-    num_particles = len(log_weight)
-    share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
-    of_ancestor = np.bincount(ancestor, weights=share, minlength=num_particles)
-    log_weight += float(transport.interpolation.base.log_z)
-    return FlowSMCSample(
-        x=jnp.concatenate([one.x for one in flown]),
-        log_weight=log_weight,
-        log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
-        log_z_stderr=float(np.sqrt(max(np.sum(of_ancestor**2) - 1 / num_particles, 0.0))),
-        ess=_ess(log_weight),
-        num_resamplings=max(int(one.num_resamplings) for one in flown),
-        acceptance=float(np.mean([one.acceptance for one in flown])),
-        step_size=float(step_size),
-        num_ancestors=int(np.sum(of_ancestor > 0)),
-        num_gradients=(num_particles + spent) * num_stages * (2 + num_moves),
-    )
-
-
-def _ess(log_weight: Float[np.ndarray, " num"]) -> float:
-    """Effective samples as a share; 0 where no weight is left."""
-    if not np.isfinite(log_weight).any():
-        return 0.0
-    return float(np.exp(2 * np.logaddexp.reduce(log_weight) - np.logaddexp.reduce(2 * log_weight)) / len(log_weight))
+        # All trials share the starting points and the noise: they differ by the step size alone.
+        trials = [run(trial_key, jnp.asarray(trial), jnp.asarray(0.0)) for trial in _STEP_SIZES]
+        shares = [_effective_share(np.asarray(trial.log_weight, np.float64)) for trial in trials]
+        step_size = _STEP_SIZES[int(np.argmax(shares))]
+        num_trials = len(_STEP_SIZES) * size
+    keys = jax.random.split(key, -(-num_particles // size))
+    populations = [run(k, jnp.asarray(step_size), jnp.asarray(_RESAMPLE_BELOW)) for k in keys]
+    num_gradients = (len(keys) * size + num_trials) * num_stages * (2 + _NUM_MOVES)
+    return _merged(transport, populations, float(step_size), num_gradients)
 
 
 class _Population(NamedTuple):
-    """Particles at t = 1 that were resampled together; `log_z`, what the resamplings took out of their weights."""
+    """Particles that are resampled together. `log_z` is the part of log Z that resampling took out of the weights."""
 
     x: Float[Array, "num dim"]
-    ancestor: Int[Array, " num"]
-    acceptance: Float[Array, ""]
-    num_resamplings: Int[Array, ""]
+    energy: Float[Array, " num"]
     log_weight: Float[Array, " num"]
+    ancestor: Int[Array, " num"]
     log_z: Float[Array, ""]
+    num_resamplings: Int[Array, ""]
+    acceptance: Float[Array, ""]
+
+
+def _merged(
+    transport: Transport, populations: list[_Population], step_size: float, num_gradients: int
+) -> FlowSMCSample:
+    """The particles of all populations with their common log Z."""
+    log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
+    num_particles = len(log_weight)
+    size = num_particles // len(populations)
+    ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(populations)])
+    share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
+    ancestor_share = np.bincount(ancestor, weights=share, minlength=num_particles)
+    log_weight += float(transport.interpolation.base.log_z)
+    return FlowSMCSample(
+        x=jnp.concatenate([one.x for one in populations]),
+        log_weight=log_weight,
+        log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
+        log_z_stderr=log_z_stderr(ancestor_share),
+        ess=_effective_share(log_weight),
+        num_resamplings=max(int(one.num_resamplings) for one in populations),
+        acceptance=float(np.mean([one.acceptance for one in populations])),
+        step_size=step_size,
+        num_ancestors=int(np.sum(ancestor_share > 0)),
+        num_gradients=num_gradients,
+    )
+
+
+def _effective_share(log_weight: Float[np.ndarray, " num"]) -> float:
+    if not np.isfinite(log_weight).any():
+        return 0.0
+    return float(effective_sample_size(np.exp(log_weight - log_weight.max())) / len(log_weight))
+
+
+# --- one population, compiled -----------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
-def _fly(transport: Transport, key, size, num: int, resample_below, *, num_stages: int, substeps: int, num_moves: int):
+def _run_population(
+    transport: Transport,
+    key: PRNGKeyArray,
+    step_size: Float[Array, ""],
+    resample_below: Float[Array, ""],
+    *,
+    num: int,
+    num_stages: int,
+    substeps: int,
+) -> _Population:
     """One population from t = 0 to t = 1."""
-    path, field = transport.interpolation, transport.field
-    start_key, key = jax.random.split(key)
-    x, _ = jax.vmap(path.base.sample_and_log_prob)(jax.random.split(start_key, num))
+    path = transport.interpolation
     energy = jax.vmap(path.energy, (None, 0))
+    start_key, stage_key = jax.random.split(key)
+    x, _ = jax.vmap(path.base.sample_and_log_prob)(jax.random.split(start_key, num))
+    zero = jnp.zeros(())
+    start = _Population(x, energy(zero, x), jnp.zeros(num), jnp.arange(num), zero, jnp.zeros((), int), zero)
+
+    def stage(population: _Population, k: Int[Array, ""]) -> tuple[_Population, None]:
+        resample_key, move_key = jax.random.split(jax.random.fold_in(stage_key, k))
+        end = (k + 1) / num_stages
+        population = _transported(transport, population, k / num_stages, end, substeps)
+        population = _resampled(population, resample_key, resample_below, k < num_stages - 1)
+        moves = HamiltonianMoves(lambda x: path.energy(end, x), _NUM_MOVES, 1, adapt=False)
+        scale = preconditioner(population.x, lattice_of(path.target))
+        x, accepted, _, _ = moves(move_key, population.x, scale, step_size)
+        acceptance = population.acceptance + accepted / num_stages
+        return population._replace(x=x, energy=energy(end, x), acceptance=acceptance), None
+
+    return jax.lax.scan(stage, start, jnp.arange(num_stages))[0]
+
+
+def _transported(
+    transport: Transport, population: _Population, start: Float[Array, ""], end: Float[Array, ""], substeps: int
+) -> _Population:
+    """The particles carried by the flow from time `start` to `end`, with their new weights; `energy` stays the old."""
+    times = start + (end - start) * jnp.arange(substeps + 1) / substeps
 
     def rates(t, state):
-        velocity, divergence = field.velocity_and_divergence(t, state[0])
-        return velocity, divergence
+        return transport.field.velocity_and_divergence(t, state[0])
 
-    def stage(carry, k):
-        x, f, log_weight, ancestor, log_z, resamplings, rate = carry
-        resample_key, move_key = jax.random.split(jax.random.fold_in(key, k))
-        start, end = k / num_stages, (k + 1) / num_stages
-        times = start + (end - start) * jnp.arange(substeps + 1) / substeps
-        carried, outflow = jax.vmap(lambda x: solve(rates, (x, jnp.zeros(())), times, solver="rk4"))(x)
-        change = f - energy(end, carried) + outflow
-        lost = ~jnp.isfinite(carried).all(axis=1)  # of no weight from here on; where it is matters no more
-        x, change = jnp.where(lost[:, None], x, carried), jnp.where(lost, -jnp.inf, change)
-        grown = log_weight + change  # once the energy was infinite it may be NaN or finite: no weight comes back
-        log_weight = jnp.where(jnp.isnan(grown) | jnp.isneginf(log_weight), -jnp.inf, grown)
-        ess = jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / num
-        due = (ess < resample_below) & (k < num_stages - 1)
-        index = jnp.where(due, systematic(resample_key, log_weight), jnp.arange(num))
-        log_z = log_z + jnp.where(due, jax.nn.logsumexp(log_weight) - jnp.log(num), 0.0)
-        log_weight = jnp.where(due, 0.0, log_weight)
-        x, ancestor = x[index], ancestor[index]
-        moves = HamiltonianMoves(lambda x: path.energy(end, x), num_moves, 1, adapt=False)
-        x, accepted, _, _ = moves(move_key, x, preconditioner(x, lattice_of(path.target)), size)
-        return (x, energy(end, x), log_weight, ancestor, log_z, resamplings + due, rate + accepted / num_stages), None
+    carried, outflow = jax.vmap(lambda x: solve(rates, (x, jnp.zeros(())), times, solver="rk4"))(population.x)
+    change = population.energy - jax.vmap(transport.interpolation.energy, (None, 0))(end, carried) + outflow
+    # A particle that left the finite numbers stays where it was, with weight zero.
+    lost = ~jnp.isfinite(carried).all(axis=1)
+    x = jnp.where(lost[:, None], population.x, carried)
+    log_weight = population.log_weight + jnp.where(lost, -jnp.inf, change)
+    # After an infinite energy the change may be NaN or finite: a weight of zero stays zero.
+    is_zero = jnp.isnan(log_weight) | jnp.isneginf(population.log_weight)
+    return population._replace(x=x, log_weight=jnp.where(is_zero, -jnp.inf, log_weight))
 
-    zero = jnp.zeros(())
-    carry = (x, energy(zero, x), jnp.zeros(num), jnp.arange(num), zero, jnp.zeros((), int), zero)
-    (x, _, log_weight, ancestor, log_z, resamplings, rate), _ = jax.lax.scan(stage, carry, jnp.arange(num_stages))
-    return _Population(x, ancestor, rate, resamplings, log_weight, log_z)
+
+def _resampled(
+    population: _Population, key: PRNGKeyArray, resample_below: Float[Array, ""], allowed: Bool[Array, ""]
+) -> _Population:
+    """The population resampled where that is allowed and its effective share is below `resample_below`."""
+    log_weight = population.log_weight
+    num = len(log_weight)
+    share = effective_sample_size(jnp.exp(log_weight - jnp.max(log_weight))) / num
+    due = (share < resample_below) & allowed
+    index = jnp.where(due, systematic(key, log_weight), jnp.arange(num))
+    return population._replace(
+        x=population.x[index],
+        log_weight=jnp.where(due, 0.0, log_weight),
+        ancestor=population.ancestor[index],
+        log_z=population.log_z + jnp.where(due, jax.nn.logsumexp(log_weight) - jnp.log(num), 0.0),
+        num_resamplings=population.num_resamplings + due,
+    )

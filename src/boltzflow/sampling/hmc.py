@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.numerics.linalg import multiply_circulant
 
@@ -28,8 +28,11 @@ class Preconditioner(eqx.Module):
 
 
 def preconditioner(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Preconditioner:
-    """From the particles' covariance: on a lattice averaged over all shifts, which takes few particles and no matrix;
-    else shrunk a little to its diagonal, so that it always has a Cholesky factor."""
+    """A square root of the covariance of the particles `x`.
+
+    On a lattice the covariance is averaged over all shifts, which needs few particles and no matrix. Elsewhere it is
+    shrunk a little towards its diagonal, so that it always has a Cholesky factor.
+    """
     if lattice is not None:
         axes = tuple(range(1, 1 + len(lattice)))
         waves = jnp.fft.fftn((x - jnp.mean(x)).reshape(-1, *lattice), axes=axes)
@@ -48,9 +51,12 @@ class HamiltonianMoves(eqx.Module):
     num_leapfrog: int = eqx.field(static=True)
     adapt: bool = eqx.field(static=True, default=True)
 
-    def __call__(self, key, x, scale: Preconditioner, size):
-        """x after the moves, their mean acceptance rate, the next step size, and how many proposals had an energy
-        that is not finite. `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
+    def __call__(
+        self, key: PRNGKeyArray, x: Float[Array, "num dim"], scale: Preconditioner, size: Float[Array, ""]
+    ) -> tuple[Float[Array, "num dim"], Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
+        """The moved particles, their mean acceptance rate, the next step size, and the number of non-finite proposals.
+
+        `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
         """
 
         def move(i, carry):
@@ -62,7 +68,8 @@ class HamiltonianMoves(eqx.Module):
             drop = f - new_f + 0.5 * jnp.sum(momentum**2 - new_momentum**2, axis=1)
             bad = ~jnp.isfinite(new_f)
             accept = (jnp.log(jax.random.uniform(accept_key, drop.shape)) < drop) & ~bad
-            x, force = (jnp.where(accept[:, None], new, old) for new, old in ((new_x, x), (new_force, force)))
+            x = jnp.where(accept[:, None], new_x, x)
+            force = jnp.where(accept[:, None], new_force, force)
             rate = jnp.mean(jnp.minimum(1.0, jnp.exp(jnp.where(bad | jnp.isnan(drop), -jnp.inf, drop))))
             if self.adapt:
                 size = jnp.clip(size * jnp.exp(0.7 * (rate - _TARGET_ACCEPTANCE)), 1e-4, 1.5)
@@ -74,6 +81,8 @@ class HamiltonianMoves(eqx.Module):
         return x, rates / jnp.maximum(self.num_moves, 1), size, num_bad
 
     def _leapfrog(self, x, f, force, momentum, step, scale: Preconditioner):
+        """x, f, force and momentum after `num_leapfrog` steps of the length `step`, one for each particle."""
+
         def leap(carry, _):
             x, _, force, momentum = carry
             momentum = momentum + 0.5 * step * force
@@ -83,7 +92,9 @@ class HamiltonianMoves(eqx.Module):
 
         return jax.lax.scan(leap, (x, f, force, momentum), None, length=self.num_leapfrog)[0]
 
-    def _force(self, x, scale: Preconditioner):
+    def _force(
+        self, x: Float[Array, "num dim"], scale: Preconditioner
+    ) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
+        """The energies, and -Lᵀ ∇f. NaN counts as +inf: a move never ends at such a point."""
         f, gradient = jax.vmap(jax.value_and_grad(self.energy))(x)
-        # NaN counts as +inf: such a point is never moved to.
         return jnp.where(jnp.isnan(f), jnp.inf, f), -scale.pull(gradient)

@@ -1,14 +1,14 @@
-"""Minima of an energy, by descent from points spread wide: modes that the annealed sampler may have lost on its way.
+"""Minima of an energy, by descent from widely spread points: modes that tempered SMC may have missed.
 
-Annealing keeps a mode only if it stands out at every temperature. A narrow well beside a wide one holds next to nothing
-of the probability until the last temperatures, and by then no particle comes over to it. Descent finds a well as often
-as its basin of attraction is wide, whatever it holds. The steps are those of Barzilai & Borwein (1988).
+SMC keeps a mode only if the mode has a fair share of the probability at every β. A narrow well beside a wide one has
+nearly none until the last steps in β, and by then no particle crosses over. Descent finds a well in proportion to the
+width of its basin of attraction, whatever the probability in it. The steps are those of Barzilai & Borwein (1988).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from boltzflow.densities.base import AbstractDensity
 
@@ -19,44 +19,49 @@ _MEMORY = 10
 def descend(
     target: AbstractDensity, x: Float[Array, "num dim"], *, num_steps: int = 100
 ) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:
-    """Points further down the target's energy from each row of `x`, and the energies there, +inf where not a number.
+    """Lower the target's energy from each row of `x`; also returns the energies there, +inf where not a number.
 
-    x' = x - a ∇f with 1/a the curvature along the step before, no further than the points are wide, and to no energy
-    above all of the last ten: steps that may not go up at all are slow in a narrow valley (Raydan, 1997).
+    x' = x - a ∇f with 1/a the curvature along the previous step. A step is at most as long as the points are wide, and
+    its energy at most the largest of the last ten: descent that may never go up is slow in a narrow valley (Raydan,
+    1997).
     """
-    both = jax.vmap(jax.value_and_grad(target.energy))
+    value_and_grad = jax.vmap(jax.value_and_grad(target.energy))
 
-    def look(x):
-        f, gradient = both(x)
+    def evaluate(x):
+        f, gradient = value_and_grad(x)
         good = jnp.isfinite(f) & jnp.isfinite(gradient).all(axis=1)
         return jnp.where(good, f, jnp.inf), jnp.where(good[:, None], gradient, 0.0)
 
     width = jnp.mean(jnp.std(x, axis=0))
 
     def step(_, carry):
-        x, f, gradient, size, last = carry
+        x, f, gradient, size, recent = carry
         move = -size[:, None] * gradient
-        new_f, new_gradient = look(x + move)
-        better = new_f <= jnp.max(last, axis=0)
+        new_f, new_gradient = evaluate(x + move)
+        better = new_f <= jnp.max(recent, axis=0)
         curvature = jnp.sum(move * (new_gradient - gradient), axis=1) / (jnp.sum(move**2, axis=1) + _TINY)
         longest = width / (jnp.linalg.norm(new_gradient, axis=1) + _TINY)
-        following = jnp.minimum(jnp.where(curvature > 0, 1 / curvature, 4 * size), longest)
-        x, gradient = (jnp.where(better[:, None], *pair) for pair in ((x + move, x), (new_gradient, gradient)))
+        next_size = jnp.minimum(jnp.where(curvature > 0, 1 / curvature, 4 * size), longest)
+        x = jnp.where(better[:, None], x + move, x)
+        gradient = jnp.where(better[:, None], new_gradient, gradient)
         f = jnp.where(better, new_f, f)
-        return x, f, gradient, jnp.where(better, following, size / 4), jnp.concatenate([last[1:], f[None]])
+        return x, f, gradient, jnp.where(better, next_size, size / 4), jnp.concatenate([recent[1:], f[None]])
 
-    f, gradient = look(x)
+    f, gradient = evaluate(x)
     size = 0.1 * width / (jnp.linalg.norm(gradient, axis=1) + _TINY)
     start = x, f, gradient, size, jnp.broadcast_to(f, (_MEMORY, len(f)))
     x, f, *_ = jax.lax.fori_loop(0, num_steps, step, start)
     return x, f
 
 
-def far_apart(x: Float[np.ndarray, "num dim"], scale: Float[np.ndarray, " dim"], most: int) -> np.ndarray:
-    """Indices of at most `most` rows, each as far as can be from those before it, in units of `scale`: of points that
-    lie in few places, at least one of every place."""
+def far_apart(x: Float[np.ndarray, "num dim"], scale: Float[np.ndarray, " dim"], most: int) -> Int[np.ndarray, " kept"]:
+    """Indices of at most `most` rows of `x`, each as far as possible from the earlier ones in units of `scale`.
+
+    Rows within a thousandth of an earlier one are left out: of points in few places, every place keeps at least one.
+    """
     z = x / scale
-    chosen, distance = [0], np.linalg.norm(z - z[0], axis=1)
+    chosen = [0]
+    distance = np.linalg.norm(z - z[0], axis=1)
     while len(chosen) < most and distance.max() > 1e-3:
         chosen.append(int(np.argmax(distance)))
         distance = np.minimum(distance, np.linalg.norm(z - z[chosen[-1]], axis=1))

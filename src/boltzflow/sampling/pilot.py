@@ -1,14 +1,16 @@
-"""What a target is like before training: points in every mode found, a base, a pace, and a first log Z.
+"""The pilot: an exploration of the target before training, by sequential Monte Carlo (SMC) without a flow.
 
-The annealed sampler flies from ever better bases. Scouts from an isotropic one, widened until the target fits well
-inside it, find where the target is; from the Gaussian fitted to what they found, three times as wide, come the target's
-points. Descent from where the flights have been finds minima, and wells that annealing has lost. From the base of the
-run (by default the Gaussian fitted to all of these points) a last flight finds how fast the path may be walked, in
-which directions the base differs from the target, leaves points all along the path, and measures log Z with no flow
-involved.
+Three tempered SMC runs, each from a better base:
+
+1. Short runs from an isotropic Gaussian, widened until the target fits well inside it, locate the target.
+2. A run from a Gaussian fitted to those particles, inflated threefold, samples the target. Descent from the particles
+   of all β finds minima, and modes that SMC has missed.
+3. A run from the base of training (by default a Gaussian fitted to the points of stage 2) gives the schedule of the
+   path, the active subspace in which the target differs from the base, the training points, and a log Z without a flow.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,47 +32,45 @@ from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.smc import SMCSample, run_smc
 
-# At most so many particles, and so many floats of all of them together: in many dimensions fewer. Scouts need only find
-# where the target is, so they are few and change temperature fast; the flight after them does not descend from them.
-_SCOUT_PARTICLES, _SCOUT_NUMBERS = 2048, 2**16
-_PARTICLES, _NUMBERS = 4096, 2**20
-_SCOUT_MOVES = 2  # at a temperature, where the others take 4
-_SCOUT_ESS, _WIDE_ESS, _PATH_ESS = 0.5, 0.8, 0.97  # the share of effective samples that a change of temperature keeps
-_OVERDISPERSION = 3.0
-_DESCENT_STEPS, _MAX_MINIMA = 100, 256
+# The largest number of particles, and of floats of all particles together: many dimensions get fewer particles. Short
+# runs only locate the target, so they have few particles and take large steps in β.
+_PARTICLES = 4096
+_NUMBERS = 2**20
+_SHORT_PARTICLES = 2048
+_SHORT_NUMBERS = 2**16
+_MOVES = 4  # at each β
+_SHORT_MOVES = 2
+# The share of effective samples that a step in β keeps.
+_SHORT_ESS = 0.5
+_WIDE_ESS = 0.8
+_PATH_ESS = 0.97
+_INFLATION = 3.0
+_DESCENT_STEPS = 100
+_MAX_MINIMA = 256
 _MAX_WIDENINGS = 8
-_MIN_STDERR = 1e-3  # single precision, and particles that are correlated, allow no smaller error of log Z
+_MIN_STDERR = 1e-3  # of log Z: single precision and correlated particles allow no smaller error
 
 
 @dataclasses.dataclass(frozen=True)
 class Pilot:
-    """The annealed sampler's findings.
-
-    `base` and `clock` to train with; for a base that was fitted, the `active_subspace` in which the target differs from
-    it, `(dim, size)`; equally weighted `points` of the target as found from that base, and `wide_points`
-    as found from a wide one and in lost wells, each of shape `(num_points, dim)`; `minima` of the energy, or low points
-    on the way to one, as far apart as can be, `(num_minima, dim)`; `path_times`,
-    shape `(num_knots,)` from 0 to 1, and equally weighted `path_points` at each of them, `(num_knots, num_saved, dim)`;
-    log Z with its error, from `num_particles`; and what it cost. `complaints` are sentences on what went wrong, if
-    anything did. `enough` says that weighted samples of `base` give log Z as well as was asked: no flow is needed.
-    """
+    """The findings of the pilot: a base and a schedule for training, points of the target, log Z, and the cost."""
 
     base: AbstractDistribution
     clock: Clock
-    active_subspace: Float[np.ndarray, "dim size"] | None
-    points: Float[Array, "num_points dim"]
-    wide_points: Float[Array, "num_points dim"]
-    minima: Float[Array, "num_minima dim"]
-    path_times: Float[Array, " num_knots"]
-    path_points: Float[Array, "num_knots num_saved dim"]
+    active_subspace: Float[np.ndarray, "dim size"] | None  # where the target differs from a fitted Gaussian base
+    points: Float[Array, "num_points dim"]  # equally weighted points of the target, from the run that starts at `base`
+    wide_points: Float[Array, "num_wide dim"]  # the same from the wide run, with points of the modes that it missed
+    minima: Float[Array, "num_minima dim"]  # of the energy, or low points on the way to one, as far apart as possible
+    path_times: Float[Array, " num_knots"]  # from 0 to 1
+    path_points: Float[Array, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
     log_z: float
     log_z_stderr: float
     acceptance: float
     num_gradients: int
     num_particles: int
     nonfinite_share: float
-    complaints: tuple[str, ...] = ()
-    enough: bool = False
+    complaints: tuple[str, ...] = ()  # a sentence for each thing that went wrong
+    enough: bool = False  # weighted samples of `base` reach the target error of log Z: no flow is needed
 
 
 def run_pilot(
@@ -81,189 +81,273 @@ def run_pilot(
     pace: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Pilot:
-    """Explore `target`; `base` None fits a Gaussian to it, or where annealing has lost wells a mixture that has them;
-    `pace` False keeps the paper's clock β = t.
+    """Explore `target` by SMC, and choose the base and the schedule of training.
 
-    Raises `InputError` where the target's energy leads to points that are not finite.
+    Args:
+        target: The density to explore.
+        key: The random key.
+        base: The base of training. None fits a Gaussian, or a mixture where SMC from a wide base has missed modes.
+        pace: Whether to fit the schedule β(t); False keeps the paper's β = t.
+        stopwatch: Compiles the programs and adds up the seconds of compilation.
+
+    Raises:
+        InputError: Where the energy leads to points that are not finite.
     """
     watch = stopwatch or Stopwatch()
-    scout_key, explore_key, path_key, start_key, wells_key, fit_key = jax.random.split(key, 6)
-    scout, flights, doubts = _scout(target, scout_key, watch)
-    num, wide = _num_particles(target, _PARTICLES, _NUMBERS), _widened(_fit(target, scout.x))
-    found = _fly(wide, target, explore_key, _WIDE_ESS, num, watch)
-    flights = [*flights, found]
-    minima = _minima(target, flights, np.std(np.asarray(found.x), axis=0), num, watch)
-    fitted = base is None
-    points = _with_lost_wells(target, found, minima, wells_key, watch)
-    asked = 0
+    locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
+    found = _explore(target, (locate_key, wide_key, modes_key), watch)
+    num_gradients = found.num_gradients
+    fits_base = base is None
     if base is None:
-        base = _fit(target, points)
-        if points is not found.x:  # from one Gaussian the next flight would lose the same wells again
-            proposal = _propose(target, base, points, fit_key, watch, defensive=0.0)
-            base, asked = proposal.density, proposal.num_energies
-    sample = _fly(base, target, path_key, _PATH_ESS, num, watch)
+        base, num_energies = _fit_base(target, found, mixture_key, watch)
+        num_gradients += len(found.points) + num_energies
+    run = _run_smc(base, target, path_key, _PATH_ESS, watch)
     subspace = None
-    if fitted and isinstance(base, Gaussian):
-        of_target = np.asarray(sample.x)
-        subspace = active_subspace(base, of_target, _gradients(target, sample.x), lattice_of(target))
-    clock = fit_clock(sample.betas) if pace and sample.betas[-1] == 1 else Clock()
-    times = np.concatenate([[0.0], clock.inverse(sample.betas)])
-    start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, sample.path.shape[1]))[0]
-    flights.append(sample)
-    looked_at = len(scout.x) + (len(points) + len(sample.x) if fitted else 0)  # with a gradient more
+    if fits_base:
+        num_gradients += len(run.x)
+        if isinstance(base, Gaussian):
+            subspace = active_subspace(base, np.asarray(run.x), _gradients(target, run.x), lattice_of(target))
+    clock = fit_clock(run.betas) if pace and run.betas[-1] == 1 else Clock()
+    start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, run.path.shape[1]))[0]
+    runs = [*found.runs, run]
     return Pilot(
         base=base,
         clock=clock,
         active_subspace=subspace,
-        points=sample.x,
-        wide_points=points,
-        minima=minima,
-        path_times=jnp.asarray(times, jnp.float32),
-        path_points=jnp.concatenate([start[None], sample.path]),
-        log_z=sample.log_z,
-        log_z_stderr=max(sample.log_z_stderr, _MIN_STDERR),
-        acceptance=sample.acceptance,
-        num_gradients=sum(flight.num_gradients for flight in flights) + looked_at + asked + num * (1 + _DESCENT_STEPS),
-        num_particles=len(sample.x),
-        nonfinite_share=sum(f.num_nonfinite for f in flights) / sum(f.num_proposals for f in flights),
-        complaints=tuple(
-            doubts + _complaints(found, "from a wide base") + _complaints(sample, "from the base of the run")
-        ),
+        points=run.x,
+        wide_points=found.points,
+        minima=found.minima,
+        path_times=jnp.asarray(np.concatenate([[0.0], clock.inverse(run.betas)]), jnp.float32),
+        path_points=jnp.concatenate([start[None], run.path]),
+        log_z=run.log_z,
+        log_z_stderr=max(run.log_z_stderr, _MIN_STDERR),
+        acceptance=run.acceptance,
+        num_gradients=num_gradients + sum(one.num_gradients for one in runs),
+        num_particles=len(run.x),
+        nonfinite_share=sum(one.num_nonfinite for one in runs) / sum(one.num_proposals for one in runs),
+        complaints=(*found.complaints, *_complaints(run, "from the base of training")),
     )
 
 
 def with_fitted_mixture(
     pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
 ) -> tuple[Pilot, FittedDensity]:
-    """A pilot that fitted its base, with the nearest density to the target in place of it; and that density."""
-    proposal = _propose(target, whitening_gaussian(pilot.base), pilot.points, key, watch, defensive=DEFENSIVE)
-    spent = pilot.num_gradients + proposal.num_energies
-    better = dataclasses.replace(
-        pilot, base=proposal.density, clock=Clock(), active_subspace=None, num_gradients=spent, enough=True
-    )  # fmt: skip
-    return better, proposal
+    """Replace the fitted base of a pilot by the density nearest to the target without a flow; also returns that."""
+    gaussian = whitening_gaussian(pilot.base)
+    fitted = _fit_mixture(target, gaussian, pilot.points, key, watch, defensive=DEFENSIVE)
+    spent = pilot.num_gradients + fitted.num_energies
+    better = dataclasses.replace(pilot, base=fitted.density, clock=Clock(), active_subspace=None)
+    return dataclasses.replace(better, num_gradients=spent, enough=True), fitted
 
 
-def _propose(
-    target: AbstractDensity, gaussian: Gaussian, x: Float[Array, "num dim"], key, watch: Stopwatch, defensive: float
-) -> FittedDensity:
-    subspace = active_subspace(gaussian, np.asarray(x), _gradients(target, x), lattice_of(target))
-    points = np.asarray(x)
-    return fit_mixture(
-        target, lambda x: energies_at(target, x, watch), gaussian, subspace, points, key, defensive=defensive
-    )  # fmt: skip
+# --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
 
 
-def _fly(base, target, key, ess_fraction, num_particles, watch, num_moves=4) -> SMCSample:
-    # From a wide base temperatures grow in number as the square root of the dimension.
-    most = int(max(400, 60 * np.sqrt(target.dim)))
-    settings = {"num_particles": num_particles, "num_moves": num_moves, "max_steps": most, "watch": watch}
-    return run_smc(base, target, key, ess_fraction, **settings)
+@dataclasses.dataclass(frozen=True)
+class _Exploration:
+    """Points of the target and minima of its energy, found from a wide base; `num_gradients` beside those of `runs`."""
+
+    points: Float[Array, "num dim"]
+    minima: Float[Array, "num_minima dim"]
+    has_missed_modes: bool
+    runs: list[SMCSample]
+    complaints: list[str]
+    num_gradients: int
 
 
-def _minima(target, flights, scale, num, watch) -> Float[Array, "num_minima dim"]:
-    """Down from `num` points of all temperatures of these flights: at the early ones they are everywhere."""
-    share = -(-num // len(flights))
-    starts = []
-    for flight in flights:
-        knots, saved, dim = flight.path.shape
-        points = flight.path[:, :: max(1, knots * saved // share)].reshape(-1, dim)
-        starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
-    x, f = watch.run(descend, target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
-    x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
-    return jnp.asarray(x[far_apart(x, scale + 1e-12, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
+def _explore(target: AbstractDensity, keys: Sequence[PRNGKeyArray], watch: Stopwatch) -> _Exploration:
+    locate_key, wide_key, modes_key = keys
+    located, runs, doubts = _locate(target, locate_key, watch)
+    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE_ESS, watch)
+    runs.append(wide)
+    num = len(wide.x)
+    scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
+    minima = _find_minima(target, runs, scale, num, watch)
+    points = _with_missed_modes(target, wide, minima, scale, modes_key, watch)
+    return _Exploration(
+        points=points,
+        minima=minima,
+        has_missed_modes=points is not wide.x,
+        runs=runs,
+        complaints=doubts + _complaints(wide, "from a wide base"),
+        num_gradients=len(located.x) + num * (1 + _DESCENT_STEPS),
+    )
 
 
-def _with_lost_wells(
-    target: AbstractDensity, found: SMCSample, minima, key: PRNGKeyArray, watch: Stopwatch
-) -> Float[Array, "num dim"]:
-    """The points that were found; where wells were lost, as many of them replaced by points of these as they hold."""
-    x, scale = np.asarray(found.x), np.asarray(found.x).std(axis=0) + 1e-12
-    minima = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale, watch)]
-    if not len(minima):
-        return found.x
-    cover = _fit(target, found.x)
-    excess = energies_at(cover, minima, watch) + float(cover.log_z) - energies_at(target, minima, watch) - found.log_z
-    lost, _ = weigh_missed_modes(target, cover.log_prob, minima, excess, found.log_z, scale, key, found=x, watch=watch)
-    wells = [region for region in lost if region.share >= MIN_SHARE]
-    if not wells:
-        return found.x
-    odds = np.array([well.share / max(1 - well.share, 1e-6) for well in wells])  # against all that was found
-    nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
-    parts = [spread(jnp.asarray(well.points), num) for well, num in zip(wells, nums, strict=True)]
-    return jnp.concatenate([spread(found.x, max(1, len(x) - sum(map(len, parts)))), *parts])
-
-
-def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> np.ndarray:
-    return np.asarray(map_points(jax.grad(target.energy), x))
-
-
-def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
-    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), is_sign_symmetric(target))
-
-
-def _widened(base: Gaussian) -> Gaussian:
-    if isinstance(base.scale, Circulant):
-        return Gaussian(base.mean, scale_tril=Circulant(_OVERDISPERSION * base.scale.eigenvalues))
-    return Gaussian(base.mean, scale_tril=_OVERDISPERSION * base.scale)
-
-
-def _num_particles(target: AbstractDensity, most: int, numbers: int) -> int:
-    """At most `most`, of `numbers` floats in all, but enough: no covariance is seen in fewer than twice the dimension,
-    except where a lattice has it the same at every site."""
-    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)
-    return max(min(most, numbers // target.dim), fewest)
-
-
-def _scout(
+def _locate(
     target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
 ) -> tuple[SMCSample, list[SMCSample], list[str]]:
-    """Anneal from N(0, s² I), with s grown until the target fits well inside it, and no wider base finds more of it.
+    """The short run that locates the target, all short runs, and doubts about them.
 
-    A mode out of reach of one base is seen from a wider one: so the base that fits is confirmed from one four times as
-    wide, whose particles are used only where they spread further. Also returns every flight flown, and doubts.
+    The base is N(0, s² I). The scale s grows until the target fits well inside. A base may be out of reach of a mode,
+    so a second run from a base four times as wide must confirm the first; its particles matter only if they reach
+    further.
     """
-    lattice, num = lattice_of(target), _num_particles(target, _SCOUT_PARTICLES, _SCOUT_NUMBERS)
-    # On a lattice the sites may all move together, which makes the target √dim as wide in that one direction.
-    scale, flights, fitting, stuck = 5.0 * (np.sqrt(target.dim) if lattice else 1.0), [], None, False
+    lattice = lattice_of(target)
+    # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
+    scale = 5.0 * (np.sqrt(target.dim) if lattice else 1.0)
+    runs: list[SMCSample] = []
+    fitting: tuple[SMCSample, float] | None = None
+    was_stuck = False
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
-        attempt_key = jax.random.fold_in(key, attempt)
-        sample = _fly(base, target, attempt_key, _SCOUT_ESS, num, watch, num_moves=_SCOUT_MOVES)
-        flights.append(sample)
-        reach, was_stuck, stuck = _reach(sample), stuck, sample.betas[-1] < 1
+        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT_ESS, watch, short=True)
+        runs.append(run)
+        reach = _reach(run)
         if fitting is not None and reach <= 1.5 * fitting[1]:
-            doubts = _unfinished(fitting[0], "that scouted") + _unfinished(sample, "that confirmed it")
-            return fitting[0], flights, doubts
-        fitting = (sample, reach) if 2 * reach <= scale else None
-        if stuck and was_stuck:  # out of temperatures at two scales: a third would be no better
+            doubts = _unfinished(fitting[0], "that located the target") + _unfinished(run, "that confirmed this")
+            return fitting[0], runs, doubts
+        fitting = (run, reach) if 2 * reach <= scale else None
+        stuck = run.betas[-1] < 1
+        if stuck and was_stuck:  # the steps in β ran out at two scales: a third scale would be no better
             break
+        was_stuck = stuck
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
-    sentence = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
-    return sample, flights, [sentence]
+    doubt = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
+    return run, runs, [doubt]
 
 
-def _reach(sample: SMCSample) -> float:
-    """How far the particles are from the origin: their mean and their largest standard deviation in any direction."""
-    points = np.asarray(sample.x, np.float64)
+def _reach(run: SMCSample) -> float:
+    """The distance of the particles from the origin: their mean and their largest standard deviation, combined."""
+    points = np.asarray(run.x, np.float64)
     if not np.isfinite(points).all():
         raise InputError("The energy led the pilot to non-finite points: is it finite, and does it grow outwards?")
     variance = np.linalg.eigvalsh(np.atleast_2d(np.cov(points, rowvar=False)))[-1]
     return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
-def _complaints(sample: SMCSample, where: str) -> list[str]:
-    """What makes the pilot's word doubtful."""
-    sentences = _unfinished(sample, where)
-    if sample.acceptance < 0.2:
-        sentences.append(f"The pilot's moves {where} were accepted only {sample.acceptance:.0%} of the time.")
-    if sample.num_ancestors < 30:
-        sentences.append(f"The pilot's particles {where} descend from only {sample.num_ancestors} starting points.")
+def _find_minima(
+    target: AbstractDensity, runs: list[SMCSample], scale: Float[np.ndarray, " dim"], num: int, watch: Stopwatch
+) -> Float[Array, "num_minima dim"]:
+    """Minima by descent from `num` particles of all β of these runs: at small β particles are everywhere."""
+    share = -(-num // len(runs))
+    starts = []
+    for run in runs:
+        num_steps, num_saved, dim = run.path.shape
+        points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
+        starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
+    x, f = watch.run(descend, target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
+    x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
+    return jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
+
+
+def _with_missed_modes(
+    target: AbstractDensity,
+    run: SMCSample,
+    minima: Float[Array, "num_minima dim"],
+    scale: Float[np.ndarray, " dim"],
+    key: PRNGKeyArray,
+    watch: Stopwatch,
+) -> Float[Array, "num dim"]:
+    """The points of `run`, some of them replaced by points of missed modes in proportion to their probability."""
+    x = np.asarray(run.x)
+    separate = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale, watch)]
+    if not len(separate):
+        return run.x
+    cover = _fit(target, run.x)
+    log_prob = -energies_at(cover, separate, watch) - float(cover.log_z)
+    log_ratio = -energies_at(target, separate, watch) - log_prob - run.log_z
+    regions, _ = weigh_missed_modes(
+        target, cover.log_prob, separate, log_ratio, run.log_z, scale, key, known_points=x, watch=watch
+    )
+    modes = [region for region in regions if region.share >= MIN_SHARE]
+    if not modes:
+        return run.x
+    odds = np.array([mode.share / max(1 - mode.share, 1e-6) for mode in modes])  # against all that `run` has found
+    nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
+    parts = [spread(jnp.asarray(mode.points), int(num)) for mode, num in zip(modes, nums, strict=True)]
+    return jnp.concatenate([spread(run.x, max(1, len(x) - sum(map(len, parts)))), *parts])
+
+
+# --- fits and runs ----------------------------------------------------------------------------------------------------
+
+
+def _fit_base(
+    target: AbstractDensity, found: _Exploration, key: PRNGKeyArray, watch: Stopwatch
+) -> tuple[AbstractDistribution, int]:
+    """A Gaussian, or a mixture where modes were missed, and the energies that fitting the mixture took.
+
+    From one Gaussian the next SMC run would miss the same modes again.
+    """
+    gaussian = _fit(target, found.points)
+    if not found.has_missed_modes:
+        return gaussian, 0
+    fitted = _fit_mixture(target, gaussian, found.points, key, watch, defensive=0.0)
+    return fitted.density, fitted.num_energies
+
+
+def _fit_mixture(
+    target: AbstractDensity,
+    gaussian: Gaussian,
+    x: Float[Array, "num dim"],
+    key: PRNGKeyArray,
+    watch: Stopwatch,
+    defensive: float,
+) -> FittedDensity:
+    points = np.asarray(x)
+    subspace = active_subspace(gaussian, points, _gradients(target, x), lattice_of(target))
+
+    def energies(x: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " n"]:
+        return energies_at(target, x, watch)
+
+    return fit_mixture(target, energies, gaussian, subspace, points, key, defensive=defensive)
+
+
+def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
+    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), is_sign_symmetric(target))
+
+
+def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> Float[np.ndarray, "num dim"]:
+    return np.asarray(map_points(jax.grad(target.energy), x))
+
+
+def _inflated(base: Gaussian) -> Gaussian:
+    if isinstance(base.scale, Circulant):
+        return Gaussian(base.mean, scale_tril=Circulant(_INFLATION * base.scale.eigenvalues))
+    return Gaussian(base.mean, scale_tril=_INFLATION * base.scale)
+
+
+def _run_smc(
+    base: AbstractDistribution,
+    target: AbstractDensity,
+    key: PRNGKeyArray,
+    ess_fraction: float,
+    watch: Stopwatch,
+    short: bool = False,
+) -> SMCSample:
+    """An SMC run with a number of particles that suits the dimension.
+
+    A covariance is not seen in fewer particles than twice the dimension, except on a lattice, where it is the same at
+    every site. From a wide base the number of steps in β grows as the square root of the dimension.
+    """
+    most = min(_SHORT_PARTICLES, _SHORT_NUMBERS // target.dim) if short else min(_PARTICLES, _NUMBERS // target.dim)
+    return run_smc(
+        base,
+        target,
+        key,
+        ess_fraction,
+        num_particles=max(most, 512 if lattice_of(target) else max(512, 2 * target.dim)),
+        num_moves=_SHORT_MOVES if short else _MOVES,
+        max_steps=int(max(400, 60 * np.sqrt(target.dim))),
+        watch=watch,
+    )
+
+
+# --- complaints -------------------------------------------------------------------------------------------------------
+
+
+def _complaints(run: SMCSample, where: str) -> list[str]:
+    """One sentence for each reason to doubt an SMC run."""
+    sentences = _unfinished(run, where)
+    if run.acceptance < 0.2:
+        sentences.append(f"The pilot's moves {where} were accepted only {run.acceptance:.0%} of the time.")
+    if run.num_ancestors < 30:
+        sentences.append(f"The pilot's particles {where} descend from only {run.num_ancestors} starting points.")
     return sentences
 
 
-def _unfinished(sample: SMCSample, where: str) -> list[str]:
-    """A flight that ran out of temperatures has not seen the target, only what it looks like from afar."""
-    beta = sample.betas[-1]
-    return [f"The annealed pilot {where} stopped at temperature β = {beta:.3g} of 1."] if beta < 1 else []
+def _unfinished(run: SMCSample, where: str) -> list[str]:
+    """A run that stopped before β = 1 has not sampled the target, only a wider density."""
+    beta = run.betas[-1]
+    return [f"The pilot's SMC run {where} stopped at inverse temperature β = {beta:.3g} of 1."] if beta < 1 else []

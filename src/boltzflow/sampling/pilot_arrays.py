@@ -1,4 +1,4 @@
-"""A pilot as arrays and numbers, for a snapshot or a checkpoint, and back; and what tells its target from another."""
+"""A pilot as arrays and numbers, for a snapshot or a checkpoint, and back; and a check that a target is the same."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points
-from boltzflow.numerics.linalg import Circulant, Scale
+from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.sampling.resampling import spread
 
@@ -28,12 +28,12 @@ _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particl
 
 
 def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
-    """What tells a target from another: its energies at some of the pilot's points."""
+    """The energies at some of the pilot's points, by which a target is recognized."""
     return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
 
 
 def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
-    """Raises `InputError` unless the energies are those that were `kept` in the file, up to rounding."""
+    """Raises `InputError` unless the target's energies are those that were `kept` in the file, up to rounding."""
     fits = pilot.points.shape[1] == target.dim
     if not fits or not np.allclose(energies(target, pilot), kept, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise InputError(f"{path} is of another target: its energies are not those of this one")
@@ -43,7 +43,7 @@ def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[
 
 
 def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A pilot as arrays and numbers: with `num_points` only so many of its points, and none of its path."""
+    """A pilot as arrays and numbers; `num_points` limits the number of its points and leaves out those of the path."""
     arrays: dict[str, Any] = {"pilot.points": pilot.points, "pilot.wide_points": pilot.wide_points}
     if num_points is not None:
         arrays = {name: spread(points, num_points) for name, points in arrays.items()}
@@ -61,7 +61,7 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
 def pilot_from(
     arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], base: AbstractDistribution | None
 ) -> Pilot:
-    """The pilot of these contents; `base` is that of the run where the pilot did not fit it."""
+    """The pilot of these contents; `base` is the base of training where the pilot did not fit one."""
     points = jnp.asarray(arrays["pilot.points"])
     return Pilot(
         base=base or _base(arrays),
@@ -79,25 +79,18 @@ def pilot_from(
 
 
 def _base_arrays(base: Gaussian | SubspaceMixture) -> dict[str, Any]:
-    if isinstance(base, Gaussian):
-        return {"base.mean": base.mean, **_scale_arrays(base.scale)}
-    inner = {name: getattr(base.inner, name) for name in _MIXTURE}
-    return _base_arrays(base.gaussian) | {f"base.{name}": array for name, array in inner.items()} | {
-        "base.directions": base.subspace
-    }  # fmt: skip
+    if isinstance(base, SubspaceMixture):
+        inner = {f"base.{name}": getattr(base.inner, name) for name in _MIXTURE}
+        return _base_arrays(base.gaussian) | inner | {"base.directions": base.subspace}
+    if isinstance(base.scale, Circulant):
+        return {"base.mean": base.mean, EIGENVALUES: base.scale.eigenvalues}
+    return {"base.mean": base.mean, "base.scale": base.scale}
 
 
 def _base(arrays: Mapping[str, np.ndarray]) -> AbstractDistribution:
-    gaussian = Gaussian(arrays["base.mean"], scale_tril=_scale(arrays))
+    scale = Circulant(arrays[EIGENVALUES]) if EIGENVALUES in arrays else arrays["base.scale"]
+    gaussian = Gaussian(arrays["base.mean"], scale_tril=scale)
     if "base.directions" not in arrays:
         return gaussian
     weights, means, scales = (arrays[f"base.{name}"] for name in _MIXTURE)
     return SubspaceMixture(gaussian, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
-
-
-def _scale_arrays(scale: Scale) -> dict[str, Any]:
-    return {EIGENVALUES: scale.eigenvalues} if isinstance(scale, Circulant) else {"base.scale": scale}
-
-
-def _scale(arrays: Mapping[str, np.ndarray]) -> Scale:
-    return Circulant(arrays[EIGENVALUES]) if EIGENVALUES in arrays else arrays["base.scale"]

@@ -1,18 +1,49 @@
-"""Drawing particles anew by their weights, and thinning them."""
+"""Weighted particles: effective sample size, error of log Z from the ancestry, systematic resampling, thinning."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-def systematic(key, log_weight):
-    """Indices of systematic resampling: each particle about as often as its share says."""
-    n = log_weight.shape[0]
+def effective_sample_size(weight: Float[Array, "num *batch"] | Float[np.ndarray, "num *batch"]) -> Any:
+    """(Σ w)² / Σ w² over the first axis of JAX or NumPy weights; 0 where all of them are zero."""
+    return weight.sum(axis=0) ** 2 / ((weight**2).sum(axis=0) + 1e-300)
+
+
+def log_z_stderr(share: Float[np.ndarray, " num"]) -> float:
+    """The standard error of an SMC run's log Z from the `share` of the weight that descends from each first particle.
+
+    √(Σ share² - 1/n), after Lee & Whiteley (2018).
+    """
+    return float(np.sqrt(max(np.sum(share**2) - 1 / len(share), 0.0)))
+
+
+def systematic(key: PRNGKeyArray, log_weight: Float[Array, " num"]) -> Int[Array, " num"]:
+    """Indices of systematic resampling inside a compiled program: particle i appears num · w_i / Σ w times on average.
+
+    Single precision is enough for the few thousand particles of an SMC step.
+    """
+    num = log_weight.shape[0]
     cumulative = jnp.cumsum(jax.nn.softmax(log_weight))
-    positions = (jnp.arange(n) + jax.random.uniform(key)) / n
-    return jnp.minimum(jnp.searchsorted(cumulative, positions * cumulative[-1]), n - 1)
+    positions = (jnp.arange(num) + jax.random.uniform(key)) / num
+    return jnp.minimum(jnp.searchsorted(cumulative, positions * cumulative[-1]), num - 1)
 
 
-def spread(x: Float[Array, "num dim"], num: int) -> Float[Array, "num dim"]:
-    """`num` of the particles, evenly apart: resampling keeps the offspring of a particle together."""
+def systematic_in_double(
+    rng: np.random.Generator, log_weight: Float[np.ndarray, " num_weights"], num: int
+) -> Int[np.ndarray, " num"]:
+    """Indices of `num` draws by systematic resampling, in increasing order.
+
+    NumPy and double precision: the cumulative sum of millions of weights loses the small ones in single precision.
+    """
+    cumulative = np.cumsum(np.exp(log_weight - np.logaddexp.reduce(log_weight)))
+    positions = (np.arange(num) + rng.uniform()) / num * cumulative[-1]
+    return np.minimum(np.searchsorted(cumulative, positions), len(cumulative) - 1)
+
+
+def spread(x: Float[Array, "num_particles dim"], num: int) -> Float[Array, "num dim"]:
+    """At most `num` particles at equal distances in the list: resampling keeps the offspring of a particle together."""
     return x[:: max(1, len(x) // num)][:num]

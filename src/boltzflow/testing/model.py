@@ -13,6 +13,7 @@ from boltzflow.densities.base import AbstractFixed
 from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
+from boltzflow.numerics.batching import numpy_generator
 from boltzflow.numerics.gradient_check import FORWARD, slopes
 from boltzflow.testing.asserts import check_function, expect
 
@@ -30,7 +31,7 @@ def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
         key: The key of the noise.
         scale: The standard deviation of the noise.
     """
-    rng = _generator(key)
+    rng = numpy_generator(key)
 
     def move(leaf):
         return jnp.asarray(np.asarray(leaf) + scale * rng.standard_normal(leaf.shape), leaf.dtype)
@@ -57,7 +58,7 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     name = type(interpolation).__name__
     _check_frozen_ends(name, interpolation)
     interpolation = randomize(interpolation, key)
-    rng = _generator(key)
+    rng = numpy_generator(key)
     sample = eqx.filter_jit(lambda base, keys: jax.vmap(base.sample_and_log_prob)(keys)[0])
     x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
@@ -67,11 +68,6 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     direction = rng.standard_normal(points.shape).astype(x.dtype)
     direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is defined on [0, 1] only
     _check_derivatives(name, interpolation, points, direction)
-
-
-def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    """NumPy's generator, seeded with `key`: unlike JAX's it compiles nothing for a new shape."""
-    return np.random.default_rng(np.ravel(jax.random.key_data(key)))
 
 
 def _times(rng: np.random.Generator) -> np.ndarray:
@@ -167,7 +163,7 @@ def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: 
     name = type(field).__name__
     expect(isinstance(field.dim, int) and field.dim > 0, f"{name}.dim must be a positive int, got {field.dim!r}")
     field = randomize(field, key)
-    rng = _generator(key)
+    rng = numpy_generator(key)
     t = _times(rng)
     x = scale * rng.standard_normal((_NUM_POINTS, field.dim))
     outputs = {

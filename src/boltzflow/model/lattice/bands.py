@@ -1,4 +1,4 @@
-"""The Fourier analysis of a periodic lattice: what networks that are the same at every site see of a point."""
+"""The Fourier analysis of a periodic lattice: the inputs of networks that are the same at every site."""
 
 import math
 from typing import Any
@@ -22,13 +22,14 @@ class Bands(AbstractFixed):
     """The Fourier analysis of a lattice, x ↦ z ↦ p: whitened modes, and bands of them at the sites of the networks.
 
     z(k) = Σ_x e^{-ikx} [L⁻¹(x - mean)](x) / √N; p_c(y) = √g_c Σ_{k in c} e^{iky} z(k) / √n_c for the n_c wave
-    vectors of band c, of variance g_c where x is N(mean, L Lᵀ). The g_c are 1 for the widest band and fall like the
-    widths of the bands in x: half way from p = z, where a network would see white noise, to p = x, where it would see
-    little of what is short. In one dimension a band is a pair ±k; in more it is a shell, at most 32 of them.
+    vectors of band c, with variance g_c where x is N(mean, L Lᵀ). The g_c are 1 for the widest band and fall like the
+    widths of the bands in x. This is half way between p = z, where a network would see white noise, and p = x, where
+    short waves would be almost invisible. In one dimension a band is a pair ±k; in more it is a shell, at most 32 of
+    them.
 
-    Along an axis of more than `max_sites` sites there are `max_sites` sites y. Wave vectors that these cannot tell
-    apart are not in any band: what is not Gaussian on a fine lattice is smooth. Shifts by whole distances of the y are
-    then an exact symmetry, where they are shifts of the lattice; others up to what aliasing adds.
+    Along an axis of more than `max_sites` sites there are `max_sites` sites y. Wave vectors that these cannot
+    distinguish are in no band: on a fine lattice the non-Gaussian part is smooth. Shifts by whole distances of the y
+    that are shifts of the lattice are then exact symmetries; other shifts are symmetries up to aliasing.
     """
 
     mean: Float[np.ndarray, ""]
@@ -40,30 +41,41 @@ class Bands(AbstractFixed):
     coarse_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, lattice_shape: tuple[int, ...], whitening: Whitening | None = None, max_sites: int = 32):
-        """`whitening` defaults to the identity. Raises `InputError` where it is not the same at every site."""
+        """Analyze a lattice.
+
+        Args:
+            lattice_shape: The number of sites along each axis.
+            whitening: The mean and the scale L; None is the identity.
+            max_sites: The largest number of sites of the networks along an axis.
+
+        Raises:
+            InputError: Where the whitening is not the same at every site.
+        """
         self.shape = tuple(int(n) for n in lattice_shape)
         self.coarse_shape = tuple(min(n, max_sites) for n in self.shape)
         self.mean, scale = _same_at_every_site(self.shape, whitening)
-        self.scale, self.multiplicity = frozen(_half(scale)), frozen(_multiplicity(self.shape))
+        self.scale = frozen(scale[..., : self.shape[-1] // 2 + 1])
+        self.multiplicity = frozen(_multiplicity(self.shape))
         masks = _shells(self.shape, self.coarse_shape)
         counted = masks * _multiplicity(self.coarse_shape)
         axes = tuple(range(1, masks.ndim))
-        sizes, power = counted.sum(axes), (counted * _crop(self.scale**2, self.coarse_shape)).sum(axes)
+        sizes = counted.sum(axes)
+        power = (counted * _crop(self.scale**2, self.coarse_shape)).sum(axes)
         self.variances = frozen(np.sqrt(power / power.max()))
         self.filters = frozen(masks * np.sqrt(self.variances / sizes).reshape(-1, *[1] * len(axes)))
 
     @property
     def num_bands(self) -> int:
-        """How many numbers a site's network sees."""
+        """The number of inputs of the network at a site."""
         return self.filters.shape[0]
 
     @property
     def num_sites(self) -> int:
-        """How many sites the networks act at."""
+        """The number of sites of the networks."""
         return math.prod(self.coarse_shape)
 
     def whiten(self, x: Float[Array, " dim"]) -> Complex[Array, "*half"]:
-        """z of the half of the wave vectors that `rfftn` gives."""
+        """z, for the half of the wave vectors that `rfftn` gives."""
         centered = (x - jnp.asarray(self.mean, x.dtype)).reshape(self.shape)
         return jnp.fft.rfftn(centered, norm="ortho") / jnp.asarray(self.scale, x.dtype)
 
@@ -93,31 +105,34 @@ class Bands(AbstractFixed):
         return _embed(jnp.sum(jnp.asarray(self.filters, m.dtype) * spectra, axis=0), self.shape, self.coarse_shape)
 
     def total(self, values: Float[Array, "*half"]) -> Float[Array, ""]:
-        """The sum over all wave vectors of something given for the half of them."""
+        """The sum over all wave vectors of `values`, given for half of them."""
         return jnp.sum(jnp.asarray(self.multiplicity, values.dtype) * values)
 
     @property
     def _one_mode_each(self) -> bool:
-        """Whether the bands are the pairs ±k of a ring: the waves themselves are then cheaper than many transforms."""
+        """Whether the bands are the pairs ±k of a ring: sums over waves are then cheaper than many transforms."""
         return len(self.shape) == 1 and self.num_bands == _num_kept(self.shape[0], self.coarse_shape[0])
 
-    def _waves(self, dtype: Any) -> tuple[Array, ...]:
+    def _waves(self, dtype: Any) -> list[Array]:
         """On a ring: the filters `(bands,)`, cos ky and sin ky `(sites, bands)`."""
         k = np.arange(self.num_bands)
         phases = 2 * np.pi / self.num_sites * (np.arange(self.num_sites)[:, None] * k % self.num_sites)
-        return tuple(jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases)))
+        return [jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases))]
 
 
 # --- wave vectors ----------------------------------------------------------------------------------------------------
 
 
-def _same_at_every_site(shape: tuple[int, ...], whitening: Whitening | None) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of a site and the eigenvalues of L, `shape`."""
+def _same_at_every_site(
+    shape: tuple[int, ...], whitening: Whitening | None
+) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, "*lattice"]]:
+    """The mean of a site and the eigenvalues of L."""
     if not shape or min(shape) < 1:
         raise InputError(f"lattice_shape must be the number of sites along each axis, got {shape}")
     if whitening is None:
         return frozen(0.0), np.ones(shape)
-    mean, scale = whitening.mean, whitening.decode
+    mean = whitening.mean
+    scale = whitening.decode
     same = mean.shape == (math.prod(shape),) and np.allclose(mean, mean[0])
     if same and isinstance(scale, Circulant) and scale.eigenvalues.shape == shape:
         return frozen(mean.mean()), scale.eigenvalues
@@ -129,30 +144,25 @@ def _same_at_every_site(shape: tuple[int, ...], whitening: Whitening | None) -> 
     )
 
 
-def _half(values: np.ndarray) -> np.ndarray:
-    """Those of the wave vectors that `rfftn` gives."""
-    return values[..., : values.shape[-1] // 2 + 1]
-
-
-def _wave_numbers(shape: tuple[int, ...]) -> list[np.ndarray]:
-    """The |k_i| of each wave vector of the half, one array `half` for each axis."""
+def _wave_numbers(shape: tuple[int, ...]) -> list[Float[np.ndarray, "*half"]]:
+    """The |k_i| of each wave vector of the half, one array for each axis."""
     axes = [np.abs(np.fft.fftfreq(n) * n) for n in shape[:-1]] + [np.arange(shape[-1] // 2 + 1.0)]
     return list(np.meshgrid(*axes, indexing="ij"))
 
 
-def _multiplicity(shape: tuple[int, ...]) -> np.ndarray:
-    """How many wave vectors of the lattice each one of the half stands for: itself, and -k where that is not there."""
+def _multiplicity(shape: tuple[int, ...]) -> Float[np.ndarray, "*half"]:
+    """The number of wave vectors that each one of the half stands for: itself, and -k where that is not in the half."""
     last = _wave_numbers(shape)[-1]
     return np.where((last == 0) | (2 * last == shape[-1]), 1.0, 2.0)
 
 
 def _num_kept(num_sites: int, num_coarse: int) -> int:
-    """How many |k| a coarser axis has, without its own Nyquist frequency where that is not the one of the lattice."""
+    """The number of |k| on a coarser axis, without its own Nyquist frequency unless that is the lattice's."""
     return num_coarse // 2 + 1 if num_coarse == num_sites else (num_coarse + 1) // 2
 
 
-def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> np.ndarray:
-    """Which wave vectors each band has, `(bands, *coarse_half)` of 0 and 1: those of one length, Nyquist's as unit."""
+def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> Float[np.ndarray, "bands *coarse_half"]:
+    """1 at the wave vectors of each band, 0 elsewhere: a band has one length |k|, in units of Nyquist's frequency."""
     numbers = _wave_numbers(coarse)
     kept = np.all([k < _num_kept(n, c) for k, n, c in zip(numbers, shape, coarse, strict=True)], axis=0)
     squares = np.round(sum((k / n) ** 2 for k, n in zip(numbers, shape, strict=True)), 9)
@@ -165,8 +175,8 @@ def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> np.ndarray:
     return masks
 
 
-def _crop(z, coarse: tuple[int, ...]):
-    """The wave vectors of a coarser lattice, of the half of those of a finer one."""
+def _crop(z: Any, coarse: tuple[int, ...]) -> Any:
+    """Values at the wave vectors of a coarser lattice, from JAX or NumPy values at the half of a finer lattice's."""
     for axis, num in enumerate(coarse[:-1]):
         n = z.shape[axis]
         if n > num:
@@ -174,7 +184,9 @@ def _crop(z, coarse: tuple[int, ...]):
     return z[..., : coarse[-1] // 2 + 1]
 
 
-def _embed(v: Complex[Array, "*coarse_half"], shape: tuple[int, ...], coarse: tuple[int, ...]):
+def _embed(
+    v: Complex[Array, "*coarse_half"], shape: tuple[int, ...], coarse: tuple[int, ...]
+) -> Complex[Array, "*half"]:
     """The transpose of `_crop`."""
     for axis, (n, num) in enumerate(zip(shape[:-1], coarse[:-1], strict=True)):
         if n > num:
@@ -184,5 +196,5 @@ def _embed(v: Complex[Array, "*coarse_half"], shape: tuple[int, ...], coarse: tu
     return jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, shape[-1] // 2 - coarse[-1] // 2)])
 
 
-def _along(z, axis: int, start: int, stop: int):
+def _along(z: Any, axis: int, start: int, stop: int) -> Any:
     return z[(slice(None),) * axis + (slice(start, stop),)]

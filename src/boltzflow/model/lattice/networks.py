@@ -1,8 +1,8 @@
-"""Networks that are the same at every site of a periodic lattice: velocities that move with it, potentials that do not.
+"""Networks with the symmetry of a periodic lattice: equivariant velocities and invariant potentials.
 
 A point, whitened alike at every site, is split into bands of wave vectors: z ↦ P z, with p_c(y) the part of z in band c
-at site y of a lattice that may be coarser. A small network m of the bands acts at each site, and Pᵀ puts the parts
-together again, so that with S sites
+at site y of a lattice that may be coarser. A small network m of the bands acts at each site, and Pᵀ joins the parts
+again. With S sites,
 
     V_z = S^(-1/2) Pᵀ m(t, P z) + λ(t) z,    tr ∂V_z/∂z = S^(-1/2) Σ_y tr[g J(y)] + Σ_k λ_k(t)
 
@@ -15,24 +15,22 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from boltzflow.model.lattice.bands import Bands
-from boltzflow.model.networks import TimeKernels
+from boltzflow.model.networks import time_kernels
 
 
 class SiteNetwork(eqx.Module):
     """p ↦ W_{l+1} σ(W_l ... σ(W_1 p) ...) at every site, each W a mixture Σ_j w_j(t) W_j by the time kernels.
 
-    σ is tanh(u + b), or where `odd` its odd part [tanh(u + b) + tanh(u - b)]/2, with the bias b of a unit mixed in the
-    same way. An odd network cannot see t as an input: the matrices themselves depend on t instead, at the cost of one
-    network. Each W_j is an array of its own, so that Muon takes it for the matrix that it is. The last layer starts at
-    zero.
+    σ is tanh(u + b), or where `odd` its odd part [tanh(u + b) + tanh(u - b)]/2; the bias b of a unit is mixed in the
+    same way. An odd network cannot take t as an input; its matrices depend on t instead, at the cost of one network.
+    Each W_j is an array of its own, so that Muon treats it as a matrix. The last layer starts at zero.
     """
 
     weights: list[list[Float[Array, "fan_out fan_in"]]]
     biases: list[list[Float[Array, " fan_out"]]]
-    kernels: TimeKernels
     odd: bool = eqx.field(static=True)
 
     def __init__(
@@ -42,13 +40,12 @@ class SiteNetwork(eqx.Module):
         if min(num_networks, width, depth) < 1:
             raise ValueError(f"num_networks, width, depth must be at least 1, got {num_networks}, {width}, {depth}.")
         weight_key, bias_key = jax.random.split(key)
-        sizes, keys = [in_size, *[width] * depth], jax.random.split(weight_key, (depth, num_networks))
-        hidden = zip(keys, sizes[:-1], sizes[1:], strict=True)
+        sizes = [in_size, *[width] * depth]
+        hidden = zip(jax.random.split(weight_key, (depth, num_networks)), sizes[:-1], sizes[1:], strict=True)
         self.weights = [[jax.random.normal(k, (b, a)) / a**0.5 for k in layer] for layer, a, b in hidden]
         self.weights.append([jnp.zeros((out_size, width)) for _ in range(num_networks)])
-        # At zero the odd part would not move b.
+        # At b = 0 the odd part has no gradient in b.
         self.biases = [list(layer) for layer in jax.random.normal(bias_key, (depth, num_networks, width))]
-        self.kernels = TimeKernels(num_networks)
         self.odd = odd
 
     def value(self, t: Float[Array, ""], p: Float[Array, "sites in_size"]) -> Float[Array, "sites out_size"]:
@@ -58,10 +55,11 @@ class SiteNetwork(eqx.Module):
             return self._activate(pre, bias)[0] @ weights[-1].T
 
     def even(self, t: Float[Array, ""], p: Float[Array, "sites in_size"]) -> Float[Array, "sites out_size"]:
-        """The same with v tanh(v), v = u ± b, in place of the last tanh: even in p where the network is odd."""
+        """The network with v tanh(v), v = u ± b, in place of the last tanh: even in p where the network is odd."""
         with jax.default_matmul_precision("highest"):
             weights, _, pre, bias = self._before_last(t, p)
-            up, down = pre + bias, pre - bias
+            up = pre + bias
+            down = pre - bias
             even = up * jnp.tanh(up) + (down * jnp.tanh(down) if self.odd else 0)
             return even @ weights[-1].T
 
@@ -74,7 +72,9 @@ class SiteNetwork(eqx.Module):
             a, slope = self._activate(pre, bias)
             return a @ weights[-1].T, _trace(weights, [*slopes, slope], metric)
 
-    def _activate(self, u, bias):
+    def _activate(
+        self, u: Float[Array, "sites width"], bias: Float[Array, " width"]
+    ) -> tuple[Float[Array, "sites width"], Float[Array, "sites width"]]:
         """σ(u) and its slope."""
         up = jnp.tanh(u + bias)
         if not self.odd:
@@ -82,17 +82,21 @@ class SiteNetwork(eqx.Module):
         down = jnp.tanh(u - bias)
         return (up + down) / 2, 1 - (up**2 + down**2) / 2
 
-    def _before_last(self, t, p):
-        """The matrices at time t, the slopes of every σ but the last, and what the last is applied to, and its bias."""
-        # In the type of p before they are multiplied: weights in single precision do for points in double precision.
-        shares = jnp.asarray(self.kernels(t), p.dtype)
+    def _before_last(
+        self, t: Float[Array, ""], p: Float[Array, "sites in_size"]
+    ) -> tuple[list[Array], list[Array], Float[Array, "sites width"], Float[Array, " width"]]:
+        """The matrices at time t, the slopes of every σ but the last, and the argument and the bias of the last σ."""
+        # Weights are cast before they are multiplied: points in double precision then have a divergence that is exact.
+        shares = jnp.asarray(time_kernels(t, len(self.weights[0])), p.dtype)
 
         def mix(arrays):
             terms = (share * jnp.asarray(a, p.dtype) for share, a in zip(shares, arrays, strict=True))
             return sum(terms, jnp.zeros((), p.dtype))
 
-        weights, biases = [mix(layer) for layer in self.weights], [mix(layer) for layer in self.biases]
-        pre, slopes = p @ weights[0].T, []
+        weights = [mix(layer) for layer in self.weights]
+        biases = [mix(layer) for layer in self.biases]
+        slopes = []
+        pre = p @ weights[0].T
         for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
             a, slope = self._activate(pre, bias)
             slopes.append(slope)
@@ -100,9 +104,10 @@ class SiteNetwork(eqx.Module):
         return weights, slopes, pre, biases[-1]
 
 
-def _trace(weights: list[Array], slopes: list[Array], metric: Array) -> Float[Array, ""]:
+def _trace(weights: list[Array], slopes: list[Array], metric: Float[Array, " in_size"]) -> Float[Array, ""]:
     """Σ_y tr[W_{l+1} D_l(y) ... D_1(y) W_1 metric], D the diagonal slopes `(sites, width)`; see `networks.MLP`."""
-    first, last = weights[0] * metric, weights[-1]
+    first = weights[0] * metric
+    last = weights[-1]
     if len(slopes) == 1:
         return jnp.sum(slopes[0] @ jnp.sum(first * last.T, axis=1))
     if len(slopes) == 2:
@@ -113,67 +118,70 @@ def _trace(weights: list[Array], slopes: list[Array], metric: Array) -> Float[Ar
     return jnp.sum(last.T * jnp.sum(tangents, axis=0))
 
 
-class LatticeVelocity(eqx.Module):
-    """(t, x) ↦ L [S^(-1/2) Pᵀ m(t, P z) + λ(t) z], a velocity on the lattice that is zero at first."""
+class _AbstractLatticeNetwork(eqx.Module):
+    """The common part of velocities and potentials: bands, a network for each site, a number for each wave vector."""
 
     bands: Bands
     sites: SiteNetwork
-    rates: Float[Array, "num_networks 1 half"]
+    rates: Float[Array, "num_networks 1 modes"]
 
-    def __init__(
-        self, bands: Bands, *, sign_symmetric: bool, num_networks: int, width: int, depth: int, key: PRNGKeyArray
-    ):
-        sizes: dict[str, Any] = {"num_networks": num_networks, "width": width, "depth": depth}
+    def _rates_at(self, t: Float[Array, ""], dtype: Any) -> Float[Array, "*half"]:
+        """The number of each wave vector at time t."""
+        shares = jnp.asarray(time_kernels(t, len(self.rates)), dtype)
+        rates = jnp.asarray(self.rates[:, 0], dtype)
+        return jnp.matmul(shares, rates, precision="highest").reshape(self.bands.scale.shape)
+
+
+def _zero_rates(bands: Bands, sites: SiteNetwork) -> Float[Array, "num_networks 1 modes"]:
+    """Zeros with three axes: Muon would take an array with two for a matrix, and mix the wave vectors."""
+    return jnp.zeros((len(sites.weights[0]), 1, bands.scale.size))
+
+
+class LatticeVelocity(_AbstractLatticeNetwork):
+    """(t, x) ↦ L [S^(-1/2) Pᵀ m(t, P z) + λ(t) z], a velocity on the lattice that is zero at first."""
+
+    def __init__(self, bands: Bands, *, sign_symmetric: bool, key: PRNGKeyArray, **sizes: int):
+        """`sizes` are the `num_networks`, `width` and `depth` of `SiteNetwork`."""
         self.bands = bands
         self.sites = SiteNetwork(bands.num_bands, bands.num_bands, odd=sign_symmetric, key=key, **sizes)
-        self.rates = _zero_for_each_mode(bands, num_networks)
+        self.rates = _zero_rates(bands, self.sites)
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         z = self.bands.whiten(x)
-        joined = self.bands.join(self.sites.value(t, self.bands.split(z)))
-        return self.bands.push(self.bands.num_sites**0.5 * joined + _at_time(self, t, x.dtype) * z)
+        m = self.sites.value(t, self.bands.split(z))
+        return self._velocity(m, self._rates_at(t, x.dtype), z)
 
     def value_and_divergence(
         self, t: Float[Array, ""], x: Float[Array, " dim"]
     ) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         """The value and the exact trace of its Jacobian in x."""
-        z, rates = self.bands.whiten(x), _at_time(self, t, x.dtype)
+        z = self.bands.whiten(x)
+        rates = self._rates_at(t, x.dtype)
         metric = jnp.asarray(self.bands.variances, x.dtype)
         m, trace = self.sites.value_and_trace(t, self.bands.split(z), metric)
-        velocity = self.bands.push(self.bands.num_sites**0.5 * self.bands.join(m) + rates * z)
-        return velocity, trace / self.bands.num_sites**0.5 + self.bands.total(rates)
+        return self._velocity(m, rates, z), trace / self.bands.num_sites**0.5 + self.bands.total(rates)
+
+    def _velocity(
+        self, m: Float[Array, "sites bands"], rates: Float[Array, "*half"], z: Complex[Array, "*half"]
+    ) -> Float[Array, " dim"]:
+        return self.bands.push(self.bands.num_sites**0.5 * self.bands.join(m) + rates * z)
 
 
-class LatticePotential(eqx.Module):
-    """(t, x) ↦ S^(-1/2) Σ_y h(t, P z) + Σ_k q_k(t) |z_k|² as an array `(1,)`, the same for x shifted, zero at first.
+class LatticePotential(_AbstractLatticeNetwork):
+    """(t, x) ↦ S^(-1/2) Σ_y h(t, P z) + Σ_k q_k(t) |z_k|² as an array `(1,)`, invariant under shifts, zero at first.
 
-    h is a `SiteNetwork` whose last σ is even, so that the potential of mean - x is that of mean + x where it is odd.
+    h is a `SiteNetwork` with an even last activation: where the network is odd, mean - x and mean + x have the same
+    potential.
     """
 
-    bands: Bands
-    sites: SiteNetwork
-    rates: Float[Array, "num_networks 1 half"]
-
-    def __init__(
-        self, bands: Bands, *, sign_symmetric: bool, num_networks: int, width: int, depth: int, key: PRNGKeyArray
-    ):
-        sizes: dict[str, Any] = {"num_networks": num_networks, "width": width, "depth": depth}
+    def __init__(self, bands: Bands, *, sign_symmetric: bool, key: PRNGKeyArray, **sizes: int):
+        """`sizes` are the `num_networks`, `width` and `depth` of `SiteNetwork`."""
         self.bands = bands
         self.sites = SiteNetwork(bands.num_bands, 1, odd=sign_symmetric, key=key, **sizes)
-        self.rates = _zero_for_each_mode(bands, num_networks)
+        self.rates = _zero_rates(bands, self.sites)
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " 1"]:
         z = self.bands.whiten(x)
-        quadratic = self.bands.total(_at_time(self, t, x.dtype) * (z.real**2 + z.imag**2))
+        quadratic = self.bands.total(self._rates_at(t, x.dtype) * (z.real**2 + z.imag**2))
         values = self.sites.even(t, self.bands.split(z))
         return jnp.sum(values, axis=0) / self.bands.num_sites**0.5 + quadratic
-
-
-def _zero_for_each_mode(bands: Bands, num_networks: int) -> Float[Array, "num_networks 1 half"]:
-    """Numbers for each wave vector. Of three axes: Muon would take an array of two for a matrix, and mix the modes."""
-    return jnp.zeros((num_networks, 1, bands.scale.size))
-
-
-def _at_time(network: LatticeVelocity | LatticePotential, t: Float[Array, ""], dtype: Any) -> Float[Array, "*half"]:
-    shares, rates = jnp.asarray(network.sites.kernels(t), dtype), jnp.asarray(network.rates[:, 0], dtype)
-    return jnp.matmul(shares, rates, precision="highest").reshape(network.bands.scale.shape)

@@ -1,4 +1,4 @@
-"""The density that needs no flow: a mixture where one Gaussian is not enough, and a run that stops there."""
+"""The density that needs no flow: a mixture where one Gaussian is not enough, and runs that need no training."""
 
 import dataclasses
 
@@ -16,14 +16,13 @@ from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.sampling.mixture_fit import FittedDensity, _maximize, fit_mixture
 from boltzflow.sampling.pilot import run_pilot
-from boltzflow.statistics import estimates as estimators
-from boltzflow.statistics.estimates import samples_for
+from boltzflow.statistics.estimates import log_z_importance, samples_for
 from boltzflow.training.loop import without_a_flow
 
 TINY = dataclasses.replace(default_preset(), width=16, num_networks=2, num_eval_samples=8192)
 
 
-def proposed(target, x, gaussian, subspace=None, key=0, **settings):
+def fitted(target, x, gaussian, subspace=None, key=0, **settings):
     subspace = np.eye(target.dim) if subspace is None else subspace
 
     def energies(x):
@@ -41,82 +40,86 @@ def gaussian_of(x):
 
 
 @pytest.mark.parametrize("target", [bf.mixture_2(), bf.mixture_4()], ids=["mixture-2", "mixture-4"])
-def test_a_mixture_is_found_with_its_components(target):
+def test_mixture_is_recovered_with_its_components(target):
     """Beside a twentieth of the one Gaussian that is too wide, which takes at most that from the effective samples."""
     x = points_of(target)
-    found = proposed(target, x, gaussian_of(x))
+    found = fitted(target, x, gaussian_of(x))
     assert isinstance(found.density, SubspaceMixture) and len(found.density.inner.weights) == 1 + len(target.weights)
     assert 0.95 < found.share < 0.98 and not found.heavy
     weights = found.density.inner.weights
     assert weights[-1] == pytest.approx(0.05)
     np.testing.assert_allclose(sorted(weights[:-1] / 0.95), sorted(target.weights), atol=0.015)
-    bare = proposed(target, x, gaussian_of(x), defensive=0.0)
+    bare = fitted(target, x, gaussian_of(x), defensive=0.0)
     assert len(bare.density.inner.weights) == len(target.weights) and bare.share > 0.998
 
 
-def test_an_error_of_next_to_nothing_needs_more_samples_than_there_are():
-    found = FittedDensity(None, 0.9, False, 0)
-    assert found.num_samples(1e-170) == np.inf and FittedDensity(None, 1.0, False, 0).num_samples(1e-170) == 0
+def test_num_samples_is_bounded_for_tiny_error():
+    found = FittedDensity(Gaussian([0.0], 1.0), 0.9, False, 0)
+    assert (
+        found.num_samples(1e-170) == np.inf
+        and FittedDensity(Gaussian([0.0], 1.0), 1.0, False, 0).num_samples(1e-170) == 0
+    )
     assert samples_for(1e-170, np.random.default_rng(0).normal(size=1000), most=5000) == 5000
 
 
-def test_components_that_all_hold_too_few_points_leave_the_largest():
+def test_maximize_keeps_largest_component_of_few_points():
     y = np.random.default_rng(0).normal(size=(20, 19))
     kept = _maximize(y, np.array([[0.6, 0.4]] * 19 + [[0.0, 1.0]]))
     assert len(kept.weights) == 1 and np.isfinite(kept.scales).all()
 
 
-def test_more_components_come_nearer_to_what_is_no_mixture():
+def test_ring_gets_many_components():
     target = bf.Energy(lambda x: 2.0 * (jnp.linalg.norm(x) - 3.0) ** 2, 2)  # a ring
-    angle, radius = np.random.default_rng(0).uniform(0, 2 * np.pi, 4096), np.random.default_rng(1).normal(3, 0.5, 4096)
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 4096)
+    radius = np.random.default_rng(1).normal(3, 0.5, 4096)
     x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    found = proposed(target, x, gaussian_of(x))
+    found = fitted(target, x, gaussian_of(x))
     assert len(found.density.inner.weights) >= 9 and found.share > 0.95
-    again = proposed(target, x, gaussian_of(x))
+    again = fitted(target, x, gaussian_of(x))
     np.testing.assert_array_equal(again.density.inner.means, found.density.inner.means)  # the key is all there is
 
 
-def test_only_some_subspace_are_a_mixture():
+def test_mixture_is_confined_to_subspace():
     """Two modes along one direction of twelve; the gaussian has the eleven others exactly."""
     rng = np.random.default_rng(0)
     direction = np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :1]
     two = bf.GaussianMixture([0.5, 0.5], [[-0.9], [0.9]], 0.19)  # of variance 1 in all
     target = SubspaceMixture(Gaussian(np.zeros(12), 1.0), two, direction)
-    found = proposed(target, points_of(target), Gaussian(np.zeros(12), 1.0), subspace=direction)
+    found = fitted(target, points_of(target), Gaussian(np.zeros(12), 1.0), subspace=direction)
     assert found.share > 0.95 and found.density.inner.dim == 1
 
 
-def test_a_gaussian_needs_no_mixture_and_many_subspace_get_none():
+def test_gaussian_target_and_large_subspace_get_no_mixture():
     target = Gaussian([1.0, -2.0], [[4.0, 1.2], [1.2, 1.0]])
-    found = proposed(target, points_of(target), target)
+    found = fitted(target, points_of(target), target)
     assert found.density is target and found.share > 0.9999
     chain = bf.DoubleWell(80, 1.5)
     gaussian = Gaussian(np.zeros(80), 0.5)
-    assert proposed(chain, np.zeros((100, 80)), gaussian).density is gaussian
+    assert fitted(chain, np.zeros((100, 80)), gaussian).density is gaussian
 
 
-def test_weights_without_a_variance_are_never_enough():
+def test_heavy_weights_need_infinitely_many_samples():
     cauchy = bf.Energy(lambda x: jnp.sum(jnp.log1p(x**2)), 2)
     x = np.random.default_rng(0).standard_cauchy((4096, 2))
-    assert proposed(cauchy, x, Gaussian(np.zeros(2), 4.0), subspace=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
+    assert fitted(cauchy, x, Gaussian(np.zeros(2), 4.0), subspace=np.eye(2)[:, :1]).num_samples(1.0) == np.inf
     nowhere = bf.Energy(lambda x: jnp.nan * jnp.sum(x), 2)
-    assert proposed(nowhere, x, gaussian_of(x)).num_samples(1.0) == np.inf
+    assert fitted(nowhere, x, gaussian_of(x)).num_samples(1.0) == np.inf
 
 
-def test_the_number_of_samples_is_that_of_the_weights_variance():
+def test_num_samples_follows_weight_variance():
     assert FittedDensity(Gaussian([0.0], 1.0), 0.8, False, 0).num_samples(1e-2) == pytest.approx(2500)
     log_weight = np.log(np.random.default_rng(0).gamma(4.0, size=10_000))  # relative variance 1/4, ESS 0.8
-    num = estimators.samples_for(1e-3, log_weight)
+    num = samples_for(1e-3, log_weight)
     assert num == pytest.approx(1.1 * 0.25 / 1e-6, rel=0.05)
     more = np.log(np.random.default_rng(1).gamma(4.0, size=num))
-    assert estimators.log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.1), rel=0.05)
-    assert estimators.samples_for(0.0, log_weight) == estimators.samples_for(0.1, log_weight) == 10_000
-    assert estimators.samples_for(1e-5, log_weight, most=20_000) == 20_000
+    assert log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.1), rel=0.05)
+    assert samples_for(0.0, log_weight) == samples_for(0.1, log_weight) == 10_000
+    assert samples_for(1e-5, log_weight, most=20_000) == 20_000
     heavy = np.random.default_rng(0).standard_exponential(10_000) * 2  # exp of it has no mean: more would not help
-    assert estimators.samples_for(1e-5, heavy) == 10_000
+    assert samples_for(1e-5, heavy) == 10_000
 
 
-# --- runs that are told the error ---------------------------------------------------------------------------------
+# --- runs with a target error -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +127,7 @@ def run():
     return bf.fit(bf.mixture_2(), seed=1, config=dataclasses.replace(TINY, log_z_error=2e-4))
 
 
-def test_an_error_that_needs_no_flow_is_reached_without_one(run):
+def test_loose_target_error_needs_no_flow(run):
     report = run.report()
     log_z = report.estimates["log_z"]
     assert report.cost["steps"] == 0 and isinstance(run.flow.field, ZeroField) and run.history == []
@@ -137,39 +140,40 @@ def test_an_error_that_needs_no_flow_is_reached_without_one(run):
     assert abs(float(np.mean(np.asarray(samples)[:, 0] > 0)) - 1 / 3) < 0.06
 
 
-def test_such_a_run_comes_back_from_its_folder(run, tmp_path):
+def test_run_without_flow_is_loaded_from_its_folder(run, tmp_path):
     run.save(tmp_path)
     loaded = bf.load(tmp_path, bf.mixture_2())
     np.testing.assert_array_equal(loaded.log_weights, run.log_weights)
     assert run.figures() and loaded.report().cost["steps"] == 0
 
 
-def test_steps_that_are_asked_for_are_taken():
+def test_explicit_num_steps_are_taken():
     config = dataclasses.replace(TINY, log_z_error=1e-2, num_steps=20)
     run = bf.fit(bf.mixture_2(), config=config)
     assert run.trained.cost["steps"] == 20 and not run.pilot.enough
 
 
-def test_where_samples_would_be_more_work_than_training_it_trains():
+def test_flow_is_trained_where_sampling_costs_more():
     """A mixture of some nine effective samples in ten would need 3·10⁷ for an error of 5·10⁻⁵."""
     target = bf.DoubleWell(8, 1.5)
     pilot = run_pilot(target, jax.random.key(0))
     for error, enough in ((1e-2, True), (5e-5, False)):
-        told = dataclasses.replace(TINY, log_z_error=error)
-        after = without_a_flow(pilot, target, told, jax.random.key(0), Stopwatch())
+        config = dataclasses.replace(TINY, log_z_error=error)
+        after = without_a_flow(pilot, target, config, jax.random.key(0), Stopwatch())
         assert after.enough == enough and after.num_gradients > pilot.num_gradients
         assert (after.base is pilot.base) != enough
 
 
-def test_more_samples_are_drawn_than_kept_where_the_error_needs_them():
+def test_target_error_draws_more_weights_than_samples_kept():
     config = dataclasses.replace(TINY, log_z_error=1e-3, num_eval_samples=1000)
     run = bf.fit(bf.DoubleWell(8, 1.5), config=config)
-    log_z, exact = run.log_z(), float(run.target.log_z)
+    log_z = run.log_z()
+    exact = float(run.target.log_z)
     assert len(run.samples.x) == 1000 < len(run.log_weights) == log_z.n
     assert log_z.stderr <= 1e-3 and abs(log_z.value - exact) < 5 * log_z.stderr
 
 
-def test_seeds_are_told_too(tmp_path):
+def test_fit_seeds_reaches_target_error(tmp_path):
     config = dataclasses.replace(TINY, log_z_error=1e-3)
     runs = bf.fit_seeds(bf.mixture_2(), seeds=[1, 2], config=config, keep=tmp_path)
     assert [run.trained.cost["steps"] for run in runs] == [0, 0]

@@ -1,4 +1,4 @@
-"""Annealing along the learned path: exact where the flow is, right where the flow is not."""
+"""SMC along the learned path: exact for an exact flow, unbiased for a wrong one."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_perfect_flow_gives_equal_weights():
     assert abs(sample.log_z - LOG_Z) < 1e-3
 
 
-def test_wrong_flow_is_mended_without_bias():
+def test_moves_correct_wrong_flow_without_bias():
     """Of a field that is off by 0.6 sin x: log Z and the moments within 4 errors; the moves make weights more equal."""
     transport = make_transport(PAIR, error=0.6)
     alone = run_flow_smc(transport, jax.random.key(1), step_size=0.0)
@@ -79,7 +79,7 @@ class Wall(AbstractDensity):
         return jnp.where(x[0] < 1, 0.5 * x[0] ** 2, jnp.where(x[0] < 2, jnp.inf, jnp.nan))
 
 
-def test_particles_of_infinite_energy_lose_their_weight_and_nothing_else():
+def test_particles_of_infinite_energy_get_zero_weight():
     """Of a field that stands still, from N(0, 1) to its part below a wall: log Z = ½ log 2π + log Φ(1)."""
     field = TimeMixture(1, width=4, depth=1, key=jax.random.key(0))
     path = Linear(Gaussian(np.zeros(1), 1.0), Wall())

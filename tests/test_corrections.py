@@ -1,4 +1,4 @@
-"""Corrections of a flow: each leaves or reaches the target, whatever the flow."""
+"""Corrections of a flow: each keeps or reaches the target, whatever the flow."""
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,10 @@ def flow_of(error):
     return Flow(transport.interpolation.base, transport.field, num_steps=16), transport
 
 
-def test_metropolis_leaves_the_target_as_it_is():
+def test_metropolis_keeps_target_invariant():
     """From exact states, five proposals of N(0.5, 1.4²) each: 40,000 chains keep the moments of N(0, 1), at 4.5 σ."""
-    rng, num = np.random.default_rng(0), 40_000
+    rng = np.random.default_rng(0)
+    num = 40_000
     x = rng.normal(0.5, 1.4, size=(num, 6))
     x[:, 0] = rng.normal(size=num)
     log_weight = -(x**2) / 2 + (x - 0.5) ** 2 / (2 * 1.4**2)
@@ -35,14 +36,14 @@ def test_metropolis_leaves_the_target_as_it_is():
         assert abs(np.mean(last**power) - exact) < 4.5 * spread / np.sqrt(num)
 
 
-def test_metropolis_leaves_a_state_of_no_weight_and_takes_none():
+def test_metropolis_never_accepts_zero_weight():
     log_weight = np.array([[-np.inf, np.nan, 0.0, -np.inf, -3.0, np.nan]])
     chains = independence_metropolis(log_weight, np.random.default_rng(3), np.array([0]))
     assert list(chains.index[0][:4]) == [0, 0, 2, 2] and chains.index[0][-1] in (2, 4)
 
 
 @pytest.mark.parametrize("method", CORRECTIONS)
-def test_each_correction_gives_the_target_from_a_flow_that_is_off(method):
+def test_correction_samples_target_from_wrong_flow(method):
     """Means and variances within 5 errors, as widened by repeats; those of the flow itself are not."""
     num = 20_000
     flow, transport = flow_of(0.3)
@@ -58,7 +59,7 @@ def test_each_correction_gives_the_target_from_a_flow_that_is_off(method):
     assert (samples.chain is not None) == (method == "metropolis")
 
 
-def test_what_cannot_be_corrected_is_refused():
+def test_correct_refuses_unknown_method_and_zero_weights():
     flow, transport = flow_of(0.0)
     with pytest.raises(InputError, match="importance, metropolis, annealed"):
         correct(flow, transport, transport.interpolation.target, jax.random.key(0), 10, "magic")
@@ -72,7 +73,7 @@ def test_what_cannot_be_corrected_is_refused():
 
 
 @pytest.mark.slow
-def test_annealing_rescues_a_mediocre_flow():
+def test_flow_smc_log_z_is_right_for_mediocre_flow():
     """Training at N = 64 stopped early, at a reverse ESS of about 0.3: log Z along its path is within 0.02."""
     config = with_changes(default_preset(), {"num_steps": 60})
     run = bf.fit(bf.DoubleWell(64, 1.5), config=config)
