@@ -43,7 +43,7 @@ class FakeRun:
 
 
 @pytest.fixture
-def asked(monkeypatch, tmp_path):
+def asked(monkeypatch, tmp_path, unchecked):
     """The arguments of each call of `fit`, the most recent last; the working folder is empty."""
     calls = []
 

@@ -41,7 +41,7 @@ class FakeRun:
 
 
 @pytest.fixture
-def answers(monkeypatch, tmp_path):
+def answers(monkeypatch, tmp_path, unchecked):
     """By seed the estimates of the stand-in, or the error it raises; under "asked" the arguments of each `fit`."""
     by_seed: dict = {"asked": []}
 

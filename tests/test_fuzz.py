@@ -1,6 +1,7 @@
 """Random command lines, files and arguments give a sentence and an exit status, and no traceback."""
 
 import contextlib
+import dataclasses
 import io
 import json
 
@@ -10,7 +11,7 @@ import pytest
 
 from boltzflow.cli import main
 from boltzflow.cli.parser import parse
-from boltzflow.config import FIELD_TYPES, Config, validate_config, with_changes
+from boltzflow.config import FIELD_TYPES, Config, checked_config, with_changes
 from boltzflow.densities.checks import check_energy
 from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError
@@ -58,7 +59,7 @@ def test_any_settings_are_valid_or_refused(changes):
     except InputError as error:
         assert "\n" not in str(error)
     else:
-        assert validate_config(config) == config
+        assert checked_config(dataclasses.asdict(config)) == config
 
 
 def _toml(value):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from boltzflow.config import FIELD_TYPES, PRESETS, Config, make_preset, validate_config, with_changes
+from boltzflow.config import FIELD_TYPES, PRESETS, Config, checked_config, make_preset, with_changes
 from boltzflow.errors import InputError
 from boltzflow.storage import files, run_folder
 from boltzflow.storage.run_folder import RunRecord
@@ -22,7 +22,7 @@ RECORD = RunRecord(
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("target", ["mixture-2", "mixture-4", "double-well", "file.py:energy"])
 def test_every_preset_is_valid(name, target):
-    assert validate_config(make_preset(name, target, 32)) == make_preset(name, target, 32)
+    assert checked_config(dataclasses.asdict(make_preset(name, target, 32))) == make_preset(name, target, 32)
     assert make_preset(name, target).preset == name
 
 

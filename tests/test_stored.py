@@ -12,7 +12,7 @@ ENERGY = "def energy(x):\n    return (x**2).sum()\n"
 
 
 @pytest.fixture
-def loaded(monkeypatch):
+def loaded(monkeypatch, unchecked):
     """The targets that runs were loaded with."""
     targets = []
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from boltzflow.errors import InputError
@@ -150,8 +150,7 @@ PRESETS = ("quick", "default", "paper")
 
 def make_preset(name: str, target_name: str = "", dim: int = 2) -> Config:
     """The preset of that name, for the shipped target named. Raises `InputError` for a name not in `PRESETS`."""
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}")
+    _check_choice("preset", name, PRESETS)
     return {"quick": quick_preset, "default": default_preset, "paper": lambda: paper_preset(target_name, dim)}[name]()
 
 
@@ -195,25 +194,34 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, base in implied.items():
         if changes["base"] != base and len(implied) < len(_BASE_OF):  # the record of a run names them all
             raise InputError(f"{name} is of the base {base}, and does nothing with the base {changes['base']!r}")
-    return validate_config(dataclasses.replace(config, **changes))
+    return checked_config({**dataclasses.asdict(config), **changes})
 
 
-def validate_config(config: Config) -> Config:
-    """`config` as it is, whole numbers in float fields made floats; `InputError` for the first field that is wrong."""
-    values = {name: _checked(name, kind, getattr(config, name)) for name, kind in FIELD_TYPES.items()}
-    make_preset(values["preset"])
-    if config.interpolation == "diffusion" and config.base != "gaussian":
+def checked_config(settings: Mapping[str, Any]) -> Config:
+    """The configuration with these settings and defaults for the others; `InputError` for the first that is wrong.
+
+    Whole numbers in float fields become floats.
+    """
+    values = {
+        name: _checked(name, kind, settings.get(name, FIELDS[name].default)) for name, kind in FIELD_TYPES.items()
+    }
+    _check_choice("preset", values["preset"], PRESETS)
+    if values["interpolation"] == "diffusion" and values["base"] != "gaussian":
         raise InputError(
-            f'interpolation "diffusion" starts from a centered Gaussian: it needs base "gaussian", got {config.base!r}'
+            'interpolation "diffusion" starts from a centered Gaussian: it needs base "gaussian", got '
+            f"{values['base']!r}"
         )
     return Config(**values)
 
 
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")
+
+
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    choices = typing.get_args(kind)
-    if choices and value not in choices:
-        near = did_you_mean(value, choices)
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{near}")
+    if choices := typing.get_args(kind):
+        _check_choice(name, value, choices)
     if kind is bool and not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, got {value!r}")
     if kind in (int, float):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.config import PRESETS, Config, make_preset, validate_config
+from boltzflow.config import PRESETS, Config, checked_config, make_preset
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
@@ -312,8 +312,7 @@ def _settle(target: AbstractDensity, preset: str, config: Config | None, name: s
             raise InputError('The preset "paper" depends on the target: give its name, as in name="mixture-2".')
         name = "double-well"
     config = config or make_preset(preset, name, target.dim)
-    validate_config(config)
-    return name or type(target).__name__, config
+    return name or type(target).__name__, checked_config(asdict(config))
 
 
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:

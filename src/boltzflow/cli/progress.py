@@ -5,7 +5,6 @@ Both displays are context managers around the work. They take each `Progress` of
 
 import math
 import time
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -67,7 +66,7 @@ class LiveDisplay:
         self._reverse_ess: float | None = None
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LiveDisplay":
         self._live.start(refresh=True)
         return self
 
@@ -114,7 +113,7 @@ class PlainDisplay:
         self._last_step = 0
         self._last_seconds = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PlainDisplay":
         return self
 
     def __exit__(self, *exception: object) -> None:

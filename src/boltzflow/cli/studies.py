@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -142,7 +142,7 @@ class _ConsoleWatcher(paper.Watcher):
         self._console = console
         self._display: LiveDisplay | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_ConsoleWatcher":
         return self
 
     def __exit__(self, *exception: object) -> None:

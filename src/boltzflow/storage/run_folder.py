@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from boltzflow.config import FIELD_TYPES, Config, validate_config
+from boltzflow.config import FIELD_TYPES, Config, checked_config
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import did_you_mean, whole_number
 from boltzflow.storage.files import check_writable, write_text
@@ -89,7 +89,7 @@ def read_record(directory: Path) -> RunRecord:
             target=str(target["name"]),
             options=dict(target["options"]),
             seed=check_seed(content["seed"]),
-            config=validate_config(Config(**settings)),
+            config=checked_config(settings),
             path=str(target.get("path", "")),
             sha256=str(target.get("sha256", "")),
             command=str(content["command"]),
@@ -127,7 +127,7 @@ def read_settings(path: Path) -> GivenSettings:
     settings = {**content, **settings}
     _check_settings(path, settings)
     try:
-        validate_config(dataclasses.replace(Config(), **settings))
+        checked_config(settings)
         seed = None if seed is None else check_seed(seed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
