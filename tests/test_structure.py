@@ -5,9 +5,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 
 import boltzflow
+from boltzflow.sampling.coverage import uncovered_share
 
 ROOT = Path(boltzflow.__file__).parent
 
@@ -163,3 +166,8 @@ def test_the_walk_sees_imports_inside_functions_and_for_typing(tmp_path, monkeyp
         ("boltzflow.model.flow", 3, True),
         ("diffrax", 5, False),
     ]
+
+
+def test_annotations_are_checked_at_run_time():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        uncovered_share(np.zeros((2, 2)))  # one axis is annotated

@@ -192,7 +192,7 @@ def fit(
     config: Config | None = None,
     name: str = "",
     options: dict[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     keep: str | Path | None = None,
     resume: bool = True,
@@ -231,7 +231,7 @@ def fit_seeds(
     config: Config | None = None,
     name: str = "",
     options: dict[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     keep: str | Path | None = None,
     resume: bool = True,
@@ -241,21 +241,12 @@ def fit_seeds(
     Each run is bit for bit that of `fit` with its seed. Programs are compiled once for all seeds.
 
     Args:
-        target: As in `fit`.
-        seeds: Different whole numbers.
-        preset: As in `fit`.
-        config: As in `fit`.
-        name: As in `fit`.
-        options: As in `fit`.
-        on_progress: Called with each `Progress` of each seed.
-        parts: As in `fit`.
+        seeds: Different whole numbers. All other arguments are those of `fit`.
         keep: A folder that has a folder `seed-N` for each seed, used as in `fit`.
-        resume: As in `fit`.
 
     Raises:
         InputError: The seeds, the target or a setting cannot be used.
-        SeedsError: Training diverges for some seeds. It is raised after the other seeds are trained, names those that
-            failed, and has the runs of the others.
+        SeedsError: Training diverges for some seeds. It is raised after the others are trained, and has their runs.
     """
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
@@ -279,7 +270,7 @@ def _fit(
     seed: int,
     name: str,
     options: dict[str, Any] | None,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None] | None,
     parts: Parts,
     keep: str | Path | None,
     resume: bool,

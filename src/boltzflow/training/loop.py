@@ -78,7 +78,7 @@ def train(
     target: AbstractDensity,
     config: Config,
     seed: int,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     snapshots: Snapshots | None = None,
     watch: Stopwatch | None = None,
@@ -90,6 +90,7 @@ def train(
     """
     check_field(config, target)
     make_room()
+    on_progress = on_progress or (lambda progress: None)
     watch = watch or Stopwatch()
     compiled_before = watch.compile_seconds
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
