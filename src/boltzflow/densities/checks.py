@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
-from boltzflow.numerics.gradient_check import Slopes, slopes
+from boltzflow.numerics.gradient_check import slopes
 
 _NUM_SLOPES = 8
 _CONCRETE_ERRORS = (
@@ -26,15 +26,7 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     """Check that the energy of `density` is usable for training, at given points.
 
     Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
-    gradients; the gradient against central differences along random directions at the first eight points, where only
-    gross disagreement is an error; and each declared symmetry, up to rounding.
-
-    Args:
-        density: The density whose energy is checked.
-        points: Where to check, shape `(num, dim)`, in the units of x.
-
-    Raises:
-        InputError: The first check that fails, in one sentence.
+    gradients; the gradient against central differences at the first eight points; each declared symmetry.
     """
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
@@ -52,7 +44,14 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     _check_finite("gradient of the energy", gradients, places, advice)
     directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
     found = slopes(batched, gradients[:_NUM_SLOPES], places[:_NUM_SLOPES], np.asarray(directions))
-    _check_slopes(found)
+    wrong = found.wrong()
+    if wrong.sum() > len(wrong) // 4:  # two in eight may sit on a kink
+        worst = np.argmax(np.where(wrong, np.abs(found.claimed - found.difference), 0))
+        raise InputError(
+            f"the gradient of the energy disagrees with central differences at {wrong.sum()} of {len(wrong)} points: "
+            f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
+            "check stop_gradient, custom derivatives, rounding and jumps in the energy"
+        )
     if sentence := broken_symmetry(density, points):
         raise InputError(sentence)
 
@@ -107,31 +106,13 @@ def _check_finite(name: str, values: np.ndarray, points: np.ndarray, advice: str
         )
 
 
-def _check_slopes(found: Slopes) -> None:
-    """Refuse a gradient that is wrong at more than a quarter of the points: two in eight may sit on a kink."""
-    wrong = found.wrong()
-    if wrong.sum() > len(wrong) // 4:
-        worst = np.argmax(np.where(wrong, np.abs(found.claimed - found.difference), 0))
-        raise InputError(
-            f"the gradient of the energy disagrees with central differences at {wrong.sum()} of {len(wrong)} points: "
-            f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
-            "check stop_gradient, custom derivatives, rounding and jumps in the energy"
-        )
-
-
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 160 else line[:157] + "..."
 
 
-# --- symmetries -------------------------------------------------------------------------------------------------------
-
-
 def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
-    """A sentence on the first declared symmetry that the energy lacks at `points`, or an empty string.
-
-    Energies of x and of its image may differ by rounding: relative to the largest at the points, growing as √dim.
-    """
+    """A sentence on the first declared symmetry that the energy lacks at `points` beyond rounding, or ""."""
     lattice = lattice_of(density) or ()
     if lattice and math.prod(lattice) != density.dim:
         return f"the declared lattice_shape {lattice} does not have as many sites as the dimension, {density.dim}"

@@ -26,8 +26,7 @@ class Gaussian(AbstractDistribution):
         mean: μ, shape `(dim,)`, in the units of x.
         covariance: Σ as one variance `()`, variances `(dim,)` or a matrix `(dim, dim)`.
         scale_tril: L as a standard deviation `()`, standard deviations `(dim,)`, a lower triangle `(dim, dim)`, or a
-            `linalg.Circulant`, the same at every site of a periodic lattice; an application costs dim, dim, dim² or
-            dim log dim.
+            `linalg.Circulant`, the same at every site of a periodic lattice.
 
     Raises:
         InputError: A shape does not fit, or Σ is not symmetric and positive definite.
@@ -75,15 +74,12 @@ class Gaussian(AbstractDistribution):
         return jnp.asarray(self.mean, z.dtype) + linalg.apply(self.scale, z)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """½ ‖L⁻¹ (x - μ)‖² at one point of shape `(dim,)`."""
         return 0.5 * jnp.sum(self.whiten(x) ** 2)
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-energy(x) - log Z at one point of shape `(dim,)`."""
         energy = self.energy(x)
         return -energy - jnp.asarray(self.log_z, energy.dtype)
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)`, μ + L z with z standard normal, and its log-density."""
         z = jax.random.normal(key, (self.dim,))
         return self.unwhiten(z), -0.5 * jnp.sum(z**2) - jnp.asarray(self.log_z, z.dtype)

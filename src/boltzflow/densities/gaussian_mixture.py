@@ -20,8 +20,7 @@ class GaussianMixture(AbstractDistribution):
 
     energy(x) = -log Σ_k w_k N(x; μ_k, Σ_k),    log Z = 0
 
-    At most one of `covariances` and `scales` is given. `covariances` of shape `(K, dim, dim)`, `scales` (L_k) and
-    `inverse_scales` are matrices where matrices were given, else diagonals `(K, dim)`.
+    At most one of `covariances` and `scales` is given. Where matrices are given the attributes are, else diagonals.
 
     Args:
         weights: w_k, shape `(K,)`, positive with sum 1.
@@ -70,29 +69,24 @@ class GaussianMixture(AbstractDistribution):
         return jnp.asarray(self.means)
 
     def component_log_probs(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
-        """log w_k + log N(x; μ_k, Σ_k) for each k, at one point of shape `(dim,)`."""
+        """log w_k + log N(x; μ_k, Σ_k) for each k."""
         x = one_point(x, self.dim)
         z = jax.vmap(linalg.apply)(jnp.asarray(self.inverse_scales, x.dtype), x - jnp.asarray(self.means, x.dtype))
         return jnp.asarray(self.log_amplitudes, x.dtype) - 0.5 * jnp.sum(z**2, axis=1)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-log of the normalized density at one point `(dim,)`, finite also far from every mode."""
         return -self.log_prob(x)
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """log Σ_k w_k N(x; μ_k, Σ_k) at one point of shape `(dim,)`."""
         return jax.nn.logsumexp(self.component_log_probs(x))
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)`, from a component chosen by weight, and its log-density."""
         which_key, where_key = jax.random.split(key)
         z = jax.random.normal(where_key, (self.dim,))
         k = jax.random.categorical(which_key, jnp.log(jnp.asarray(self.weights, z.dtype)))
         # A sample of every component, then one of them: in batches a product with a chosen matrix is far slower.
-        each = jnp.asarray(self.means, z.dtype) + jax.vmap(linalg.apply, (0, None))(
-            jnp.asarray(self.scales, z.dtype), z
-        )
-        x = each[k]
+        moved = jax.vmap(linalg.apply, (0, None))(jnp.asarray(self.scales, z.dtype), z)
+        x = (jnp.asarray(self.means, z.dtype) + moved)[k]
         return x, self.log_prob(x)
 
 
@@ -101,11 +95,11 @@ def _read_weights(weights: Any) -> np.ndarray:
     array = real_array("weights", weights)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"weights must have shape (K,), got {array.shape}")
-    if not np.all(array > 0) or abs(array.sum() - 1) > 1e-5:
-        raise InputError(
-            f"weights must be positive and sum to 1, got a smallest of {array.min():.6g} and a sum of {array.sum():.6g}"
-        )
-    return array if abs(array.sum() - 1) < 1e-14 else frozen(array / array.sum())
+    total = array.sum()
+    if not np.all(array > 0) or abs(total - 1) > 1e-5:
+        found = f"a smallest of {array.min():.6g} and a sum of {total:.6g}"
+        raise InputError(f"weights must be positive and sum to 1, got {found}")
+    return array if abs(total - 1) < 1e-14 else frozen(array / total)
 
 
 def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:

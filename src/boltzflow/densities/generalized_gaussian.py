@@ -15,24 +15,14 @@ from boltzflow.numerics.validation import frozen, one_point, positive_number, re
 
 
 class GeneralizedGaussian(AbstractDistribution):
-    """The generalized Gaussian base density of the paper (§1), independent in each component.
+    """The generalized Gaussian base density of the paper (§1); at p = 2 the standard deviation is σ/√2.
 
     energy(x) = Σ_i |x_i/σ_i|^p,    log Z = Σ_i log 2σ_i + dim lgamma(1 + 1/p)
-
-    At p = 2 the standard deviation is σ/√2, not σ: a standard Gaussian is σ = √2.
-
-    Args:
-        dim: The dimension.
-        scale: σ, one positive number or shape `(dim,)`, in the units of x.
-        power: p, any positive number.
-
-    Raises:
-        InputError: An argument is out of range.
     """
 
     dim: int = eqx.field(static=True)
-    scale: Float[np.ndarray, " dim"]
-    power: float = eqx.field(static=True)
+    scale: Float[np.ndarray, " dim"]  # σ, given as one positive number or `(dim,)`
+    power: float = eqx.field(static=True)  # p, any positive number
     log_z: float = eqx.field(static=True)
 
     def __init__(self, dim: int, scale: Any = 1.0, power: float = 2.0):
@@ -45,16 +35,14 @@ class GeneralizedGaussian(AbstractDistribution):
         self.log_z = float(np.sum(np.log(2 * self.scale))) + self.dim * math.lgamma(1 + 1 / self.power)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """Σ_i |x_i/σ_i|^p at one point of shape `(dim,)`; the gradient at x_i = 0 is 0 for every p."""
         x = one_point(x, self.dim)
         return jnp.sum(_abs_power(x / jnp.asarray(self.scale, x.dtype), self.power))
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-energy(x) - log Z at one point of shape `(dim,)`."""
         return -self.energy(x) - self.log_z
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)`, from |x_i/σ_i|^p ~ Gamma(1/p) with a random sign, and its log-density."""
+        """|x_i/σ_i|^p ~ Gamma(1/p), with a random sign."""
         if self.power == 2.0:
             z = jax.random.normal(key, (self.dim,)) * math.sqrt(0.5)
         else:

@@ -20,20 +20,12 @@ class SubspaceMixture(AbstractDistribution):
     """The density of x = μ + L z: y = Rᵀ z follows a mixture, and z orthogonal to R a unit Gaussian.
 
     energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
-
-    Args:
-        gaussian: The whitening Gaussian, with μ and L.
-        inner: The mixture of y, of dimension `size`.
-        subspace: R, the basis of the active subspace, `(dim, size)` with orthonormal columns.
-
-    Raises:
-        InputError: The shapes do not fit, or the columns are not orthonormal.
     """
 
     dim: int = eqx.field(static=True)
-    gaussian: Gaussian
-    inner: GaussianMixture
-    subspace: Float[np.ndarray, "dim size"]
+    gaussian: Gaussian  # the whitening Gaussian, with μ and L
+    inner: GaussianMixture  # of y
+    subspace: Float[np.ndarray, "dim size"]  # R, orthonormal columns
     log_z: Float[np.ndarray, ""]
 
     def __init__(self, gaussian: Gaussian, inner: GaussianMixture, subspace: Any):
@@ -47,16 +39,13 @@ class SubspaceMixture(AbstractDistribution):
         self.log_z = np.asarray(rest + linalg.log_det(gaussian.scale))
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k) at one point of shape `(dim,)`."""
         return self._energy(self.gaussian.whiten(x))
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-energy(x) - log Z at one point of shape `(dim,)`."""
         energy = self.energy(x)
         return -energy - jnp.asarray(self.log_z, energy.dtype)
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)` and its log-density."""
         inner_key, rest_key = jax.random.split(key)
         y, _ = self.inner.sample_and_log_prob(inner_key)
         z = jax.random.normal(rest_key, (self.dim,))
