@@ -52,6 +52,14 @@ class AbstractDistribution(AbstractDensity):
         """One exact sample and its log-density."""
 
 
+class AbstractEnergyDistribution(AbstractDistribution):
+    """A distribution that is given by its energy and `log_z`."""
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        energy = self.energy(x)
+        return -energy - jnp.asarray(self.log_z, energy.dtype)
+
+
 @runtime_checkable
 class HasModes(Protocol):
     """A target with known modes, `(num_modes, dim)`, which the Hausdorff distance (23) needs."""

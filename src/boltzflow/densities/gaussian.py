@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
 from boltzflow.numerics.validation import one_point, real_array
 
 
-class Gaussian(AbstractDistribution):
+class Gaussian(AbstractEnergyDistribution):
     """The Gaussian density with mean μ and covariance Σ = L Lᵀ.
 
     energy(x) = ½ ‖L⁻¹ (x - μ)‖²,    log Z = ½ dim log 2π + log |L|
@@ -75,10 +75,6 @@ class Gaussian(AbstractDistribution):
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         return 0.5 * jnp.sum(self.whiten(x) ** 2)
-
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        energy = self.energy(x)
-        return -energy - jnp.asarray(self.log_z, energy.dtype)
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         z = jax.random.normal(key, (self.dim,))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import frozen, one_point, positive_number, real_array, whole_number
 
 
-class GeneralizedGaussian(AbstractDistribution):
+class GeneralizedGaussian(AbstractEnergyDistribution):
     """The generalized Gaussian base density of the paper (§1); at p = 2 the standard deviation is σ/√2.
 
     energy(x) = Σ_i |x_i/σ_i|^p,    log Z = Σ_i log 2σ_i + dim lgamma(1 + 1/p)
@@ -37,9 +37,6 @@ class GeneralizedGaussian(AbstractDistribution):
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         x = one_point(x, self.dim)
         return jnp.sum(_abs_power(x / jnp.asarray(self.scale, x.dtype), self.power))
-
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        return -self.energy(x) - self.log_z
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         """|x_i/σ_i|^p ~ Gamma(1/p), with a random sign."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution, choose
+from boltzflow.densities.base import AbstractEnergyDistribution, choose
 from boltzflow.numerics.validation import one_point, whole_number
 
 MAX_PAIRS_LISTED = 10  # 2^10 modes; a longer list has no use
@@ -24,7 +24,7 @@ def _quartic(x: Any) -> Any:
     return x**4 - 6 * x**2 - x / 2
 
 
-class AbstractManyWell(AbstractDistribution):
+class AbstractManyWell(AbstractEnergyDistribution):
     """The many-well density on R^(2 num_pairs), independent over the pairs (x_1, x_2), (x_3, x_4), ...
 
     energy(x) = Σ_pairs a⁴ - 6 a² - a/2 + b²/2 for each pair (a, b)
@@ -39,9 +39,6 @@ class AbstractManyWell(AbstractDistribution):
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         pairs = one_point(x, self.dim).reshape(self.num_pairs, 2)
         return jnp.sum(_quartic(pairs[:, 0]) + 0.5 * pairs[:, 1] ** 2)
-
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        return -self.energy(x) - self.log_z
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         """Each a is from a randomly shifted grid (`choose`)."""

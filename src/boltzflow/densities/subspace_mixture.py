@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractDistribution, AbstractEnergyDistribution
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
 
 
-class SubspaceMixture(AbstractDistribution):
+class SubspaceMixture(AbstractEnergyDistribution):
     """The density of x = μ + L z: y = Rᵀ z follows a mixture, and z orthogonal to R a unit Gaussian.
 
     energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
@@ -40,10 +40,6 @@ class SubspaceMixture(AbstractDistribution):
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         return self._energy(self.gaussian.whiten(x))
-
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        energy = self.energy(x)
-        return -energy - jnp.asarray(self.log_z, energy.dtype)
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         inner_key, rest_key = jax.random.split(key)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 
 def check_function(
@@ -76,3 +76,8 @@ def expect_mean(what: str, values: Float[np.ndarray, "n k"], expected: float, nu
         f"{what} must be {expected:g}, got {mean[worst]:.5g} ± {error[worst]:.2g}: "
         "samples, log_prob and log_z do not belong together",
     )
+
+
+def generator(key: PRNGKeyArray) -> np.random.Generator:
+    """NumPy's generator, seeded with `key`: unlike JAX's it compiles nothing for a new shape."""
+    return np.random.default_rng(np.ravel(jax.random.key_data(key)))

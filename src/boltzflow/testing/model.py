@@ -14,7 +14,7 @@ from boltzflow.model.continuity import trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.numerics.gradient_check import FORWARD, slopes
-from boltzflow.testing.asserts import check_function, expect
+from boltzflow.testing.asserts import check_function, expect, generator
 
 _NUM_POINTS = 8
 _RELATIVE_ERROR = 1e-9  # of velocity and divergence in double precision
@@ -28,7 +28,7 @@ def randomize(tree: PyTree, key: PRNGKeyArray, scale: float = 0.3) -> PyTree:
         key: The key of the noise.
         scale: The standard deviation of the noise.
     """
-    rng = _generator(key)
+    rng = generator(key)
 
     def move(leaf):
         return jnp.asarray(np.asarray(leaf) + scale * rng.standard_normal(leaf.shape), leaf.dtype)
@@ -61,7 +61,7 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
             f"training would move arrays of {name}.{end}, which must be an AbstractDensity",
         )
     interpolation = randomize(interpolation, key)
-    rng = _generator(key)
+    rng = generator(key)
     sample = eqx.filter_jit(lambda base, keys: jax.vmap(base.sample_and_log_prob)(keys)[0])
     x = np.asarray(sample(interpolation.base, jax.random.split(key, _NUM_POINTS)))
     _check_ends(name, interpolation, x)
@@ -71,11 +71,6 @@ def check_interpolation(interpolation: AbstractInterpolation, key: PRNGKeyArray)
     direction = rng.standard_normal(points.shape).astype(x.dtype)
     direction[:, 0] = np.where(points[:, 0] < 0.5, 1, -1)  # the path is defined on [0, 1] only
     _check_derivatives(name, interpolation, points, direction)
-
-
-def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    """NumPy's generator, seeded with `key`: unlike JAX's it compiles nothing for a new shape."""
-    return np.random.default_rng(np.ravel(jax.random.key_data(key)))
 
 
 def _times(rng: np.random.Generator) -> np.ndarray:
@@ -147,7 +142,7 @@ def check_vector_field(field: AbstractVectorField, key: PRNGKeyArray, *, scale: 
     name = type(field).__name__
     expect(isinstance(field.dim, int) and field.dim > 0, f"{name}.dim must be a positive int, got {field.dim!r}")
     field = randomize(field, key)
-    rng = _generator(key)
+    rng = generator(key)
     t = _times(rng)
     x = scale * rng.standard_normal((_NUM_POINTS, field.dim))
     shapes = {f"the velocity of {name}": (field.dim,), f"the divergence of {name}": ()}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.densities.double_well import transfer_matrix
 from boltzflow.densities.double_well.sampler import ChainSampler
 from boltzflow.numerics.validation import frozen, one_point, positive_number, whole_number
@@ -18,7 +18,7 @@ from boltzflow.numerics.validation import frozen, one_point, positive_number, wh
 _LOG_Z_TOLERANCE = 1e-10  # between a grid and one of half its spacing
 
 
-class DoubleWell(AbstractDistribution):
+class DoubleWell(AbstractEnergyDistribution):
     """The discretized action of a particle in a double well, (27) of the paper, sites periodic.
 
     energy(φ) = Σ_i [m/2 ((φ_i - φ_{i+1})/ΔT)² + V(φ_i)] ΔT,    V(φ) = -m/2 φ² + λ/4 φ⁴,    ΔT = T/N
@@ -46,6 +46,7 @@ class DoubleWell(AbstractDistribution):
     site_probabilities: Float[np.ndarray, " num_points"]
     mean_abs: float = eqx.field(static=True)
     sampler: ChainSampler
+    sign_symmetric = True  # the energy of -φ is that of φ
 
     def __init__(self, num_sites: int = 16, mass: float = 1.5, coupling: float = 1.0, total_time: float = 4.0):
         self.dim = whole_number("num_sites", num_sites, at_least=2)
@@ -78,11 +79,6 @@ class DoubleWell(AbstractDistribution):
         return (self.dim,)
 
     @property
-    def sign_symmetric(self) -> bool:
-        """The energy of -φ is that of φ."""
-        return True
-
-    @property
     def modes(self) -> Float[Array, "2 dim"]:
         """The two constant configurations at the minima ± √(m/λ) of V, shape `(2, num_sites)`."""
         return jnp.asarray(self._well * np.array([[-1.0], [1.0]]) * np.ones((2, self.dim)))
@@ -95,9 +91,6 @@ class DoubleWell(AbstractDistribution):
         x = one_point(x, self.dim)
         kinetic = 0.5 * self.mass / self.time_step * jnp.sum((x - jnp.roll(x, -1)) ** 2)
         return kinetic + self.time_step * jnp.sum(self.potential(x))
-
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        return -self.energy(x) - self.log_z
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
         x = self.sampler.sample(key, self._raised_potential)
