@@ -13,11 +13,9 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
+from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.testing.densities import check_density, check_distribution
 

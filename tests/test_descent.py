@@ -9,7 +9,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.numerics.batching import map_points
 from boltzflow.sampling.coverage import weigh_missed_modes
 from boltzflow.sampling.minima import descend, far_apart

@@ -14,7 +14,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.config import default_preset, with_changes
-from boltzflow.densities.checks import check_energy
+from boltzflow.densities.energy import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model

@@ -193,12 +193,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")
     if kind is bool and not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, got {value!r}")
-    if kind in (int, float):
-        return _checked_number(name, kind, value)
-    return value
-
-
-def _checked_number(name: str, kind: type, value: Any) -> int | float:
+    if kind not in (int, float):
+        return value
     what = "a whole number" if kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
         raise InputError(f"{name} must be {what}, got {value!r}")

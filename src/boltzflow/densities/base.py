@@ -68,26 +68,14 @@ class HasModes(Protocol):
     def modes(self) -> Float[Array, "num_modes dim"]: ...
 
 
-@runtime_checkable
-class OnLattice(Protocol):
-    """A target that may declare symmetries; `densities.checks.check_energy` verifies them."""
-
-    @property
-    def lattice_shape(
-        self,
-    ) -> tuple[int, ...] | None: ...  # its sites in C order, if no shift of all changes the energy
-    @property
-    def sign_symmetric(self) -> bool: ...  # whether the energy of -x equals that of x
-
-
 def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
-    """The lattice shape that `density` declares, or None."""
-    return density.lattice_shape if isinstance(density, OnLattice) else None
+    """The `lattice_shape` that `density` declares: sites along each axis, in C order; no shift changes the energy."""
+    return getattr(density, "lattice_shape", None)
 
 
 def is_sign_symmetric(density: AbstractDensity) -> bool:
-    """Whether `density` declares that the energy of -x equals that of x."""
-    return isinstance(density, OnLattice) and density.sign_symmetric
+    """Whether `density` declares `sign_symmetric`: the energy of -x equals that of x. `check_energy` verifies both."""
+    return getattr(density, "sign_symmetric", False)
 
 
 @runtime_checkable
