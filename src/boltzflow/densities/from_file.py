@@ -161,7 +161,11 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
         if is_class and required:
             raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
-        posterior = _numpyro_posterior(found) if required == 0 and not is_class else None
+        posterior = None
+        if "numpyro" in sys.modules and required == 0 and not is_class:
+            from boltzflow.interop.numpyro import Posterior, is_model
+
+            posterior = Posterior(found) if is_model(found) else None
         if posterior is None and required + optional > 0 and not is_class:
             if dim is None:
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
@@ -175,16 +179,6 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found
-
-
-def _numpyro_posterior(function: Callable[..., Any]) -> AbstractDensity | None:
-    """The posterior of a NumPyro model whose arguments all have defaults; None for any other function."""
-    if "numpyro" not in sys.modules:
-        return None
-
-    from boltzflow.interop.numpyro import Posterior, is_model
-
-    return Posterior(function) if is_model(function) else None
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[int, int]:

@@ -158,7 +158,12 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
 
     Raises `InputError` where `fn` fails, is not numeric, or is not finite at a sample whose weight is not zero.
     """
-    leaves, tree = jax.tree.flatten(_result_of(fn, dim))
+    point = jax.ShapeDtypeStruct((dim,), jnp.float32)
+    try:
+        leaves, tree = jax.tree.flatten(jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point))
+    except Exception as error:  # whatever a user's function raises
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"the observable fails on a point of shape ({dim},): {what}") from error
     if not leaves:
         raise InputError("the observable returns nothing: return a number, an array, or a tree of them")
     for leaf in leaves:
@@ -173,14 +178,3 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
         for one, values in zip(sums, map_points(flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
     return jax.tree.unflatten(tree, [one.estimate(leaf.shape) for one, leaf in zip(sums, leaves, strict=True)])
-
-
-def _result_of(fn: Callable[[Any], Any], dim: int) -> Any:
-    """The shapes and types of the result of `fn` at a point `(dim,)`. Raises `InputError` where `fn` fails."""
-    try:
-        return jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), jax.ShapeDtypeStruct((dim,), jnp.float32))
-    except Exception as error:  # whatever a user's function raises
-        what = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"the observable fails on a point of shape ({dim},): {type(error).__name__}: {what}"
-        ) from error
