@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics.linalg import Circulant
 

@@ -11,7 +11,7 @@ import pytest
 import boltzflow as bf
 from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot

@@ -12,7 +12,7 @@ import pytest
 from boltzflow.densities.base import AbstractDensity, AbstractFixed
 from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.gaussian import GeneralizedGaussian
 from boltzflow.model.continuity import LogZRate, Transport, continuity_residual, trainable
 from boltzflow.model.fields import TimeMixture
 from boltzflow.model.integrate import solve

@@ -13,11 +13,9 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
+from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.subspace_mixture import SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.testing.densities import check_density, check_distribution
 
@@ -155,7 +153,7 @@ wrong_gradient.defjvp(lambda primals, tangents: (wrong_gradient(*primals), jnp.s
         (lambda x: jnp.sum(jnp.log(x)), "is not finite near the origin"),
         (lambda x: jnp.sum(x.astype(jnp.float32) ** 2), "must keep the type of x, float64, got float32"),
         (wrong_gradient, "disagrees with central differences at 8 of 8"),
-        (lambda x: jnp.sum(jnp.where(x > 3, jnp.sqrt(x), x**2)), "gradient of Lambda.energy is not finite"),
+        (lambda x: jnp.sum(jnp.where(x > 3, jnp.sqrt(x), x**2)), "Lambda: the gradient of the energy is not finite"),
         (lambda x: jnp.sum(x**2) + 0.1 * isinstance(x, jax.core.Tracer), "with and without jax.vmap must agree"),
     ],
 )

@@ -11,9 +11,8 @@ import pytest
 from boltzflow.densities.base import GaussianMixtureLike
 from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.diffusion import Diffusion

@@ -7,9 +7,8 @@ import pytest
 
 from boltzflow.densities.base import is_sign_symmetric, lattice_of
 from boltzflow.densities.catalog import SHIPPED, make_target
-from boltzflow.densities.checks import check_energy
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy import Energy, check_energy
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
 from boltzflow.numerics.gradient_check import CENTRAL, FORWARD, slopes

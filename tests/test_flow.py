@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from boltzflow.densities.base import sample_batch
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.errors import InputError
 from boltzflow.model.fields import AbstractVectorField, TimeMixture
 from boltzflow.model.flow import Flow, with_resolution

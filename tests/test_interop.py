@@ -14,7 +14,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.config import default_preset, with_changes
-from boltzflow.densities.checks import check_energy
+from boltzflow.densities.energy import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model
@@ -40,7 +40,7 @@ def test_callback_returns_energy_and_gradient_in_one_call():
     target = Callback(counted, 2)
     x = jax.random.normal(jax.random.key(0), (7, 2))
     sizes.clear()
-    energy, gradient = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))(x)
+    energy, gradient = jax.block_until_ready(jax.jit(jax.vmap(jax.value_and_grad(target.energy)))(x))
     assert sizes == [7]
     np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
     np.testing.assert_allclose(gradient, gaussian(np.asarray(x))[1], rtol=1e-5)

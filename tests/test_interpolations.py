@@ -10,9 +10,8 @@ import pytest
 
 from boltzflow.densities.catalog import gmm_40, mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
 from boltzflow.model.diffusion import Diffusion
 from boltzflow.model.interpolations import AbstractInterpolation, Clock, Linear, Trainable, Trigonometric, fit_clock
 from boltzflow.model.networks import Whitening

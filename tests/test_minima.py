@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.sampling.minima import descend, far_apart
 from boltzflow.sampling.pilot import run_pilot
 from two_wells import FAR, NEAR, wells

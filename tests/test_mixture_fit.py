@@ -10,7 +10,7 @@ import pytest
 import boltzflow as bf
 from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.fields import ZeroField
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import Stopwatch

@@ -13,12 +13,7 @@ class TrainingError(RuntimeError):
 
 
 class SeedsError(TrainingError):
-    """Some of several seeds could not be trained.
-
-    Args:
-        failures: The error of each failed seed, by seed.
-        runs: The runs of the other seeds.
-    """
+    """Some of several seeds could not be trained: `failures` holds their errors by seed, `runs` the other runs."""
 
     def __init__(self, failures: Mapping[int, TrainingError], runs: Sequence[Any]):
         self.failures = dict(failures)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.densities.checks import check_energy
+from boltzflow.densities.energy import check_energy
 from boltzflow.errors import InputError
 from boltzflow.testing.densities import check_density, check_distribution
 

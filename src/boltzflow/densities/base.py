@@ -37,8 +37,8 @@ class AbstractDensity(AbstractFixed):
 class AbstractDistribution(AbstractDensity):
     """A density with known normalization and independent, exact samples.
 
-    A subclass also sets `log_z` and defines `log_prob` and `sample_and_log_prob`, with
-    `log_prob(x) = -energy(x) - log_z` for every x.
+    A subclass also sets `log_z` and defines `log_prob`, with `log_prob(x) = -energy(x) - log_z` for every x, and
+    `sample_and_log_prob`.
     """
 
     log_z: eqx.AbstractVar[Float[Array, ""] | Float[np.ndarray, ""] | float]
@@ -52,6 +52,14 @@ class AbstractDistribution(AbstractDensity):
         """One exact sample and its log-density."""
 
 
+class AbstractEnergyDistribution(AbstractDistribution):
+    """A distribution that is given by its energy and `log_z`."""
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        energy = self.energy(x)
+        return -energy - jnp.asarray(self.log_z, energy.dtype)
+
+
 @runtime_checkable
 class HasModes(Protocol):
     """A target with known modes, `(num_modes, dim)`, which the Hausdorff distance (23) needs."""
@@ -60,45 +68,24 @@ class HasModes(Protocol):
     def modes(self) -> Float[Array, "num_modes dim"]: ...
 
 
-@runtime_checkable
-class OnLattice(Protocol):
-    """A target that may declare symmetries: of a periodic lattice, and of the sign.
-
-    `lattice_shape` is the number of sites along each axis (x in C order), if no shift of all sites changes the energy,
-    or None. `sign_symmetric` is whether the energy of -x equals that of x. The pilot and the symmetric fields use these
-    declarations without a check; `boltzflow.densities.checks.check_energy` verifies them.
-    """
-
-    @property
-    def lattice_shape(self) -> tuple[int, ...] | None: ...
-    @property
-    def sign_symmetric(self) -> bool: ...
-
-
 def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
-    """The lattice shape that `density` declares, or None."""
-    return density.lattice_shape if isinstance(density, OnLattice) else None
+    """The `lattice_shape` that `density` declares: sites along each axis, in C order; no shift changes the energy."""
+    return getattr(density, "lattice_shape", None)
 
 
 def is_sign_symmetric(density: AbstractDensity) -> bool:
-    """Whether `density` declares that the energy of -x equals that of x."""
-    return isinstance(density, OnLattice) and density.sign_symmetric
+    """Whether `density` declares `sign_symmetric`: the energy of -x equals that of x. `check_energy` verifies both."""
+    return getattr(density, "sign_symmetric", False)
 
 
 @runtime_checkable
 class GaussianMixtureLike(Protocol):
-    """A mixture of K Gaussians, as the diffusion interpolation (19) needs it.
-
-    `weights` sum to 1; `covariances` are diagonals `(K, dim)` or matrices `(K, dim, dim)`; `log_z` normalizes `energy`.
-    """
+    """A mixture of K Gaussians, as the diffusion interpolation (19) needs it; `log_z` normalizes `energy`."""
 
     weights: Float[np.ndarray, " K"]
     means: Float[np.ndarray, "K dim"]
     covariances: Float[np.ndarray, "K dim"] | Float[np.ndarray, "K dim dim"]
     log_z: float
-
-
-# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def sample_batch(
@@ -118,12 +105,9 @@ def _sample(distribution, key):
 def choose(log_weights: Float[Array, " n"], pick: Float[Array, ""]) -> Int[Array, ""]:
     """The index j with probability ∝ exp(log_weights[j]), from `pick` uniform on [0, 1).
 
-    It samples exactly from a one-dimensional density w that is known pointwise. The points z_j form a grid of spacing
-    h, shifted by u uniform on [-h/2, h/2). For a smooth w with h small against its width, S(u) = h Σ_j w(z_j + u) does
-    not depend on u (the trapezoid rule is spectrally accurate). So z_j + u, chosen with probability h w(z_j + u) / S,
-    has the continuous density w / S, exact up to the error of the rule.
+    On a grid z_j of spacing h, shifted by u uniform on [-h/2, h/2), this samples a smooth one-dimensional density w:
+    the trapezoid rule h Σ_j w(z_j + u) does not depend on u, so that z_j + u has the density w up to the rule's error.
     """
     cumulative = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
-    # <= and not <: a pick of exactly 0 must not choose a point of weight 0.
-    index = jnp.sum(cumulative <= pick * cumulative[-1])
+    index = jnp.sum(cumulative <= pick * cumulative[-1])  # not <: a pick of 0 must not choose a point of weight 0
     return jnp.minimum(index, log_weights.shape[0] - 1)

@@ -44,21 +44,15 @@ _MEANS = frozen(
 
 
 def gmm_40() -> GaussianMixture:
-    """Forty equal Gaussians in two dimensions, means in [-40, 40]², standard deviation softplus(1) = 1.3133.
-
-    Means and width are those of the FAB and iDEM papers, so that results are comparable.
-    """
+    """Forty equal Gaussians in 2-D of standard deviation softplus(1) = 1.3133, as in the FAB and iDEM papers."""
     return GaussianMixture(np.full(40, 1 / 40), _MEANS, math.log1p(math.e) ** 2)
-
-
-# --- records ----------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetOption:
-    """An option of a target: the keyword `name` of its factory, its type `kind`, `default`, and one line of `help`."""
+    """An option of a target."""
 
-    name: str
+    name: str  # the keyword of its factory
     kind: type
     default: int | float
     help: str
@@ -66,12 +60,12 @@ class TargetOption:
 
 @dataclasses.dataclass(frozen=True)
 class TargetRecord:
-    """A shipped target: its `name`, `factory`, one-line `description`, exactly known properties and options."""
+    """A shipped target."""
 
     name: str
     factory: Callable[..., AbstractDensity]
     description: str
-    exact: tuple[str, ...]
+    exact: tuple[str, ...]  # the properties that are known exactly
     options: tuple[TargetOption, ...] = ()
 
 
@@ -114,8 +108,7 @@ def make_target(name: str, **options: Any) -> AbstractDensity:
         raise InputError(f"there is no target {name!r}; the shipped ones are {', '.join(SHIPPED)}")
     record = SHIPPED[name]
     known = [option.name for option in record.options]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
+    if unknown := sorted(set(options) - set(known)):
         others = f"its options are {', '.join(known)}" if known else "it takes none"
         raise InputError(f"{name} has no option {unknown[0]!r}; {others}")
     return record.factory(**options)

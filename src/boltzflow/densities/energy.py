@@ -1,17 +1,23 @@
-"""A density from any function x -> energy."""
+"""A density from any function x -> energy, and the checks of an energy before time is spent on it."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from boltzflow.densities.base import AbstractDensity
-from boltzflow.densities.checks import check_value
+from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
+from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.validation import one_point, whole_number
+
+_NUM_SLOPES = 8
+_ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
+_ROUNDINGS = 64  # the terms of an energy may be this many times larger than their sum
 
 
 class Energy(AbstractDensity):
@@ -68,3 +74,119 @@ def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
     if math.prod(sites) != dim:
         raise InputError(f"lattice_shape must have as many sites as dim, {dim}, got {sites} with {math.prod(sites)}")
     return sites
+
+
+def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> None:
+    """Check that the energy of `density` is usable for training, at given points.
+
+    Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
+    gradients; the gradient against central differences at the first eight points; each declared symmetry.
+    """
+    points = jnp.asarray(points, float)
+    if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
+        raise InputError(f"points must have shape (num, {density.dim}), got {points.shape}")
+    check_value(_traced(density, points[0]), density.dim)
+    batched = jax.jit(jax.vmap(density.energy))
+    try:
+        values = np.asarray(batched(points))
+        gradients = np.asarray(jax.jit(jax.vmap(jax.grad(density.energy)))(points))
+    except Exception as error:  # whatever a user's function raises under vmap or grad
+        raise InputError(f"the energy fails in a batch or under jax.grad: {_first_line(error)}") from error
+    places = np.asarray(points)
+    _check_finite("energy", values, places, "keep the energy finite wherever samples can go")
+    advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
+    _check_finite("gradient of the energy", gradients, places, advice)
+    directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
+    found = slopes(batched, gradients[:_NUM_SLOPES], places[:_NUM_SLOPES], np.asarray(directions))
+    wrong = found.wrong()
+    if wrong.sum() > len(wrong) // 4:  # two in eight may sit on a kink
+        worst = np.argmax(np.where(wrong, np.abs(found.claimed - found.difference), 0))
+        raise InputError(
+            f"the gradient of the energy disagrees with central differences at {wrong.sum()} of {len(wrong)} points: "
+            f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
+            "check stop_gradient, custom derivatives, rounding and jumps in the energy"
+        )
+    if sentence := broken_symmetry(density, points):
+        raise InputError(sentence)
+
+
+def check_value(value: Any, dim: int) -> None:
+    """Raise `InputError` unless `value` (an array, a tracer, or a shape with a type) is one real floating number."""
+    if not hasattr(value, "dtype"):
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError):
+            value = np.empty((), object)
+    if value.dtype == object:
+        found = "something that is not numeric; is a return missing?"
+        raise InputError(f"the energy must return one real number, got {found}")
+    if value.shape != ():
+        advice = "sum over the components (jnp.sum)" if value.shape == (dim,) else "return a scalar"
+        raise InputError(f"the energy must return one number, got an array of shape {value.shape}; {advice}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        kind = "complex" if jnp.issubdtype(value.dtype, jnp.complexfloating) else f"of type {value.dtype}"
+        raise InputError(f"the energy must return a real floating number, got one that is {kind}; convert it in JAX")
+
+
+def _traced(density: AbstractDensity, point: Array) -> Any:
+    """The shape and type of the energy at one point. Raises `InputError` where it cannot be traced."""
+    try:
+        return jax.eval_shape(density.energy, point)
+    except InputError:
+        raise
+    except (*_ARRAY_ERRORS, jax.errors.ConcretizationTypeError) as error:
+        raise InputError(
+            "the energy does not trace under JAX, which calls it with abstract arrays: it uses NumPy, a Python `if` or "
+            f"float() on its argument ({_first_line(error)}); write it with jax.numpy and jnp.where, or give it "
+            "with its gradient to boltzflow.interop.callback.Callback"
+        ) from error
+    except Exception as error:  # whatever a user's function raises
+        raise InputError(
+            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}; "
+            "is this the right dimension?"
+        ) from error
+
+
+def _check_finite(name: str, values: np.ndarray, points: np.ndarray, advice: str) -> None:
+    """Refuse values `(num, ...)` that are not finite at some point."""
+    bad = ~np.isfinite(values).reshape(len(points), -1).all(axis=1)
+    if bad.any():
+        first = np.argmax(bad)
+        where = np.array2string(points[first], precision=4, threshold=6, edgeitems=2)
+        value = values[first][~np.isfinite(values[first])].flat[0]
+        raise InputError(
+            f"the {name} is not finite at {bad.sum()} of {len(points)} points: {value} at x = {where}; {advice}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
+    """A sentence on the first declared symmetry that the energy lacks at `points` beyond rounding, or ""."""
+    lattice = lattice_of(density) or ()
+    if lattice and math.prod(lattice) != density.dim:
+        return f"the declared lattice_shape {lattice} does not have as many sites as the dimension, {density.dim}"
+    images = {}
+    for axis, num_sites in enumerate(lattice):
+        if num_sites > 1:
+            shifted = jnp.roll(points.reshape(-1, *lattice), 1, axis + 1).reshape(points.shape)
+            images[f"lattice_shape {lattice} is declared, but a shift by one site along axis {axis}"] = shifted
+    if is_sign_symmetric(density):
+        images["sign_symmetric is declared, but the change of x to -x"] = -points
+    energy = jax.jit(jax.vmap(density.energy))
+    here = energy(points)
+    rounding = _ROUNDINGS * math.sqrt(density.dim) * float(jnp.finfo(here.dtype).eps) * float(jnp.abs(here).max())
+    for words, image in images.items():
+        there = energy(image)
+        change = np.abs(np.asarray(there - here, np.float64))
+        if not change.max() <= rounding:
+            worst = int(np.argmax(np.where(np.isnan(change), np.inf, change)))
+            return (
+                f"{words} changes the energy at {np.sum(~(change <= rounding))} of {len(change)} points, at one from "
+                f"{float(here[worst]):.6g} to {float(there[worst]):.6g}, where rounding explains {rounding:.2g}; "
+                "leave the declaration out or mend the energy"
+            )
+    return ""

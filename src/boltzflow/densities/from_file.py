@@ -20,16 +20,13 @@ from boltzflow.numerics.validation import did_you_mean, whole_number
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTarget:
-    """A target and the record from which it is loaded again: its `name` as given and all `options`.
-
-    A target in a file also has the absolute `path` and the `sha256` of the file.
-    """
+    """A target and the record from which it is loaded again."""
 
     target: AbstractDensity
-    name: str
+    name: str  # as given
     options: dict[str, int | float]
-    path: str = ""
-    sha256: str = ""
+    path: str = ""  # the absolute path of a target in a file
+    sha256: str = ""  # of that file
 
     @property
     def short_name(self) -> str:
@@ -39,11 +36,7 @@ class LoadedTarget:
 
 
 def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
-    """The target with that name: a shipped one, or `path/to/file.py:name`, whose only option is `dim`.
-
-    Raises `InputError` if there is no such target, file, name or option, the file cannot be imported, or a value is out
-    of range.
-    """
+    """The target with that name: a shipped one, or `path/to/file.py:name`, whose only option is `dim`."""
     if name in SHIPPED:
         target = make_target(name, **options)
         defaults = {option.name: option.default for option in SHIPPED[name].options}
@@ -52,7 +45,8 @@ def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
     if separator and (path.endswith(".py") or Path(path).exists()):
         return _load_from_file(name, Path(path), attribute, options)
     if name.endswith(".py"):
-        raise InputError(f"say which name in the file is the target, as in {name}:energy{_names_in(Path(name))}")
+        there = _suggestion("", _import(Path(name))) if Path(name).is_file() else f", and there is no file {name}"
+        raise InputError(f"say which name in the file is the target, as in {name}:energy{there}")
     raise InputError(
         f"there is no target {name!r}{did_you_mean(name, SHIPPED)}; the shipped ones are {', '.join(SHIPPED)}, and one "
         "of your own is path/to/file.py:name"
@@ -62,10 +56,7 @@ def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
 def reload_target(
     name: str, options: Mapping[str, Any], path: str = "", sha256: str = "", where: str = "The run"
 ) -> AbstractDensity:
-    """The target of a recorded run; a file is imported only if its content has not changed.
-
-    Raises `InputError`, with `where` as its subject, if the file is gone or has changed.
-    """
+    """The target of a recorded run (`where` in messages); a file is imported only if its content has not changed."""
     if not path:
         return load_target(name, options).target
     if not Path(path).is_file():
@@ -102,8 +93,7 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     """The target `attribute` of the file `path`."""
     if not path.is_file():
         raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
-    unknown = sorted(set(options) - {"dim"})
-    if unknown:
+    if unknown := sorted(set(options) - {"dim"}):
         raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
     dim = None if options.get("dim") is None else whole_number("dim", options["dim"], at_least=1)
     sha256 = file_sha256(path)
@@ -134,11 +124,11 @@ def _import(path: Path) -> ModuleType:
 
 def _line(error: BaseException, path: Path) -> str:
     """`, line 3,` for the innermost line of the file in the error's traceback, or an empty string."""
-    if isinstance(error, SyntaxError) and error.lineno and error.filename and Path(error.filename).name == path.name:
-        return f", line {error.lineno},"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
-    return f", line {lines[-1]}," if lines else ""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == path.name:
+        lines.append(error.lineno)
+    return f", line {lines[-1]}," if lines and lines[-1] else ""
 
 
 def _what(error: BaseException) -> str:
@@ -149,19 +139,11 @@ def _what(error: BaseException) -> str:
 
 def _suggestion(attribute: str, module: ModuleType) -> str:
     """The name in the module nearest to `attribute`, or else its first eight names, as the end of a sentence."""
-    own = [
-        key
-        for key, value in vars(module).items()
-        if not key.startswith("_")
-        and (isinstance(value, AbstractDensity) or getattr(value, "__module__", None) == module.__name__)
-    ]
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    here = module.__name__
+    own = [n for n, v in public.items() if isinstance(v, AbstractDensity) or getattr(v, "__module__", None) == here]
     has = f"; it has {', '.join(own[:8])}" if own else "; it defines no function or density"
     return did_you_mean(attribute, own) or has
-
-
-def _names_in(path: Path) -> str:
-    """The functions and densities of a file, as the end of a sentence."""
-    return _suggestion("", _import(path)) if path.is_file() else f", and there is no file {path}"
 
 
 def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
@@ -179,34 +161,24 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
         if is_class and required:
             raise InputError(f"{name} is a class that needs arguments; make a density of it in the file and name that")
-        posterior = _numpyro_posterior(found) if required == 0 and not is_class else None
+        posterior = None
+        if "numpyro" in sys.modules and required == 0 and not is_class:
+            from boltzflow.interop.numpyro import Posterior, is_model
+
+            posterior = Posterior(found) if is_model(found) else None
         if posterior is None and required + optional > 0 and not is_class:
             if dim is None:
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
             return Energy(found, dim)
-        found = posterior or _made(name, found)
+        try:
+            found = posterior or found()
+        except Exception as error:  # whatever a user's function raises
+            raise InputError(f"{name}() failed: {_what(error)}") from error
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found
-
-
-def _numpyro_posterior(function: Callable[..., Any]) -> AbstractDensity | None:
-    """The posterior of a NumPyro model whose arguments all have defaults; None for any other function."""
-    if "numpyro" not in sys.modules:
-        return None
-    from boltzflow.interop.numpyro import Posterior, is_model
-
-    return Posterior(function) if is_model(function) else None
-
-
-def _made(name: str, factory: Callable[[], Any]) -> Any:
-    """The result of `factory`. Raises `InputError` where it fails."""
-    try:
-        return factory()
-    except Exception as error:  # whatever a user's function raises
-        raise InputError(f"{name}() failed: {_what(error)}") from error
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[int, int]:

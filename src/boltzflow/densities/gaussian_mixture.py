@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, as targets and as parts of a base."""
+"""Mixtures of Gaussians: a target, and a base that is a mixture in an active subspace alone."""
 
 import math
 from typing import Any
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractDistribution, AbstractEnergyDistribution
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
 from boltzflow.numerics.validation import frozen, one_point, real_array
@@ -20,8 +21,7 @@ class GaussianMixture(AbstractDistribution):
 
     energy(x) = -log Σ_k w_k N(x; μ_k, Σ_k),    log Z = 0
 
-    At most one of `covariances` and `scales` is given. `covariances` of shape `(K, dim, dim)`, `scales` (L_k) and
-    `inverse_scales` are matrices where matrices were given, else diagonals `(K, dim)`.
+    At most one of `covariances` and `scales` is given. Where matrices are given the attributes are, else diagonals.
 
     Args:
         weights: w_k, shape `(K,)`, positive with sum 1.
@@ -70,29 +70,24 @@ class GaussianMixture(AbstractDistribution):
         return jnp.asarray(self.means)
 
     def component_log_probs(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
-        """log w_k + log N(x; μ_k, Σ_k) for each k, at one point of shape `(dim,)`."""
+        """log w_k + log N(x; μ_k, Σ_k) for each k."""
         x = one_point(x, self.dim)
         z = jax.vmap(linalg.apply)(jnp.asarray(self.inverse_scales, x.dtype), x - jnp.asarray(self.means, x.dtype))
         return jnp.asarray(self.log_amplitudes, x.dtype) - 0.5 * jnp.sum(z**2, axis=1)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-log of the normalized density at one point `(dim,)`, finite also far from every mode."""
         return -self.log_prob(x)
 
     def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """log Σ_k w_k N(x; μ_k, Σ_k) at one point of shape `(dim,)`."""
         return jax.nn.logsumexp(self.component_log_probs(x))
 
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(dim,)`, from a component chosen by weight, and its log-density."""
         which_key, where_key = jax.random.split(key)
         z = jax.random.normal(where_key, (self.dim,))
         k = jax.random.categorical(which_key, jnp.log(jnp.asarray(self.weights, z.dtype)))
         # A sample of every component, then one of them: in batches a product with a chosen matrix is far slower.
-        each = jnp.asarray(self.means, z.dtype) + jax.vmap(linalg.apply, (0, None))(
-            jnp.asarray(self.scales, z.dtype), z
-        )
-        x = each[k]
+        moved = jax.vmap(linalg.apply, (0, None))(jnp.asarray(self.scales, z.dtype), z)
+        x = (jnp.asarray(self.means, z.dtype) + moved)[k]
         return x, self.log_prob(x)
 
 
@@ -101,11 +96,11 @@ def _read_weights(weights: Any) -> np.ndarray:
     array = real_array("weights", weights)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"weights must have shape (K,), got {array.shape}")
-    if not np.all(array > 0) or abs(array.sum() - 1) > 1e-5:
-        raise InputError(
-            f"weights must be positive and sum to 1, got a smallest of {array.min():.6g} and a sum of {array.sum():.6g}"
-        )
-    return array if abs(array.sum() - 1) < 1e-14 else frozen(array / array.sum())
+    total = array.sum()
+    if not np.all(array > 0) or abs(total - 1) > 1e-5:
+        found = f"a smallest of {array.min():.6g} and a sum of {total:.6g}"
+        raise InputError(f"weights must be positive and sum to 1, got {found}")
+    return array if abs(total - 1) < 1e-14 else frozen(array / total)
 
 
 def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:
@@ -116,3 +111,56 @@ def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:
         expected = f"(), ({num},), ({num}, {dim}) or ({num}, {dim}, {dim})"
         raise InputError(f"covariances must have shape {expected}, got {array.shape}")
     return array
+
+
+class SubspaceMixture(AbstractEnergyDistribution):
+    """The density of x = μ + L z: y = Rᵀ z follows a mixture, and z orthogonal to R a unit Gaussian.
+
+    energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
+    """
+
+    dim: int = eqx.field(static=True)
+    gaussian: Gaussian  # the whitening Gaussian, with μ and L
+    inner: GaussianMixture  # of y
+    subspace: Float[np.ndarray, "dim size"]  # R, orthonormal columns
+    log_z: Float[np.ndarray, ""]
+
+    def __init__(self, gaussian: Gaussian, inner: GaussianMixture, subspace: Any):
+        self.dim = gaussian.dim
+        self.gaussian = gaussian
+        self.inner = inner
+        self.subspace = linalg.check_orthonormal(subspace, gaussian.dim)
+        if self.subspace.shape[1] != inner.dim:
+            raise InputError(f"subspace must have shape ({gaussian.dim}, {inner.dim}), got {self.subspace.shape}")
+        rest = 0.5 * (self.dim - inner.dim) * math.log(2 * math.pi)
+        self.log_z = np.asarray(rest + linalg.log_det(gaussian.scale))
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        return self._energy(self.gaussian.whiten(x))
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        inner_key, rest_key = jax.random.split(key)
+        y, _ = self.inner.sample_and_log_prob(inner_key)
+        z = jax.random.normal(rest_key, (self.dim,))
+        into = jnp.asarray(self.subspace, z.dtype)
+        z = z + _product(into, y - _product(into.T, z))
+        return self.gaussian.unwhiten(z), -self._energy(z) - jnp.asarray(self.log_z, z.dtype)
+
+    def _energy(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
+        into = jnp.asarray(self.subspace, z.dtype)
+        y = _product(into.T, z)
+        rest = 0.0 if self.dim == self.inner.dim else 0.5 * jnp.sum((z - _product(into, y)) ** 2)
+        return rest + self.inner.energy(y)
+
+
+def whitening_gaussian(base: AbstractDistribution) -> Gaussian:
+    """The Gaussian that whitens a fitted base. Raises `InputError` for a base of another type."""
+    if isinstance(base, SubspaceMixture):
+        return base.gaussian
+    if not isinstance(base, Gaussian):
+        raise InputError(f"a Gaussian or a mixture of them was expected, got {type(base).__name__}")
+    return base
+
+
+def _product(matrix: Array, vector: Array) -> Array:
+    return jnp.matmul(matrix, vector, precision="highest")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution, choose
+from boltzflow.densities.base import AbstractEnergyDistribution, choose
 from boltzflow.numerics.validation import one_point, whole_number
 
 MAX_PAIRS_LISTED = 10  # 2^10 modes; a longer list has no use
@@ -24,12 +24,12 @@ def _quartic(x: Any) -> Any:
     return x**4 - 6 * x**2 - x / 2
 
 
-class AbstractManyWell(AbstractDistribution):
+class AbstractManyWell(AbstractEnergyDistribution):
     """The many-well density on R^(2 num_pairs), independent over the pairs (x_1, x_2), (x_3, x_4), ...
 
     energy(x) = Σ_pairs a⁴ - 6 a² - a/2 + b²/2 for each pair (a, b)
 
-    The positive well of each a carries 0.8443 of the mass; there are 2^num_pairs modes; log Z is exact, by quadrature.
+    The positive well of each a carries 0.8443 of the mass; log Z is exact, by quadrature.
     """
 
     dim: int = eqx.field(static=True)
@@ -37,19 +37,14 @@ class AbstractManyWell(AbstractDistribution):
     log_z: float = eqx.field(static=True)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """Σ over the pairs of a⁴ - 6 a² - a/2 + b²/2, at one point of shape `(2 num_pairs,)`."""
         pairs = one_point(x, self.dim).reshape(self.num_pairs, 2)
         return jnp.sum(_quartic(pairs[:, 0]) + 0.5 * pairs[:, 1] ** 2)
 
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-energy(x) - log Z at one point of shape `(2 num_pairs,)`."""
-        return -self.energy(x) - self.log_z
-
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(2 num_pairs,)`, each a by a randomly shifted grid, and its log-density."""
+        """Each a is from a randomly shifted grid (`choose`)."""
         grid_key, normal_key = jax.random.split(key)
         offset, pick = jax.random.uniform(grid_key, (2, self.num_pairs))
-        points = jnp.arange(-_EDGE, _EDGE, _SPACING) + _SPACING * (offset[:, None])
+        points = jnp.arange(-_EDGE, _EDGE, _SPACING) + _SPACING * offset[:, None]
         index = jax.vmap(choose)(-_quartic(points), pick)
         first = jnp.take_along_axis(points, index[:, None], axis=1)
         x = jnp.concatenate([first, jax.random.normal(normal_key, (self.num_pairs, 1))], axis=1).reshape(-1)
@@ -76,18 +71,10 @@ def many_well(num_pairs: int = 16) -> AbstractManyWell:
 
     Args:
         num_pairs: How many pairs of coordinates, at least 1; the dimension is twice that.
-
-    Raises:
-        InputError: `num_pairs` is not a whole number of at least 1.
     """
     num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
-    kind = FewWell if num_pairs <= MAX_PAIRS_LISTED else ManyWell
-    return kind(dim=2 * num_pairs, num_pairs=num_pairs, log_z=num_pairs * _log_z_per_pair())
-
-
-def _log_z_per_pair() -> float:
-    """log Z of one pair, by the trapezoid rule in a."""
-    grid = np.arange(-_EDGE, _EDGE, _SPACING / 2)
-    values = -_quartic(grid)
+    values = -_quartic(np.arange(-_EDGE, _EDGE, _SPACING / 2))
     log_z_quartic = values.max() + math.log(_SPACING / 2 * np.exp(values - values.max()).sum())
-    return float(log_z_quartic) + 0.5 * math.log(2 * math.pi)
+    log_z = num_pairs * (float(log_z_quartic) + 0.5 * math.log(2 * math.pi))
+    kind = FewWell if num_pairs <= MAX_PAIRS_LISTED else ManyWell
+    return kind(dim=2 * num_pairs, num_pairs=num_pairs, log_z=log_z)

@@ -1,8 +1,4 @@
-"""Energies computed outside JAX, by any Python function that returns energies and gradients of a batch of points.
-
-Training needs only values and first derivatives of an energy, so NumPy, SciPy, a simulator or another process can
-provide it. One call returns the energy and its gradient together.
-"""
+"""Energies computed outside JAX, by any Python function that returns energies and gradients of a batch of points."""
 
 import functools
 import queue
@@ -58,17 +54,13 @@ class Callback(AbstractDensity):
         check_gradient(self.call, np.asarray(check_at, np.float64).reshape(-1, self.dim))
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The energy of one point; many points under `jax.vmap` are one call."""
         return _energy(self.call, one_point(x, self.dim))
 
 
 def check_gradient(
     call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], points: Float[np.ndarray, "num dim"]
 ) -> None:
-    """Compare the gradient with central differences of the energy, along eight random directions at each point.
-
-    Raises `InputError` if they disagree by more than 1e-3 of the gradient's length, or no energy is finite.
-    """
+    """Compare the gradient with central differences of the energy, along eight random directions at each point."""
     directions = np.random.default_rng(1).normal(size=(_NUM_DIRECTIONS * len(points), points.shape[1]))
     gradients = np.tile(call(points)[1], (_NUM_DIRECTIONS, 1))
     points = np.tile(points, (_NUM_DIRECTIONS, 1))
@@ -94,13 +86,14 @@ class _Caller:
     def __init__(self, fn: Function, time_limit: float):
         self._fn = fn
         self._time_limit = time_limit
-        self._worker: _Worker | None = None
+        self._worker: tuple[queue.SimpleQueue, queue.SimpleQueue] | None = None
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        worker = self._worker or _Worker(self._fn)
+        worker = self._worker or _start_worker(self._fn)
         self._worker = None  # a worker that does not answer in time is not used again
+        worker[0].put(x)
         try:
-            outcome = worker.ask(x, self._time_limit)
+            outcome = worker[1].get(timeout=self._time_limit)
         except queue.Empty:
             raise InputError(f"the energy took more than {self._time_limit:g} s for {len(x)} points") from None
         self._worker = worker
@@ -119,40 +112,24 @@ class _Caller:
         return energy, gradient
 
 
-class _Worker:
-    """A thread that serves many calls: a new thread for each call would map its memory anew each time."""
+def _start_worker(fn: Function) -> tuple[queue.SimpleQueue, queue.SimpleQueue]:
+    """The points and outcomes of a thread that serves many calls: a new one for each would map its memory anew."""
+    points: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def __init__(self, fn: Function):
-        self._questions: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        _keep_memory()
-        work = functools.partial(_work, fn, self._questions, self._answers)
-        threading.Thread(target=work, daemon=True).start()  # a thread that hangs does not keep the process alive
+    def work() -> None:
+        while True:
+            x = points.get()
+            try:
+                outcomes.put(fn(x))
+            except BaseException as error:  # whatever a user's function raises, SystemExit among it
+                outcomes.put(error)
 
-    def ask(self, x: np.ndarray, time_limit: float) -> Any:
-        """The result of the function, or the exception it raised. Raises `queue.Empty` after `time_limit` seconds."""
-        self._questions.put(x)
-        return self._answers.get(timeout=time_limit)
-
-
-def _keep_memory() -> None:
-    """Let freed memory stay with the process, for the next call to use.
-
-    glibc's `malloc` maps arrays of 128 KiB and more from the kernel, page by page, and unmaps them at every call, until
-    a larger block has been freed. Then it keeps freed blocks up to that size, and up to twice as much unused memory.
-    Here such a block, never touched, is freed. With other allocators nothing happens.
-    """
+    # glibc's `malloc` maps arrays of 128 KiB and more from the kernel at every call, until a larger block has been
+    # freed; then it keeps freed blocks up to that size. Other allocators ignore this.
     np.empty(_FREED_BYTES, np.uint8)
-
-
-def _work(fn: Function, questions: "queue.SimpleQueue[np.ndarray]", answers: "queue.SimpleQueue[Any]") -> None:
-    """Answer every question, for ever."""
-    while True:
-        x = questions.get()
-        try:
-            answers.put(fn(x))
-        except BaseException as error:  # whatever a user's function raises, SystemExit among it
-            answers.put(error)
+    threading.Thread(target=work, daemon=True).start()  # a thread that hangs does not keep the process alive
+    return points, outcomes
 
 
 def _host(call, x):
@@ -172,11 +149,7 @@ def _copied(call, x):
 
 
 def _both(call, x):
-    """Energy and gradient of x, which is a single point or a batch.
-
-    On a CPU they are written straight into XLA's memory. `jax.pure_callback` copies its argument into a `jax.Array`
-    first, which costs a quarter of an energy of 3.6 ms (docs/decisions.md).
-    """
+    """Energy and gradient of a point or a batch, on a CPU without the copies of `pure_callback` (docs/decisions.md)."""
     result = jax.ShapeDtypeStruct((), x.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)
     batched = {"vmap_method": "broadcast_all"}
     return jax.lax.platform_dependent(

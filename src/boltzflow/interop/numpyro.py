@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
+from boltzflow.interop import optional_module
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.validation import one_point
 
@@ -24,8 +25,7 @@ class Posterior(AbstractDensity):
 
     energy(z) = -log p(observed, sites(z)) - log |∂ sites / ∂ z|
 
-    log Z is the log evidence log p(observed) if every prior is proper. The attribute `site_shapes` holds the
-    unconstrained shapes by site, in the order of the vector: sorted by name.
+    log Z is the log evidence log p(observed) if every prior is proper.
 
     Args:
         model: The NumPyro model.
@@ -37,15 +37,15 @@ class Posterior(AbstractDensity):
     """
 
     dim: int = eqx.field(static=True)
-    site_shapes: Mapping[str, tuple[int, ...]] = eqx.field(static=True)
+    site_shapes: Mapping[str, tuple[int, ...]] = eqx.field(static=True)  # unconstrained, in the order of the vector
     potential: Callable[[Any], Array] = eqx.field(static=True)
     unravel: Callable[[Array], Any] = eqx.field(static=True)
     to_sites: Callable[[Any], Any] = eqx.field(static=True)
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any):
-        initialize_model = _import().infer.util.initialize_model
+        util = optional_module("numpyro.infer.util", "numpyro")
         try:
-            found = initialize_model(jax.random.key(0), model, model_args=args, model_kwargs=kwargs)
+            found = util.initialize_model(jax.random.key(0), model, model_args=args, model_kwargs=kwargs)
         except Exception as error:  # whatever a user's model raises
             what = " ".join(str(error).split())[:300]
             raise InputError(f"the model cannot be run: {type(error).__name__}: {what}") from error
@@ -59,7 +59,6 @@ class Posterior(AbstractDensity):
         self.to_sites = found.postprocess_fn
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The negative log joint density with the Jacobian of the constraints, at one unconstrained point `(dim,)`."""
         return self.potential(self.unravel(one_point(x, self.dim)))
 
     def sites(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
@@ -70,21 +69,9 @@ class Posterior(AbstractDensity):
 def is_model(function: Any) -> bool:
     """Whether a function without required arguments runs as a NumPyro model with sample sites."""
     try:
-        numpyro = _import()
-    except InputError:
-        return False
-    try:
-        with numpyro.handlers.seed(rng_seed=0):
-            trace = numpyro.handlers.trace(function).get_trace()
-    except Exception:  # not a model
+        handlers = optional_module("numpyro.handlers", "numpyro")
+        with handlers.seed(rng_seed=0):
+            trace = handlers.trace(function).get_trace()
+    except Exception:  # not a model, or no NumPyro
         return False
     return any(site["type"] == "sample" for site in trace.values())
-
-
-def _import() -> Any:
-    """The package `numpyro`. Raises `InputError` if it is not installed."""
-    try:
-        import numpyro.infer.util
-    except ImportError as error:
-        raise InputError("this needs numpyro: pip install 'boltzflow[numpyro]'") from error
-    return numpyro

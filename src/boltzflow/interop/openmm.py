@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from boltzflow.errors import InputError
+from boltzflow.interop import optional_module
 from boltzflow.interop.callback import Callback
 from boltzflow.numerics.validation import positive_number
 
@@ -19,9 +20,8 @@ def boltzmann(
 ) -> Callback:
     """The density p(x) ∝ exp(-U(x) / kT) of an `openmm.System`.
 
-    x is the position of every particle in nm, flattened: `dim` is three times their number. log Z is that of the
-    configurations, in nm³ for each particle. A molecule without an external force that holds it in place has no
-    normalizable density.
+    x is the position of every particle in nm, flattened. log Z is that of the configurations, in nm³ for each particle.
+    A molecule without an external force that holds it in place has no normalizable density.
 
     Args:
         system: The `openmm.System`.
@@ -32,10 +32,10 @@ def boltzmann(
         time_limit: How long one call may take, in s.
 
     Raises:
-        InputError: The system has constraints or massless particles, so that not all positions are free, or its forces
-            are not minus the gradient of its energy.
+        InputError: The system has constraints or massless particles, or its forces are not those of its energy.
     """
-    openmm = _import()
+    openmm = optional_module("openmm", "openmm")
+    unit = optional_module("openmm.unit", "openmm")
     num = system.getNumParticles()
     if not num:
         raise InputError("the system has no particles")
@@ -44,13 +44,16 @@ def boltzmann(
             f"the system has {system.getNumConstraints()} constraints, which leave no density in all of space: make "
             "it without them (constraints=None, rigidWater=False)"
         )
-    masses = [system.getParticleMass(i).value_in_unit(openmm.unit.dalton) for i in range(num)]
+    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(num)]
     if min(masses) <= 0:
         raise InputError(f"particle {int(np.argmin(masses))} has no mass: its position is fixed or follows from others")
     thermal = _BOLTZMANN * positive_number("temperature", temperature)
-    context = _context(openmm, system, platform)
-    kilojoule = openmm.unit.kilojoule_per_mole
-    nanometer = openmm.unit.nanometer
+    try:
+        integrator = openmm.VerletIntegrator(0.001)  # required by a context, never stepped
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot make a context of the system: {' '.join(str(error).split())}") from error
+    kilojoule = unit.kilojoule_per_mole
 
     def energy_and_gradient(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         energies = np.full(len(x), np.inf)
@@ -61,28 +64,9 @@ def boltzmann(
             context.setPositions(positions)
             state = context.getState(getEnergy=True, getForces=True)
             energies[i] = state.getPotentialEnergy().value_in_unit(kilojoule)
-            gradients[i] = -state.getForces(asNumpy=True).value_in_unit(kilojoule / nanometer).ravel()
+            gradients[i] = -state.getForces(asNumpy=True).value_in_unit(kilojoule / unit.nanometer).ravel()
         return energies / thermal, gradients / thermal
 
     if check_at is not None:
         check_at = np.asarray(check_at, np.float64).reshape(-1, 3 * num)
     return Callback(energy_and_gradient, 3 * num, time_limit=time_limit, check_at=check_at)
-
-
-def _context(openmm: Any, system: Any, platform: str) -> Any:
-    """A context of the system on a platform. Raises `InputError` where OpenMM refuses."""
-    try:
-        integrator = openmm.VerletIntegrator(0.001)  # required by a context, never stepped
-        return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
-    except openmm.OpenMMException as error:
-        raise InputError(f"OpenMM cannot make a context of the system: {' '.join(str(error).split())}") from error
-
-
-def _import() -> Any:
-    """The package `openmm`. Raises `InputError` if it is not installed."""
-    try:
-        import openmm
-        import openmm.unit
-    except ImportError as error:
-        raise InputError("this needs openmm: pip install 'boltzflow[openmm]'") from error
-    return openmm

@@ -14,9 +14,9 @@ BATCH_SIZE = 8192
 
 
 def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, "num dim"]) -> Any:
-    """The results of a function of one point `(dim,)` at every row of `x`, with a leading axis of length `num`.
+    """The results of a function of one point at every row of `x`, with a leading axis of length `num`.
 
-    All batches have the same size, so that the function is compiled once: the last one is padded, and its result cut.
+    The last batch is padded, so that all have the same size and the function is compiled once.
     """
     num = len(x)
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])

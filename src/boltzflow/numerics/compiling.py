@@ -22,18 +22,12 @@ class Stopwatch:
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:
         """Run `function(*args, **static)` under jit, and wait for its result.
 
-        Arrays in the pytrees `args` are inputs of the program. Everything else in them, and the hashable `static`, is
-        part of the program.
+        Arrays in `args` are inputs of the program; all else, and the hashable `static`, is part of the program.
         """
-        leaves, structure = jax.tree.flatten(eqx.filter(args, eqx.is_array))
-        constants = tuple(jax.tree.leaves(eqx.filter(args, eqx.is_array, inverse=True)))
-        signature = (
-            function,
-            structure,
-            constants,
-            tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves),
-            *sorted(static.items()),
-        )
+        arrays, constants = eqx.partition(args, eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+        signature = (function, structure, tuple(jax.tree.leaves(constants)), shapes, *sorted(static.items()))
         if signature not in self._compiled:
             start = time.perf_counter()
             jitted: Any = eqx.filter_jit(function)
@@ -51,15 +45,14 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 def make_room() -> None:
     """Drop all compiled programs if they take more than half of the memory regions that the system allows.
 
-    XLA maps the code of a run into some thousand regions of memory. Linux allows a process 65,530 by default, and a
-    program beyond that ends in a segmentation fault. A dropped program is compiled again at its next use, or read from
-    the cache on disk. On systems without such a limit nothing happens.
+    XLA maps the code of a run into some thousand regions. Linux allows a process 65,530 by default, and a program
+    beyond that ends in a segmentation fault. A dropped program is compiled again or read from the cache on disk.
     """
     try:
         with _MAPS.open("rb") as file:
             used = sum(1 for _ in file)
         most = int(_MOST_MAPS.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # a system without such a limit
         return
     if 2 * used > most:
         jax.clear_caches()
@@ -67,27 +60,15 @@ def make_room() -> None:
         gc.collect()
 
 
-# --- the persistent cache ---------------------------------------------------------------------------------------------
-
-_MIN_SECONDS = 0.0  # many small programs together cost seconds
-
-
 def cache_folder() -> Path | None:
-    """The folder of compiled programs: `BOLTZFLOW_CACHE`, or `boltzflow/xla` in the user's cache folder.
-
-    None if `BOLTZFLOW_CACHE=off`.
-    """
-    chosen = os.environ.get("BOLTZFLOW_CACHE", "")
-    if chosen:
+    """The folder `BOLTZFLOW_CACHE` (None where that is "off"), or `boltzflow/xla` in the user's cache folder."""
+    if chosen := os.environ.get("BOLTZFLOW_CACHE"):
         return None if chosen.lower() == "off" else Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "boltzflow" / "xla"
 
 
 def use_compilation_cache() -> None:
-    """Turn the persistent cache on, before anything is compiled.
-
-    Nothing happens if the folder cannot be written, or if JAX has a cache already (`JAX_COMPILATION_CACHE_DIR`).
-    """
+    """Turn the persistent cache on, unless its folder cannot be written or JAX has a cache already."""
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
@@ -95,9 +76,8 @@ def use_compilation_cache() -> None:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            return
     except (OSError, RuntimeError):
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs cost seconds

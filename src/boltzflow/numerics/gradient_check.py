@@ -1,29 +1,26 @@
 """Compare a gradient with finite differences of its function, along one direction at each of several points.
 
 For a direction d of length 1 and a step h, the slope d·∇f is compared with a difference of second order. Its error is
-estimated from the rounding of f and from the same difference at the step 2h. `gradient_slopes` is for a function that
-JAX differentiates; `slopes` is for any function of a batch of points, with any claimed gradient.
+estimated from the rounding of f and from the same difference at the step 2h.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 _RELATIVE_ERROR = 0.02  # loose on purpose: only a gross error fails
 
 
 class Stencil(NamedTuple):
-    """The offsets of a difference in steps h, and the weights of its values, at the steps h (fine) and 2h (coarse)."""
+    """A difference of second order."""
 
-    offsets: tuple[int, ...]
-    fine: tuple[float, ...]
-    coarse: tuple[float, ...]
+    offsets: tuple[int, ...]  # in steps h
+    fine: tuple[float, ...]  # weights of the values at the step h
+    coarse: tuple[float, ...]  # and at the step 2h
 
 
 CENTRAL = Stencil((1, -1, 2, -2), (1 / 2, -1 / 2, 0, 0), (0, 0, 1 / 4, -1 / 4))
@@ -32,11 +29,11 @@ FORWARD = Stencil((0, 1, 2, 4), (-3 / 2, 2, -1 / 2, 0), (-3 / 4, 0, 1, -1 / 4)) 
 
 @dataclasses.dataclass(frozen=True)
 class Slopes:
-    """Slopes by a gradient (`claimed`) and by differences, and the uncertainty of the difference, each `(num,)`."""
+    """Slopes along one direction at each point."""
 
-    claimed: Float[np.ndarray, " num"]
+    claimed: Float[np.ndarray, " num"]  # by the gradient
     difference: Float[np.ndarray, " num"]
-    uncertainty: Float[np.ndarray, " num"]
+    uncertainty: Float[np.ndarray, " num"]  # of the difference
 
     def wrong(self, allowed: Float[np.ndarray, " num"] | None = None) -> Bool[np.ndarray, " num"]:
         """Where they are NaN or differ by more than the uncertainty plus `allowed`, by default 2 % of the larger."""
@@ -46,26 +43,16 @@ class Slopes:
 
 
 def slopes(
-    energy: Callable[[Any], Any],
+    energy: Callable[[Any], Any],  # of a batch of points, in the precision of `points`
     gradients: ArrayLike,
     points: Float[np.ndarray, "num dim"],
-    directions: ArrayLike,
+    directions: ArrayLike,  # of any length above 0
     *,
     stencil: Stencil = CENTRAL,
-    step: float | None = None,
-    noise: float | None = None,
+    step: float | None = None,  # relative to the larger of 1 and the largest coordinate; by default ε^(1/3)
+    noise: float | None = None,  # relative error of the energies; by default 4 ε
 ) -> Slopes:
-    """Slopes of `energy` along one direction at each point, by the claimed `gradients` and by differences.
-
-    Args:
-        energy: Maps points `(num, dim)` to values `(num,)` of the precision of `points`.
-        gradients: The claimed gradients, `(num, dim)`.
-        points: Where to compare, `(num, dim)`.
-        directions: One direction for each point, of any length above 0.
-        stencil: `CENTRAL` or `FORWARD`.
-        step: h, relative to the larger of 1 and the largest coordinate of a point; by default ε^(1/3).
-        noise: Relative error of the values; by default 4 ε.
-    """
+    """Slopes of `energy` along one direction at each point, by the claimed `gradients` and by differences."""
     eps = float(np.finfo(points.dtype).eps)
     step = eps ** (1 / 3) if step is None else step
     noise = 4 * eps if noise is None else noise
@@ -86,14 +73,3 @@ def slopes(
 def _combine(weights, values) -> Float[np.ndarray, " num"]:
     """Σ weight · value without the weights of 0, whose values may be infinite."""
     return np.sum([weight * value for weight, value in zip(weights, values, strict=True) if weight], axis=0)
-
-
-def gradient_slopes(
-    fn: Callable[[Float[Array, " dim"]], Float[Array, ""]],
-    points: Float[Array, "num dim"],
-    directions: Float[Array, "num dim"],
-) -> Slopes:
-    """`slopes` of a scalar function of one point, with its gradient by JAX."""
-    gradients = jax.jit(jax.vmap(jax.grad(fn)))(points)
-    batched = jax.jit(jax.vmap(fn))
-    return slopes(lambda x: batched(jnp.asarray(x)), gradients, np.asarray(points), directions)

@@ -20,11 +20,10 @@ from boltzflow.numerics.validation import frozen, real_array
 class Circulant(eqx.Module):
     """A symmetric positive matrix that is the same at every site of a periodic lattice: diagonal in Fourier space.
 
-    `eigenvalues` has the shape of the lattice, in the order of `np.fft.fftn`. A product with a vector of `dim` sites,
-    in C order, costs dim log dim. Raises `InputError` if an eigenvalue is not positive, or differs between k and -k.
+    Raises `InputError` if an eigenvalue is not positive, or differs between k and -k.
     """
 
-    eigenvalues: Float[np.ndarray, "*lattice"]
+    eigenvalues: Float[np.ndarray, "*lattice"]  # in the order of `np.fft.fftn`; sites in C order
 
     def __init__(self, eigenvalues: Any):
         self.eigenvalues = real_array("eigenvalues", eigenvalues)
@@ -44,8 +43,8 @@ class Circulant(eqx.Module):
         """The matrix times `z`."""
         return multiply_circulant(self.eigenvalues, z)
 
-    def matrix(self) -> np.ndarray:
-        """The matrix, `(dim, dim)`."""
+    def matrix(self) -> Float[np.ndarray, "dim dim"]:
+        """The matrix."""
         kernel = np.fft.ifftn(self.eigenvalues).real
         sites = np.indices(kernel.shape).reshape(kernel.ndim, -1)
         apart = (sites[:, :, None] - sites[:, None, :]) % np.array(kernel.shape)[:, None, None]
@@ -60,18 +59,14 @@ def multiply_circulant(
 ) -> Float[Array, "*batch dim"]:
     """The circulant matrix of `eigenvalues` times each vector in `z`."""
     shape = eigenvalues.shape
-    batch = z.shape[:-1]
     half = jnp.asarray(eigenvalues[..., : shape[-1] // 2 + 1], z.dtype)
     axes = tuple(range(-len(shape), 0))
-    waves = half * jnp.fft.rfftn(z.reshape(*batch, *shape), axes=axes)
+    waves = half * jnp.fft.rfftn(z.reshape(*z.shape[:-1], *shape), axes=axes)
     return jnp.fft.irfftn(waves, shape, axes=axes).reshape(z.shape)
 
 
 def scale_from_covariance(name: str, covariance: Any, dim: int) -> np.ndarray:
-    """The scale L of a variance `()` or variances `(dim,)`, as `(dim,)`, or of a matrix `(dim, dim)`, by Cholesky.
-
-    Raises `InputError` if the shape does not fit or the covariance is not symmetric and positive definite.
-    """
+    """The scale L of a variance `()` or variances `(dim,)`, as `(dim,)`, or of a matrix `(dim, dim)`, by Cholesky."""
     array = real_array(name, covariance)
     if array.shape in ((), (dim,)):
         if not np.all(array > 0):

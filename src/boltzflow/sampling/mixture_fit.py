@@ -18,8 +18,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.numerics import linalg
 from boltzflow.numerics.batching import numpy_generator
 from boltzflow.sampling.coverage import MIN_SHARE

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.subspace_mixture import whitening_gaussian
+from boltzflow.densities.gaussian_mixture import whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points

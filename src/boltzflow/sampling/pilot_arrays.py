@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture
-from boltzflow.densities.subspace_mixture import SubspaceMixture
+from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points

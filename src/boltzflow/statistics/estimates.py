@@ -53,10 +53,7 @@ def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:
 
 
 def log_z_importance(log_weight: ArrayLike) -> Estimate:
-    """log Z by importance weights, x ~ q: log Z = log (1/n) Σ_i exp(log_weight_i), its O(1/n) bias removed.
-
-    `ok` is False below 100 effective samples, if one weight exceeds 5 % of the sum, or if k̂ is above its threshold.
-    """
+    """log Z by importance weights, x ~ q: log Z = log (1/n) Σ_i exp(log_weight_i), its O(1/n) bias removed."""
     log_w, failed = weights.screen(log_weight)
     n = len(log_w)
     doubt = weights.distrust(log_w)
@@ -83,10 +80,7 @@ def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -
 
 
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:
-    """Bounds on log Z without an exponential (Gibbs): E_q[log_weight] ≤ log Z ≤ E_p[log_weight].
-
-    `log_z_lower` is from samples x ~ q; `log_z_upper` from exact samples x ~ p, if their log-weights are given.
-    """
+    """Bounds on log Z without an exponential (Gibbs): E_q[log_weight] ≤ log Z ≤ E_p[log_weight], if that is given."""
     bounds = {"log_z_lower": _mean(log_weight, 1.0, 0.0, "mean log-weight, x ~ q")}
     if forward_log_weight is not None:
         bounds["log_z_upper"] = _mean(forward_log_weight, 1.0, 0.0, "mean log-weight, x ~ p")
@@ -99,18 +93,12 @@ def reverse_kl(log_weight: ArrayLike) -> Estimate:
 
 
 def forward_kl(log_weight: ArrayLike, log_z: float = 0.0) -> Estimate:
-    """The forward KL divergence from exact samples x ~ p: E_p[log_weight] - log Z (Eq. 24).
-
-    Without `log_z` it is the divergence plus log Z, as in the paper's tables.
-    """
+    """The forward KL divergence from exact samples x ~ p: E_p[log_weight] - log Z (Eq. 24)."""
     return _mean(log_weight, 1.0, -log_z, "x ~ p; KL" + ("" if log_z else " plus log Z"))
 
 
 def reverse_ess(log_weight: ArrayLike) -> Estimate:
-    """The effective sample size of samples x ~ q as a fraction of n, in (0, 1]: (Σ w)² / (n Σ w²) (Eq. 22).
-
-    It cannot detect a mode that q never visits, and is too high where few samples dominate.
-    """
+    """The effective sample size of samples x ~ q as a fraction of n, in (0, 1]: (Σ w)² / (n Σ w²) (Eq. 22)."""
     return _ess(log_weight, "x ~ q")
 
 
@@ -125,7 +113,7 @@ def forward_ess(log_weight: ArrayLike) -> Estimate:
 def hausdorff(modes: ArrayLike, x: ArrayLike) -> Estimate:
     """The largest distance from a mode, `(num_modes, dim)`, to its nearest sample, `(n, dim)` (Eq. 23).
 
-    It falls as n grows. The error is the spread over ten tenths of the samples, an upper bound on that of all of them.
+    The error is the spread over ten tenths of the samples, an upper bound on that of all of them.
     """
     from scipy.spatial import KDTree  # half a second to import, and few targets have known modes
 
@@ -147,8 +135,7 @@ def hausdorff(modes: ArrayLike, x: ArrayLike) -> Estimate:
 def pareto_k(log_weight: ArrayLike) -> Estimate:
     """The Pareto tail index k̂ of the weights: moments of order below 1/k̂ exist (Vehtari et al., JMLR 25, 2024).
 
-    `ok` is False above min(1 - 1/log10 n, 0.7). Equal weights have no tail and k̂ = 0. The standard error is that of
-    the maximum-likelihood fit to a tail of length m, (1 + k̂)/√m.
+    The standard error is that of the maximum-likelihood fit to a tail of length m, (1 + k̂)/√m.
     """
     log_w, failed = weights.screen(log_weight)
     if sentence := weights.hopeless(log_w):
@@ -165,9 +152,9 @@ def tail_excess(log_weight: ArrayLike) -> Estimate:
     Where this share is small, a heavy tail can spoil error bars and hardly the values.
     """
     log_w, failed = weights.screen(log_weight)
-    if sentence := weights.hopeless(log_w):
-        return _estimate(np.nan, 0.0, len(log_w), "sample tail", failed, sentence)
-    return _estimate(weights.tail_excess(log_w), 0.0, len(log_w), "sample tail", failed)
+    sentence = weights.hopeless(log_w)
+    value = np.nan if sentence else weights.tail_excess(log_w)
+    return _estimate(value, 0.0, len(log_w), "sample tail", failed, sentence)
 
 
 def largest_weight_share(log_weight: ArrayLike) -> Estimate:
@@ -180,10 +167,7 @@ def largest_weight_share(log_weight: ArrayLike) -> Estimate:
 
 
 def disagreement(a: Estimate, b: Estimate) -> float:
-    """The distance of two independent estimates in combined standard errors: |a - b| / √(σ_a² + σ_b²).
-
-    Of arrays, the largest. Infinite where an estimate is not finite, so that no comparison passes by accident.
-    """
+    """The largest |a - b| / √(σ_a² + σ_b²) of two independent estimates; infinite where one of them is not finite."""
     gap = np.abs(np.subtract(a.value, b.value))
     scale = np.maximum(np.abs(a.value), np.abs(b.value))
     combined = np.hypot(a.stderr, b.stderr)

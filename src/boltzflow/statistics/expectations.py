@@ -1,8 +1,7 @@
 """Expectations under the target by self-normalized importance weights, over any number of samples.
 
 The O(1/n) bias of the value is removed, the error is the jackknife's, and `ok` depends on the weights and on the
-weights times the observable. Both come from power sums of w O and w and from the largest weights, added up batch by
-batch, so that memory does not grow with the number of samples.
+weights times the observable. Memory does not grow with the number of samples.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,10 +23,7 @@ _MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend mos
 
 
 def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
-    """E_p[O] from samples x ~ q: Σ w O / Σ w, for `values` of O of shape `(n, ...)` and log-weights `(n,)`.
-
-    Raises `InputError` if their numbers differ, or a value is not finite where the weight is not zero.
-    """
+    """E_p[O] from samples x ~ q: Σ w O / Σ w, for `values` of O of shape `(n, ...)` and log-weights `(n,)`."""
     values = np.asarray(values, np.float64)
     log_w = weights.as_log_weight(log_weight)
     if values.ndim == 0 or len(values) != len(log_w):
@@ -42,15 +38,14 @@ def expectation(values: ArrayLike, log_weight: ArrayLike) -> Estimate:
 class StreamedExpectation:
     """Σ w O / Σ w of k observables at once, O of shape `(n, k)`, over batches of any size.
 
-    Memory is one batch and the tails of 3 √n weights. Sums run in float64, relative to the largest weight so far and to
-    the mean of the first batch, so that neither large log-weights nor large means cost digits.
+    Sums are relative to the largest weight so far and to the mean of the first batch, which keeps all digits.
     """
 
     def __init__(self) -> None:
         self.n = 0
         self.num_nan = 0
         self.num_infinite = 0
-        self._reference = -np.inf
+        self._reference = -np.inf  # the largest log-weight
         self._shift = np.zeros(0)
         self._columns = np.zeros(0, int)
         self._sums = np.zeros((4, 4, 0))  # [power of w - 1, power of O, column]
@@ -117,7 +112,8 @@ class StreamedExpectation:
     def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
         """The expectation over all batches, in the `shape` of one observation."""
         method = "self-normalized weights"
-        failed = self._failed()
+        total = self.n + self.num_nan + self.num_infinite
+        failed = weights.failed_weights(self.num_nan, self.num_infinite, total)
         if self.n < 2 or not np.isfinite(self._reference):
             known = self.n == 1 and len(self._shift)
             value = self._shift.reshape(shape)[()] if known else np.full(shape, np.nan)[()]
@@ -128,36 +124,26 @@ class StreamedExpectation:
         # Leaving sample i out changes the value by -u_i / (1 - s_i), s_i its share and u_i = s_i (O_i - mean).
         square = (self._sums[1, 2] - 2 * mean * self._sums[1, 1] + mean**2 * second) / first**2
         cube = self._sums[2, 3] - 3 * mean * self._sums[2, 2] + 3 * mean**2 * self._sums[2, 1] - mean**3 * third
-        cube = cube / first**3
+        cube /= first**3
         cross = (self._sums[1, 1] - mean * second) / first**2  # Σ s u
         square = np.maximum(square, 0.0)
         widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
         value = self._shift + mean + (self.n - 1) / self.n * cross
         stderr = np.sqrt((self.n - 1) / self.n * square) * widening
-        doubts = [failed, self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]))]
-        reason = " ".join(filter(None, doubts))
+        reason = f"{failed} {self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]))}".strip()
         return Estimate(value.reshape(shape)[()], stderr.reshape(shape)[()], self.n, method, not reason, reason)
 
-    def _failed(self) -> str:
-        if not self.num_nan + self.num_infinite:
-            return ""
-        total = self.n + self.num_nan + self.num_infinite
-        return weights.failed_weights(self.num_nan, self.num_infinite, total)
-
     def _distrust(self, effective: float, largest_share: float) -> str:
-        """`weights.distrust` of the weights, then of the weights times each observable.
-
-        The two sides of an observable are fitted apart: together they are a mixture, and follow no Pareto law.
-        """
-        tail = weights.top_shape(self._tail)
-        sentences = [weights.distrust_numbers(effective, largest_share, *tail, self.n)]
-        for influence in self._influences:
-            if len(influence):
-                # Where fewer samples have an influence than a tail is long, the next one below is 0.
-                below = [-np.inf] if len(influence) <= weights.tail_length(self.n) else []
-                shape = weights.top_shape(np.concatenate([np.log(influence), below]))
-                sentences.append(weights.distrust_tail(*shape, self.n, "weights times the values"))
-        return next((sentence for sentence in sentences if sentence), "")
+        """`weights.distrust` of the weights, then of the weights times each observable, on either side of its mean."""
+        if sentence := weights.distrust_numbers(effective, largest_share, *weights.top_shape(self._tail), self.n):
+            return sentence
+        for influence in filter(len, self._influences):
+            # Where fewer samples have an influence than a tail is long, the next one below is 0.
+            below = [-np.inf] if len(influence) <= weights.tail_length(self.n) else []
+            shape = weights.top_shape(np.concatenate([np.log(influence), below]))
+            if sentence := weights.distrust_tail(*shape, self.n, "weights times the values"):
+                return sentence
+        return ""
 
 
 def _largest(values: Floats, num: int) -> Floats:
@@ -168,21 +154,16 @@ Batch = tuple[Float[Array, "num dim"], Float[Array, " num"] | Float[np.ndarray, 
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
-    """E_p[fn(x)] with a standard error, for any function of one sample.
+    """E_p[fn(x)] from batches of samples x ~ q and log-weights: the pytree of `fn`, each leaf an `Estimate`.
 
-    Args:
-        fn: Maps one point `(dim,)` to a number, an array, or a pytree of numbers and arrays.
-        dim: The dimension.
-        batches: Pairs of samples x ~ q, `(num, dim)`, and their log-weights, `(num,)`.
-
-    Returns:
-        The pytree of `fn` with an `Estimate` in place of each number or array.
-
-    Raises:
-        InputError: `fn` fails at a point of shape `(dim,)`, its result is not numeric, or the result is not finite at a
-            sample whose weight is not zero.
+    Raises `InputError` where `fn` fails, is not numeric, or is not finite at a sample whose weight is not zero.
     """
-    leaves, tree = jax.tree.flatten(_result_of(fn, dim))
+    point = jax.ShapeDtypeStruct((dim,), jnp.float32)
+    try:
+        leaves, tree = jax.tree.flatten(jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point))
+    except Exception as error:  # whatever a user's function raises
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"the observable fails on a point of shape ({dim},): {what}") from error
     if not leaves:
         raise InputError("the observable returns nothing: return a number, an array, or a tree of them")
     for leaf in leaves:
@@ -197,14 +178,3 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
         for one, values in zip(sums, map_points(flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
     return jax.tree.unflatten(tree, [one.estimate(leaf.shape) for one, leaf in zip(sums, leaves, strict=True)])
-
-
-def _result_of(fn: Callable[[Any], Any], dim: int) -> Any:
-    """The shapes and types of the result of `fn` at a point `(dim,)`. Raises `InputError` where `fn` fails."""
-    try:
-        return jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), jax.ShapeDtypeStruct((dim,), jnp.float32))
-    except Exception as error:  # whatever a user's function raises
-        what = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"the observable fails on a point of shape ({dim},): {type(error).__name__}: {what}"
-        ) from error

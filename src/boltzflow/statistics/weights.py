@@ -28,16 +28,14 @@ def as_log_weight(log_weight: ArrayLike) -> Floats:
 def screen(log_weight: ArrayLike) -> tuple[Floats, str]:
     """The log-weights that are finite or -inf (a weight of zero), and a sentence that counts the others."""
     log_w = as_log_weight(log_weight)
-    num_nan = int(np.isnan(log_w).sum())
-    num_inf = int(np.isposinf(log_w).sum())
-    if not num_nan + num_inf:
-        return log_w, ""
-    return log_w[log_w < np.inf], failed_weights(num_nan, num_inf, len(log_w))
+    failed = failed_weights(int(np.isnan(log_w).sum()), int(np.isposinf(log_w).sum()), len(log_w))
+    return log_w[log_w < np.inf], failed  # NaN is not
 
 
 def failed_weights(num_nan: int, num_infinite: int, total: int) -> str:
-    """A sentence that counts the weights left out of `total`."""
-    return f"{num_nan} of {total} weights are NaN and {num_infinite} are infinite; they were left out."
+    """A sentence that counts the weights left out of `total`, empty if there are none."""
+    sentence = f"{num_nan} of {total} weights are NaN and {num_infinite} are infinite; they were left out."
+    return sentence if num_nan + num_infinite else ""
 
 
 def shares(log_w: Floats) -> Floats:
@@ -47,10 +45,7 @@ def shares(log_w: Floats) -> Floats:
 
 
 def effective_share(log_w: Floats) -> float:
-    """The effective sample size as a fraction of n, (Σ w)² / (n Σ w²) in (0, 1]; 0 if no weight is above zero.
-
-    `log_w` has shape `(n,)`, finite or -inf.
-    """
+    """The effective sample size as a fraction of n, (Σ w)² / (n Σ w²) in (0, 1]; 0 if no weight is above zero."""
     if not np.isfinite(log_w).any():
         return 0.0
     return min(1 / (len(log_w) * float((shares(log_w) ** 2).sum())), 1.0)
@@ -89,13 +84,8 @@ def distrust_tail(k: float, length: int, n: int, what: str = "weights") -> str:
     """Why a tail of shape k, fitted to `length` of n weights, permits no error bar."""
     if np.isnan(k):
         return f"The tail of the {what} could not be fitted: {length} different values of {n}, fewer than {MIN_TAIL}."
-    limit = tail_threshold(n)
+    limit = min(1 - 1 / float(np.log10(max(n, 11))), 0.7)  # Vehtari et al., 2024
     return f"The {what} have a heavy tail: Pareto k̂ = {k:.2f}, above {limit:.2f}." if k > limit else ""
-
-
-def tail_threshold(n: int) -> float:
-    """The largest k̂ at which n weights have a usable error bar: min(1 - 1/log10 n, 0.7) (Vehtari et al., 2024)."""
-    return min(1 - 1 / float(np.log10(max(n, 11))), 0.7)
 
 
 def tail_length(n: int) -> int:
@@ -104,42 +94,31 @@ def tail_length(n: int) -> int:
 
 
 def tail_shape(log_w: Floats) -> tuple[float, int]:
-    """The shape k̂ of the upper tail of exp(log_w), and how many weights it was fitted to.
-
-    `log_w` has shape `(n,)`, finite or -inf. The tail is the min(n/5, 3√n) largest weights above the next one.
-    """
+    """The shape k̂ of the upper tail of exp(log_w), and how many weights it was fitted to."""
     return top_shape(np.sort(log_w)[-tail_length(len(log_w)) - 1 :])
 
 
 def tail_excess(log_w: Floats) -> float:
-    """The share of the tail above its beginning: Σ_tail (w - u) / Σ w, u the next weight below the tail.
-
-    An error in the fitted tail changes averages by at most a few times this share.
-    """
+    """Σ_tail (w - u) / Σ w, u the next weight below the tail."""
     top = np.sort(log_w)[-tail_length(len(log_w)) - 1 :] - log_w.max()
     return float((np.exp(top) - np.exp(top[0])).sum() / np.exp(log_w - log_w.max()).sum())
 
 
 def top_shape(top: Floats) -> tuple[float, int]:
-    """`tail_shape` from the log-weights of the tail and of the next one below it, in any order.
-
-    A flat tail has nothing to fit: (0, 0). Too few different weights: (nan, their number).
-    """
+    """`tail_shape` from the log-weights of the tail and of the next one below it, in any order."""
     top = np.sort(top)
     if top[-1] - top[0] < FLAT_TAIL:
         return 0.0, 0
     weight = np.exp(top - top[-1])
     exceedances = weight[weight > weight[0]] - weight[0]
-    if len(exceedances) < MIN_TAIL:
-        return float("nan"), len(exceedances)
-    return _fit_generalized_pareto(exceedances), len(exceedances)
+    k = _fit_generalized_pareto(exceedances) if len(exceedances) >= MIN_TAIL else float("nan")
+    return k, len(exceedances)
 
 
 def _fit_generalized_pareto(x: Floats) -> float:
-    """The shape k of positive exceedances, sorted upward: Zhang & Stephens (2009).
+    """The shape k of positive exceedances, sorted upward (Zhang & Stephens, 2009).
 
-    Empirical Bayes over the profile likelihood of b = -k/σ on a fixed set of points; then, after Vehtari et al., shrunk
-    towards 1/2 with the weight of ten observations.
+    Empirical Bayes over the profile likelihood of b = -k/σ; shrunk towards 1/2 with the weight of ten observations.
     """
     m = len(x)
     num_points = 30 + int(np.sqrt(m))

@@ -14,15 +14,11 @@ def check_function(
     module: Any,
     fn: Callable[[Any, Array], tuple[Any, ...]],
     points: Float[Array, "n dim"],
-    outputs: Mapping[str, tuple[tuple[int, ...], str]],
+    outputs: Mapping[str, tuple[tuple[int, ...], str]],  # by name: the shape, and the words of that demand
     *,
-    to_largest: bool = False,
+    to_largest: bool = False,  # relative to the largest value at all points
 ) -> None:
-    """Check that each output of `fn(module, x)` is finite, of the type of x, and the same under jit and vmap.
-
-    `outputs` maps the name of each output to its shape and the words of that demand. With `to_largest` errors are
-    relative to the largest value at all points.
-    """
+    """Check that each output of `fn(module, x)` is finite, of the type of x, and the same under jit and vmap."""
     rows = [jnp.asarray(row) for row in np.asarray(points)]  # indexing in JAX compiles once for each index
     eager = fn(module, rows[0])
     compiled = eqx.filter_jit(fn)
@@ -65,10 +61,8 @@ def expect_close(what: str, a: Any, b: Any, scale: Any) -> None:
     size = 1 + np.abs(np.asarray(scale, np.float64)) + np.abs(np.asarray(b, np.float64))
     difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     worst = int(np.argmax(difference / size))
-    expect(
-        np.all(difference <= 2000 * eps * size),
-        f"{what} must agree, got {np.ravel(a)[worst]} and {np.ravel(b)[worst]}",
-    )
+    sentence = f"{what} must agree, got {np.ravel(a)[worst]} and {np.ravel(b)[worst]}"
+    expect(np.all(difference <= 2000 * eps * size), sentence)
 
 
 def expect_mean(what: str, values: Float[np.ndarray, "n k"], expected: float, num_sigma: float) -> None:

@@ -13,9 +13,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
-from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.generalized_gaussian import GeneralizedGaussian
-from boltzflow.densities.subspace_mixture import SubspaceMixture, whitening_gaussian
+from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
+from boltzflow.densities.gaussian_mixture import SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.diffusion import Diffusion

@@ -13,7 +13,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity
-from boltzflow.densities.checks import check_energy
+from boltzflow.densities.energy import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable

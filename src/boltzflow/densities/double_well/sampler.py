@@ -4,10 +4,9 @@ The first site has the density K^N(x, x)/Z. Given it and the previous site, each
 
     p(φ_i | φ_{i-1}, φ_0) ∝ K(φ_{i-1}, φ_i) K^R(φ_i, φ_0),    R = N - i steps to the end.
 
-Each site is drawn on a grid with its own random offset (`densities.base.choose`), so samples are continuous, and exact
-up to the error of the trapezoid rule. The message K^R(y, φ_0) to the points y of the shifted grid is
-h Σ_l K(y, z_l) K^(R-1)(z_l, φ_0) over the fixed grid z, whose last factor is Σ_k ψ_k(z_l) λ_k^(R-2) [K ψ_k](φ_0).
-Eigenvalues enter as λ_k/λ_0, and fewer of them contribute as R grows.
+Each site is drawn on a grid with its own random offset (`densities.base.choose`). The message K^R(y, φ_0) to the points
+y of the shifted grid is h Σ_l K(y, z_l) K^(R-1)(z_l, φ_0) over the fixed grid z, whose last factor is
+Σ_k ψ_k(z_l) λ_k^(R-2) [K ψ_k](φ_0). Eigenvalues enter as λ_k/λ_0, and fewer of them contribute as R grows.
 """
 
 import itertools
@@ -91,13 +90,11 @@ class ChainSampler(AbstractFixed):
         """A draw from the density of one site, interpolated by cubics in its table."""
         cell = jnp.floor(offset * _SUBDIVISION)
         t = offset * _SUBDIVISION - cell
-        cubic = jnp.stack(
-            [
-                -t * (t - 1) * (t - 2) / 6,
-                (t + 1) * (t - 1) * (t - 2) / 2,
-                -(t + 1) * t * (t - 2) / 2,
-                (t + 1) * t * (t - 1) / 6,
-            ]
+        cubic = (
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
         )
         start = _SUBDIVISION * np.arange(self.grid.size) + cell.astype(int)
         density = sum(cubic[i] * self._as(self.first_site, offset)[start + i] for i in range(4))

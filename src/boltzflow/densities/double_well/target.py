@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.densities.double_well import transfer_matrix
 from boltzflow.densities.double_well.sampler import ChainSampler
 from boltzflow.numerics.validation import frozen, one_point, positive_number, whole_number
@@ -18,13 +18,12 @@ from boltzflow.numerics.validation import frozen, one_point, positive_number, wh
 _LOG_Z_TOLERANCE = 1e-10  # between a grid and one of half its spacing
 
 
-class DoubleWell(AbstractDistribution):
+class DoubleWell(AbstractEnergyDistribution):
     """The discretized action of a particle in a double well, (27) of the paper, sites periodic.
 
     energy(φ) = Σ_i [m/2 ((φ_i - φ_{i+1})/ΔT)² + V(φ_i)] ΔT,    V(φ) = -m/2 φ² + λ/4 φ⁴,    ΔT = T/N
 
-    log Z, the density of one site, the correlator and independent samples are exact to about 10 digits, by the transfer
-    matrix.
+    log Z, the density of one site, the correlator and samples are exact to about 10 digits, by the transfer matrix.
 
     Args:
         num_sites: The number of sites N, which is the dimension; at least 2.
@@ -47,6 +46,7 @@ class DoubleWell(AbstractDistribution):
     site_probabilities: Float[np.ndarray, " num_points"]
     mean_abs: float = eqx.field(static=True)
     sampler: ChainSampler
+    sign_symmetric = True  # the energy of -φ is that of φ
 
     def __init__(self, num_sites: int = 16, mass: float = 1.5, coupling: float = 1.0, total_time: float = 4.0):
         self.dim = whole_number("num_sites", num_sites, at_least=2)
@@ -54,7 +54,7 @@ class DoubleWell(AbstractDistribution):
         self.coupling = positive_number("coupling", coupling)
         self.total_time = positive_number("total_time", total_time)
         spectrum = self._solve()
-        self.log_z = spectrum.log_trace(self.dim) + self.total_time * self._depth
+        self.log_z = spectrum.log_trace(self.dim) + self.total_time * (self.mass**2 / (4 * self.coupling))
         self.correlator = frozen(spectrum.correlator(self.dim))
         fine = spectrum.spacing / 4
         self.site_grid = frozen((np.arange(4 * spectrum.grid.size) - 2 * spectrum.grid.size + 0.5) * fine)
@@ -79,11 +79,6 @@ class DoubleWell(AbstractDistribution):
         return (self.dim,)
 
     @property
-    def sign_symmetric(self) -> bool:
-        """The energy of -φ is that of φ."""
-        return True
-
-    @property
     def modes(self) -> Float[Array, "2 dim"]:
         """The two constant configurations at the minima ± √(m/λ) of V, shape `(2, num_sites)`."""
         return jnp.asarray(self._well * np.array([[-1.0], [1.0]]) * np.ones((2, self.dim)))
@@ -93,17 +88,11 @@ class DoubleWell(AbstractDistribution):
         return -0.5 * self.mass * phi**2 + 0.25 * self.coupling * phi**4
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The action (27) of one configuration of shape `(num_sites,)`."""
         x = one_point(x, self.dim)
         kinetic = 0.5 * self.mass / self.time_step * jnp.sum((x - jnp.roll(x, -1)) ** 2)
         return kinetic + self.time_step * jnp.sum(self.potential(x))
 
-    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """-energy(x) - log Z of one configuration of shape `(num_sites,)`."""
-        return -self.energy(x) - self.log_z
-
     def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
-        """One exact sample `(num_sites,)` and its log-density."""
         x = self.sampler.sample(key, self._raised_potential)
         return x, self.log_prob(x)
 
@@ -112,21 +101,12 @@ class DoubleWell(AbstractDistribution):
         return self.site_grid, self.site_probabilities / (self.site_grid[1] - self.site_grid[0])
 
     def site_expectation(self, fn: Callable[[np.ndarray], np.ndarray]) -> float:
-        """The exact <fn(φ_i)> at one site.
-
-        Args:
-            fn: A smooth elementwise function of an array. For |φ|, which is not smooth, use the attribute `mean_abs`;
-                <φ_0 φ_d> for all d is the attribute `correlator`.
-        """
+        """The exact <fn(φ_i)> at one site, for a smooth elementwise `fn`; for |φ| use `mean_abs`."""
         return float(np.sum(self.site_probabilities * fn(self.site_grid)))
 
     @property
     def _well(self) -> float:
         return math.sqrt(self.mass / self.coupling)
-
-    @property
-    def _depth(self) -> float:
-        return self.mass**2 / (4 * self.coupling)
 
     def _raised_potential(self, phi: Any) -> Any:
         """V plus a constant, so that its minimum is 0 and no exponential overflows."""

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from boltzflow.errors import InputError
 
@@ -25,21 +26,17 @@ _NOISE = 1e-14  # smaller eigenvalues, relative to the largest, are rounding and
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """The grid of the operator h K, and its eigenvalues and eigenfunctions above rounding.
-
-    `grid` is `(n,)`; `log_ratios` `(r,)` is log(λ_k/λ_0), falling; `functions` `(n, r)` has h Σ_j ψ_k(z_j)² = 1; `even`
-    `(r,)` marks the functions that are even in φ.
-    """
+    """The grid of the operator h K, and its r eigenvalues and eigenfunctions above rounding."""
 
     mass: float
     time_step: float
     potential: Callable[[np.ndarray], np.ndarray]
-    grid: np.ndarray
+    grid: Float[np.ndarray, " n"]
     spacing: float
     log_largest: float
-    log_ratios: np.ndarray
-    functions: np.ndarray
-    even: np.ndarray
+    log_ratios: Float[np.ndarray, " r"]  # log(λ_k/λ_0), falling
+    functions: Float[np.ndarray, "n r"]  # h Σ_j ψ_k(z_j)² = 1
+    even: Bool[np.ndarray, " r"]  # whether ψ_k is even in φ
 
     def kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """K(a, b) for arrays that broadcast against each other."""
@@ -50,10 +47,7 @@ class Spectrum:
         return power * self.log_largest + math.log(np.exp(power * self.log_ratios).sum())
 
     def site_density(self, points: np.ndarray, num_sites: int) -> np.ndarray:
-        """The density of one site at any `points`: Σ_k λ_k^N ψ_k(x)² / Z.
-
-        Between grid points the eigenfunctions follow from their equation, λ_k ψ_k(x) = h Σ_j K(x, z_j) ψ_k(z_j).
-        """
+        """The density of one site, Σ_k λ_k^N ψ_k(x)² / Z, at any `points`: λ_k ψ_k(x) = h Σ_j K(x, z_j) ψ_k(z_j)."""
         weights = np.exp(num_sites * self.log_ratios)
         kept = weights > 1e-17 * weights[0]
         continued = self.spacing * self.kernel(points[:, None], self.grid[None, :]) @ self.functions[:, kept]
@@ -76,10 +70,7 @@ class Spectrum:
 def solve(
     mass: float, time_step: float, potential: Callable[[np.ndarray], np.ndarray], edge: float, spacing: float
 ) -> Spectrum:
-    """The spectrum of h K on a symmetric grid up to ± `edge`, for an even `potential`.
-
-    Raises `InputError` if the grid has more than 4000 points.
-    """
+    """The spectrum of h K on a symmetric grid up to ± `edge`, for an even `potential`."""
     num_half = math.ceil(edge / spacing)
     if 2 * num_half > MAX_GRID:
         raise InputError(
@@ -92,16 +83,15 @@ def solve(
     even_values, even_vectors = np.linalg.eigh(same + across)
     odd_values, odd_vectors = np.linalg.eigh(same - across)
     values = np.concatenate([even_values, odd_values])
-    functions = np.concatenate(
-        [np.concatenate([v[::-1] * sign, v]) for v, sign in ((even_vectors, 1.0), (odd_vectors, -1.0))], axis=1
-    ) / math.sqrt(2 * spacing)
+    functions = np.block([[even_vectors[::-1], -odd_vectors[::-1]], [even_vectors, odd_vectors]])
+    functions /= math.sqrt(2 * spacing)
     even = np.arange(values.size) < even_values.size
     order = np.argsort(-values)
     order = order[values[order] > _NOISE * values.max()]
     return Spectrum(
-        mass=mass,
-        time_step=time_step,
-        potential=potential,
+        mass,
+        time_step,
+        potential,
         grid=np.concatenate([-half[::-1], half]),
         spacing=spacing,
         log_largest=float(np.log(values[order[0]])),
@@ -114,8 +104,8 @@ def solve(
 def reach(mass: float, total_time: float, potential: Callable[[np.ndarray], np.ndarray], well: float) -> float:
     """The edge of the grid: every closed path that reaches it has an action of at least 50 above the lowest.
 
-    A path through x whose point nearest the well is y costs at least 2 ∫_y^x √(2m (V - V(y))) + T V(y), for V convex
-    beyond the well and 0 in it: the bound of Bogomolny, which holds in discrete time because V is convex.
+    A path through x whose point nearest the well is y costs at least 2 ∫_y^x √(2m (V - V(y))) + T V(y): the bound of
+    Bogomolny, which holds in discrete time for V convex beyond the well and 0 in it.
     """
 
     def least_action(x: float) -> float:
