@@ -4,11 +4,8 @@ Between t_k and t_{k+1} every particle follows the flow, and its log-weight grow
 
     f_{t_k}(x_k) - f_{t_{k+1}}(x_{k+1}) + ∫ ∇·V dt,
 
-the work of Jarzynski's equality for a deterministic map. Moves that leave p_{t_{k+1}} invariant follow; they change no
-weight. A perfect flow gives equal weights; a zero field gives annealed importance sampling. The moves are
-Metropolis-adjusted, so that log Z and the weighted particles are exact for any number of stages, up to the error of the
-ODE solver. After Albergo & Vanden-Eijnden, *NETS* (2024), who also choose the diffusion after training, by the ESS.
-Their weights hold in continuous time; the weights here hold for every stage.
+the work of Jarzynski's equality for a deterministic map. Metropolis-adjusted moves that leave p_{t_{k+1}} invariant
+follow, so that log Z is exact for any number of stages (after Albergo & Vanden-Eijnden, *NETS*, 2024).
 """
 
 import functools
@@ -32,6 +29,8 @@ _NUM_MOVES = 4  # after each stage
 _POPULATION = 1024  # particles that are resampled together; one compiled program serves trial runs and the final run
 _STEP_SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
 _RESAMPLE_BELOW = 0.5  # effective samples, as a share
+
+Scalar = Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,10 @@ def run_flow_smc(
     solver_steps: int = 16,
     step_size: float | None = None,
 ) -> FlowSMCSample:
-    """Sample the target by SMC along the path of `transport`.
+    """Sample the target by SMC along the path of `transport`, in independent populations, the last one filled up.
 
-    The particles form independent populations of 1024 (in many dimensions more); the last one is filled up. The mean of
-    all weights has the same expectation as that of one population.
-
-    Args:
-        transport: The path, the field and the rate.
-        key: The random key.
-        num_particles: The number of particles, rounded up to full populations.
-        num_stages: The number of time intervals; four Langevin moves follow each of them.
-        solver_steps: RK4 steps of the whole path, rounded up to a multiple of `num_stages`.
-        step_size: The step size of the moves in units of the particles' spread. None tries several with one population,
-            0 (the flow alone) among them, and takes the one with the largest ESS.
+    `solver_steps` is of the whole path, and `step_size` of the moves in units of the particles' spread; None tries
+    several with one population, 0 (the flow alone) among them, and takes the one with the largest ESS.
     """
     trial_key, key = jax.random.split(key)
     size = min(num_particles, max(_POPULATION, 4 * transport.interpolation.target.dim))
@@ -91,21 +81,20 @@ def run_flow_smc(
 
 
 class _Population(NamedTuple):
-    """Particles that are resampled together. `log_z` is the part of log Z that resampling took out of the weights."""
+    """Particles that are resampled together."""
 
     x: Float[Array, "num dim"]
     energy: Float[Array, " num"]
     log_weight: Float[Array, " num"]
     ancestor: Int[Array, " num"]
-    log_z: Float[Array, ""]
+    log_z: Scalar  # the part of log Z that resampling took out of the weights
     num_resamplings: Int[Array, ""]
-    acceptance: Float[Array, ""]
+    acceptance: Scalar
 
 
 def _merged(
     transport: Transport, populations: list[_Population], step_size: float, num_gradients: int
 ) -> FlowSMCSample:
-    """The particles of all populations with their common log Z."""
     log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
     num_particles = len(log_weight)
     size = num_particles // len(populations)
@@ -140,8 +129,8 @@ def _effective_share(log_weight: Float[np.ndarray, " num"]) -> float:
 def _run_population(
     transport: Transport,
     key: PRNGKeyArray,
-    step_size: Float[Array, ""],
-    resample_below: Float[Array, ""],
+    step_size: Scalar,
+    resample_below: Scalar,
     *,
     num: int,
     num_stages: int,
@@ -170,7 +159,7 @@ def _run_population(
 
 
 def _transported(
-    transport: Transport, population: _Population, start: Float[Array, ""], end: Float[Array, ""], substeps: int
+    transport: Transport, population: _Population, start: Scalar, end: Scalar, substeps: int
 ) -> _Population:
     """The particles carried by the flow from time `start` to `end`, with their new weights; `energy` stays the old."""
     times = start + (end - start) * jnp.arange(substeps + 1) / substeps
@@ -190,9 +179,8 @@ def _transported(
 
 
 def _resampled(
-    population: _Population, key: PRNGKeyArray, resample_below: Float[Array, ""], allowed: Bool[Array, ""]
+    population: _Population, key: PRNGKeyArray, resample_below: Scalar, allowed: Bool[Array, ""]
 ) -> _Population:
-    """The population resampled where that is allowed and its effective share is below `resample_below`."""
     log_weight = population.log_weight
     num = len(log_weight)
     share = effective_sample_size(jnp.exp(log_weight - jnp.max(log_weight))) / num
