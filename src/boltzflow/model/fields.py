@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -52,28 +53,18 @@ class TimeMixture(AbstractVectorField):
 
 
 class LatticeField(AbstractVectorField):
-    """V_t(x) that commutes with shifts of the lattice (see `Bands`), zero everywhere before training.
-
-    `sign_symmetric` makes V_t(mean - x) = -V_t(mean + x).
-    """
+    """V_t(x) that commutes with shifts of the lattice, zero before training; odd about the mean if `sign_symmetric`."""
 
     network: LatticeVelocity
     dim: int = eqx.field(static=True)
 
     def __init__(
-        self,
-        lattice_shape: tuple[int, ...],
-        *,
-        sign_symmetric: bool = False,
-        max_sites: int = 32,
-        whitening: Whitening | None = None,
-        key: PRNGKeyArray,
-        **sizes: int,
+        self, lattice_shape: tuple[int, ...], *, whitening: Whitening | None = None, max_sites: int = 32, **options: Any
     ):
         self.dim = math.prod(lattice_shape)
         bands = Bands(lattice_shape, whitening, max_sites)
-        sizes = {"num_networks": 4, "width": 32, "depth": 2} | sizes
-        self.network = LatticeVelocity(bands, sign_symmetric=sign_symmetric, key=key, **sizes)
+        defaults = {"sign_symmetric": False, "num_networks": 4, "width": 32, "depth": 2}
+        self.network = LatticeVelocity(bands, **(defaults | options))
 
     def velocity(self, t, x):
         return self.network.value_and_divergence(t, x)[0]

@@ -68,10 +68,7 @@ def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
 
 
 class Linear(AbstractInterpolation):
-    """f_t(x) = (1 - t) f_0(x) + t f_1(x) (Eq. 17), with t replaced by the β(t) of `clock`.
-
-    The weights of the modes change along this path, so the field carries mass between them (paper, Fig. 6).
-    """
+    """f_t(x) = (1 - β) f_0(x) + β f_1(x), β = β(t) (Eq. 17), along which the weights of modes change (Fig. 6)."""
 
     base: AbstractDistribution
     target: AbstractDensity

@@ -61,18 +61,14 @@ class Whitening(AbstractFixed):
 
 def time_kernels(t: Scalar, num: int) -> Float[Array, " num"]:
     """`num` evenly spaced Gaussian kernels on [0, 1] at time t, which sum to one."""
-    dtype = jnp.result_type(t, float)
-    if num == 1:
-        return jnp.ones((1,), dtype)
-    centers = jnp.linspace(0, 1, num, dtype=dtype)
+    centers = jnp.linspace(0, 1, num, dtype=jnp.result_type(t, float))
     return jax.nn.softmax(-0.5 * ((t - centers) * (num - 1)) ** 2)
 
 
 class MLP(eqx.Module):
     """(t, x) ↦ W_{L+1} σ(W_L ... σ(W_1 (x, t) + b_1) ...) + b_{L+1} with σ(u) = u sigmoid(u), "swish".
 
-    Hidden weights start with variance 1 / fan-in; the last layer starts at zero, so that the output is zero at first.
-    `in_size = 0` makes a function of t alone.
+    Hidden weights start with variance 1 / fan-in, the last layer at zero; `in_size = 0` makes a function of t alone.
     """
 
     weights: list[Float[Array, "fan_out fan_in"]]
@@ -90,7 +86,7 @@ class MLP(eqx.Module):
         self.in_size = in_size
 
     def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        with _full_precision():
+        with jax.default_matmul_precision("highest"):
             return self.weights[-1] @ self._hidden(t, x)[-1][0] + self.biases[-1]
 
     def value_and_divergence(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Float[Array, " in_size"], Scalar]:
@@ -99,7 +95,7 @@ class MLP(eqx.Module):
         With D_l the diagonal of slopes d_l, it is Σ_j d1_j (W1 W2)_jj for one hidden layer, d2ᵀ (W2 ∘ (W1 W3)ᵀ) d1 for
         two, and Σ_b d2_b Σ_i (W4 D3 W3)_ib (W2 D1 W1)_bi for three; deeper networks push in_size tangents forward.
         """
-        with _full_precision():
+        with jax.default_matmul_precision("highest"):
             layers = self._hidden(t, x)
             slopes = [slope for _, slope in layers]
             # Weights are cast before they are multiplied: in double precision the divergence is then exact.
@@ -140,10 +136,6 @@ def _in_each_direction(
     return (ends[:, :, None] * weight[:, None, :]).reshape(ends.shape[0], -1)
 
 
-def _full_precision():
-    return jax.default_matmul_precision("highest")
-
-
 class TimeMixtureMLP(eqx.Module):
     """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x)."""
 
@@ -158,14 +150,15 @@ class TimeMixtureMLP(eqx.Module):
         self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
 
     def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return _mixed(time_kernels(t, len(self.networks)), [mlp(t, x) for mlp in self.networks])
+        return mixed(time_kernels(t, len(self.networks)), [mlp(t, x) for mlp in self.networks])
 
     def value_and_divergence(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Float[Array, " in_size"], Scalar]:
         weights = time_kernels(t, len(self.networks))
         values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
-        return _mixed(weights, values), _mixed(weights, divergences)
+        return mixed(weights, values), mixed(weights, divergences)
 
 
-def _mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
+def mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
     """Σ_k weights_k terms_k."""
-    return sum((w * term for w, term in zip(weights, terms, strict=True)), start=jnp.zeros(()))
+    first, *rest = (w * term for w, term in zip(weights, terms, strict=True))
+    return sum(rest, first)

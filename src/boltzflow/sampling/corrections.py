@@ -109,10 +109,7 @@ def _resampled(
 def independence_metropolis(
     log_weight: Float[np.ndarray, "num_chains length"], rng: np.random.Generator, start: Int[np.ndarray, " num_chains"]
 ) -> tuple[Int[np.ndarray, "num_chains length"], float]:
-    """Run chains over proposals with these log-weights, a row for each chain, from `start` in the flat `log_weight`.
-
-    Returns the proposal that each state is, and the share of accepted ones; none with a weight of NaN is accepted.
-    """
+    """The proposal of each state of chains from `start`, an index of the flat `log_weight`, and the accepted share."""
     num_chains, length = log_weight.shape
     flat = np.where(np.isnan(log_weight), -np.inf, log_weight).ravel()
     state = np.asarray(start)

@@ -61,10 +61,7 @@ def uncovered_share(log_ratio: Float[np.ndarray, " num"]) -> float:
 
 
 def uncovered_regions(points: Points, log_ratio: Float[np.ndarray, " num"]) -> list[Region]:
-    """The three largest groups of uncovered points among equally weighted `points` of the target, the largest first.
-
-    A group is a ball in coordinates scaled by the spread of all points.
-    """
+    """The three largest groups of uncovered points, largest first; a group is a ball in units of the spread of all."""
     uncovered = _is_uncovered(log_ratio)
     scale = points.std(axis=0) + 1e-12
     # Within a mode the squared distance from its center is about dim; two modes that split one axis are 2 apart on it.
@@ -123,10 +120,7 @@ def weigh_missed_modes(
 def behind_barriers(
     target: AbstractDensity, minima: Float[np.ndarray, "num_minima dim"], x: Points, scale: Float[np.ndarray, " dim"]
 ) -> Bool[np.ndarray, " num_minima"]:
-    """Which minima a barrier separates from points `x` of the target, on the straight way to each of the nearest ones.
-
-    A minimum that lies below its surroundings inside the bulk, a hole of the flow, is behind no barrier.
-    """
+    """Which minima a barrier separates from the nearest points `x` of the target, on the straight way to each."""
     if not len(minima):
         return np.zeros(0, bool)
     distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
@@ -141,9 +135,6 @@ def behind_barriers(
 def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"]:
     """The energy at every row of `x`, in double precision."""
     return np.asarray(map_points(density.energy, jnp.asarray(x, jnp.float32)), np.float64)
-
-
-# --- weighing one mode ------------------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit

@@ -23,6 +23,7 @@ from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
+from boltzflow.statistics.weights import effective_share
 
 NUM_PARTICLES = 4096
 _NUM_MOVES = 4  # after each stage
@@ -71,13 +72,28 @@ def run_flow_smc(
     if step_size is None:
         # All trials share the starting points and the noise: they differ by the step size alone.
         trials = [run(trial_key, jnp.asarray(trial), jnp.asarray(0.0)) for trial in _STEP_SIZES]
-        shares = [_effective_share(np.asarray(trial.log_weight, np.float64)) for trial in trials]
+        shares = [effective_share(np.asarray(trial.log_weight, np.float64)) for trial in trials]
         step_size = _STEP_SIZES[int(np.argmax(shares))]
         num_trials = len(_STEP_SIZES) * size
     keys = jax.random.split(key, -(-num_particles // size))
     populations = [run(k, jnp.asarray(step_size), jnp.asarray(_RESAMPLE_BELOW)) for k in keys]
-    num_gradients = (len(keys) * size + num_trials) * num_stages * (2 + _NUM_MOVES)
-    return _merged(transport, populations, float(step_size), num_gradients)
+    log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
+    ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(populations)])
+    share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
+    ancestor_share = np.bincount(ancestor, weights=share, minlength=len(log_weight))
+    log_weight += float(transport.interpolation.base.log_z)
+    return FlowSMCSample(
+        x=jnp.concatenate([one.x for one in populations]),
+        log_weight=log_weight,
+        log_z=float(np.logaddexp.reduce(log_weight) - np.log(len(log_weight))),
+        log_z_stderr=log_z_stderr(ancestor_share),
+        ess=effective_share(log_weight),
+        num_resamplings=max(int(one.num_resamplings) for one in populations),
+        acceptance=float(np.mean([one.acceptance for one in populations])),
+        step_size=float(step_size),
+        num_ancestors=int(np.sum(ancestor_share > 0)),
+        num_gradients=(len(log_weight) + num_trials) * num_stages * (2 + _NUM_MOVES),
+    )
 
 
 class _Population(NamedTuple):
@@ -92,46 +108,12 @@ class _Population(NamedTuple):
     acceptance: Scalar
 
 
-def _merged(
-    transport: Transport, populations: list[_Population], step_size: float, num_gradients: int
-) -> FlowSMCSample:
-    log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
-    num_particles = len(log_weight)
-    size = num_particles // len(populations)
-    ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(populations)])
-    share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
-    ancestor_share = np.bincount(ancestor, weights=share, minlength=num_particles)
-    log_weight += float(transport.interpolation.base.log_z)
-    return FlowSMCSample(
-        x=jnp.concatenate([one.x for one in populations]),
-        log_weight=log_weight,
-        log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
-        log_z_stderr=log_z_stderr(ancestor_share),
-        ess=_effective_share(log_weight),
-        num_resamplings=max(int(one.num_resamplings) for one in populations),
-        acceptance=float(np.mean([one.acceptance for one in populations])),
-        step_size=step_size,
-        num_ancestors=int(np.sum(ancestor_share > 0)),
-        num_gradients=num_gradients,
-    )
-
-
-def _effective_share(log_weight: Float[np.ndarray, " num"]) -> float:
-    if not np.isfinite(log_weight).any():
-        return 0.0
-    return float(effective_sample_size(np.exp(log_weight - log_weight.max())) / len(log_weight))
-
-
-# --- one population, compiled -----------------------------------------------------------------------------------------
-
-
 @eqx.filter_jit
 def _run_population(
     transport: Transport,
     key: PRNGKeyArray,
     step_size: Scalar,
-    resample_below: Scalar,
-    *,
+    threshold: Scalar,
     num: int,
     num_stages: int,
     substeps: int,
@@ -148,7 +130,7 @@ def _run_population(
         resample_key, move_key = jax.random.split(jax.random.fold_in(stage_key, k))
         end = (k + 1) / num_stages
         population = _transported(transport, population, k / num_stages, end, substeps)
-        population = _resampled(population, resample_key, resample_below, k < num_stages - 1)
+        population = _resampled(population, resample_key, threshold, k < num_stages - 1)
         moves = HamiltonianMoves(lambda x: path.energy(end, x), _NUM_MOVES, 1, adapt=False)
         scale = preconditioner(population.x, lattice_of(path.target))
         x, accepted, _, _ = moves(move_key, population.x, scale, step_size)
@@ -178,13 +160,11 @@ def _transported(
     return population._replace(x=x, log_weight=jnp.where(is_zero, -jnp.inf, log_weight))
 
 
-def _resampled(
-    population: _Population, key: PRNGKeyArray, resample_below: Scalar, allowed: Bool[Array, ""]
-) -> _Population:
+def _resampled(population: _Population, key: PRNGKeyArray, threshold: Scalar, allowed: Bool[Array, ""]) -> _Population:
     log_weight = population.log_weight
     num = len(log_weight)
     share = effective_sample_size(jnp.exp(log_weight - jnp.max(log_weight))) / num
-    due = (share < resample_below) & allowed
+    due = (share < threshold) & allowed
     index = jnp.where(due, systematic(key, log_weight), jnp.arange(num))
     return population._replace(
         x=population.x[index],

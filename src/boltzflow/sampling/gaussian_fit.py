@@ -25,15 +25,15 @@ _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smalle
 
 
 def fit_gaussian(x: Points, gradient: Points, lattice: Lattice | None = None, sign_symmetric: bool = False) -> Gaussian:
-    """The mean and covariance of the law of the points `x` from the gradients of its energy there.
-
-    On a `lattice` they are averaged over all shifts; where x and -x have the same energy the mean is 0.
-    """
+    """The mean and covariance of the law of the points `x` from the gradients of its energy there."""
     x, gradient = _usable(x, gradient)
     if lattice is not None:
         return _fit_on_lattice(x, gradient, lattice, sign_symmetric)
     mean = np.zeros(x.shape[1]) if sign_symmetric else x.mean(axis=0)
-    covariance = _sample_covariance(x - mean)
+    second_moment = (x - mean).T @ (x - mean) / len(x)
+    shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
+    diagonal = np.diag(np.diag(second_moment))
+    covariance = (1 - shrink) * second_moment + shrink * diagonal + _jitter(second_moment)
     # The covariance of the Gaussian in whose coordinates the control variates are taken.
     whitening = _between(covariance, x - mean, gradient if sign_symmetric else gradient - gradient.mean(axis=0))
     for _ in range(_REFINEMENTS):
@@ -57,10 +57,7 @@ def fit_gaussian(x: Points, gradient: Points, lattice: Lattice | None = None, si
 def active_subspace(
     base: Gaussian, x: Points, gradient: Points, lattice: Lattice | None = None
 ) -> Float[np.ndarray, "dim size"]:
-    """The orthonormal directions of z = L⁻¹(x - mean) in which a target with points `x` differs from `base`.
-
-    The largest H comes first; on a `lattice` the directions are waves.
-    """
+    """The orthonormal directions of z = L⁻¹(x - mean) in which a target differs from `base`; waves on a `lattice`."""
     x, gradient = _usable(x, gradient)
     difference = gradient @ linalg.dense(base.scale) - (x - base.mean) @ linalg.dense(base.inverse_scale).T
     if lattice is None:
@@ -81,14 +78,6 @@ def _usable(x: Points, gradient: Points) -> tuple[Float[np.ndarray, "kept dim"],
     if np.sum(finite) < 2:
         raise InputError("The gradient of the energy is not finite where the pilot found the target: mend it there.")
     return np.asarray(x, np.float64)[finite], np.asarray(gradient, np.float64)[finite]
-
-
-def _sample_covariance(x: Points) -> Matrix:
-    """The second moment of centered points, shrunk a little to its diagonal."""
-    covariance = x.T @ x / len(x)
-    shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
-    diagonal = np.diag(np.diag(covariance))
-    return (1 - shrink) * covariance + shrink * diagonal + _jitter(covariance)
 
 
 def _jitter(covariance: Matrix) -> Matrix:
@@ -158,17 +147,14 @@ def _even(a: Float[np.ndarray, "num *lattice"], axes: Lattice) -> Float[np.ndarr
 
 def _waves(lattice: Lattice) -> Matrix:
     """An orthonormal basis of real waves: a cosine and a sine for every pair of opposite wave vectors."""
-    dim = int(np.prod(lattice))
     sites = np.indices(lattice).reshape(len(lattice), -1)
     columns = []
-    seen = set()
     for k in np.ndindex(*lattice):
         opposite = tuple((-i) % n for i, n in zip(k, lattice, strict=True))
-        if opposite in seen:
+        if opposite < k:
             continue
-        seen.add(k)
         phase = 2 * np.pi * sum(i * s / n for i, s, n in zip(k, sites, lattice, strict=True))
         columns.append(np.cos(phase))
         if k != opposite:
             columns.append(np.sin(phase))
-    return np.stack([c / np.linalg.norm(c) for c in columns], axis=1).reshape(dim, dim)
+    return np.stack([c / np.linalg.norm(c) for c in columns], axis=1)

@@ -53,10 +53,7 @@ class HamiltonianMoves(eqx.Module):
     def __call__(
         self, key: PRNGKeyArray, x: Points, scale: Preconditioner, size: Scalar
     ) -> tuple[Points, Scalar, Scalar, Int[Array, ""]]:
-        """The moved particles, their mean acceptance rate, the next step size, and the number of non-finite proposals.
-
-        `size` is the leapfrog step in whitened units.
-        """
+        """The moved particles, mean acceptance rate, next leapfrog step in whitened units, and non-finite proposals."""
 
         def move(i, carry):
             x, f, force, size, rates, num_bad = carry

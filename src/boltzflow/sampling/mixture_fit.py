@@ -82,7 +82,7 @@ def fit_mixture(
     alone = draws.judged(gaussian, _standard_normal(subspace.shape[1]))
     if subspace.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
-    points = draws.project(x)
+    points = (np.asarray(x, np.float64) - gaussian.mean) @ (linalg.dense(gaussian.inverse_scale).T @ subspace)
     if is_sign_symmetric(target):
         points = np.concatenate([points[::2], -points[1::2]])
     best = alone
@@ -123,60 +123,46 @@ def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, flo
     return defended, _effective_share(_truncated(draws.weigh(defended, _DRAWS)[1]))
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-
+@dataclass
 class _Draws:
     """Points of mixtures in a `subspace` of a `gaussian`, weighted by the target; counts the energies used."""
 
-    def __init__(
-        self,
-        target: AbstractDensity,
-        gaussian: Gaussian,
-        subspace: np.ndarray,
-        rng: np.random.Generator,
-        defensive: float,
-    ):
-        self._target = target
-        self._mean = gaussian.mean
-        self._scale = linalg.dense(gaussian.scale)
-        self._whiten = linalg.dense(gaussian.inverse_scale).T @ subspace
-        self._log_det = linalg.log_det(gaussian.scale)
-        self._subspace = subspace
-        self._rng = rng
-        self._defensive = defensive
-        self.num_energies = 0
-
-    def project(self, x: Float[np.ndarray, "num dim"]) -> Points:
-        """y = Rᵀ L⁻¹(x - mean), in double precision."""
-        return (np.asarray(x, np.float64) - self._mean) @ self._whiten
+    target: AbstractDensity
+    gaussian: Gaussian
+    subspace: Float[np.ndarray, "dim size"]
+    rng: np.random.Generator
+    defensive: float
+    num_energies: int = 0
 
     def defended(self, components: _Components) -> _Components:
         """The components with the defensive part of the Gaussian."""
-        if not self._defensive:
+        if not self.defensive:
             return components
         one = _standard_normal(components.means.shape[1])
-        weights = np.concatenate([(1 - self._defensive) * components.weights, [self._defensive]])
-        shapes = [np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True)]
-        return _Components(weights / weights.sum(), *shapes)
+        weights = np.concatenate([(1 - self.defensive) * components.weights, [self.defensive]])
+        return _Components(weights / weights.sum(), *map(np.concatenate, zip(components[1:], one[1:], strict=True)))
 
     def judged(self, density: AbstractDistribution, components: _Components) -> FittedDensity:
         """`density`, which is these components in the subspace, with the quality of its weights."""
         weight = self.weigh(components, _FINAL_DRAWS)[1]
-        return FittedDensity(density, _effective_share(weight), _is_heavy(weight), self.num_energies)
+        with np.errstate(divide="ignore"):
+            log_weight = np.log(weight)
+        # k̂ measures the shape of the tail alone: the tail must also hold a share that matters.
+        heavy = not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
+        return FittedDensity(density, _effective_share(weight), heavy, self.num_energies)
 
     def weigh(self, components: _Components, num: int) -> tuple[Points, Weights]:
         """`num` points y and their weights, of mean one; all weights are zero where no energy is finite."""
-        dim, size = self._subspace.shape
-        which = self._rng.choice(len(components.weights), size=num, p=components.weights)
-        y = self._rng.normal(size=(num, size))
-        z = self._rng.normal(size=(num, dim))
+        dim, size = self.subspace.shape
+        which = self.rng.choice(len(components.weights), size=num, p=components.weights)
+        y = self.rng.normal(size=(num, size))
+        z = self.rng.normal(size=(num, dim))
         for k, (mean, scale) in enumerate(zip(components.means, components.scales, strict=True)):
             y[which == k] = mean + y[which == k] @ scale.T
-        z += (y - z @ self._subspace) @ self._subspace.T
+        z += (y - z @ self.subspace) @ self.subspace.T
         rest = 0.5 * (np.sum(z**2, axis=1) - np.sum(y**2, axis=1)) + 0.5 * (dim - size) * np.log(2 * np.pi)
-        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - self._log_det
-        energy = energies_at(self._target, self._mean + z @ self._scale.T)
+        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - linalg.log_det(self.gaussian.scale)
+        energy = energies_at(self.target, self.gaussian.mean + z @ linalg.dense(self.gaussian.scale).T)
         self.num_energies += num
         log_weight = np.where(np.isfinite(energy), -energy - log_prob, -np.inf)
         if not np.isfinite(log_weight.max()):
@@ -190,13 +176,6 @@ def _truncated(weight: Weights) -> Weights:
 
 def _effective_share(weight: Weights) -> float:
     return float(effective_sample_size(weight) / len(weight))
-
-
-def _is_heavy(weight: Weights) -> bool:
-    """Whether k̂ is 0.5 or more and the tail holds a share that matters: k̂ measures its shape alone."""
-    with np.errstate(divide="ignore"):
-        log_weight = np.log(weight)
-    return not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
 
 
 def _standard_normal(size: int) -> _Components:
@@ -255,10 +234,7 @@ def _log_parts(y: Points, components: _Components) -> Float[np.ndarray, "num K"]
 
 
 def _maximize(y: Points, share: Float[np.ndarray, "num K"]) -> _Components:
-    """The components of the largest likelihood, covariances shrunk a little to their diagonals, for points in `share`s.
-
-    Components that hold fewer points than dimensions are left out, except the largest.
-    """
+    """The components of the largest likelihood; only the largest of them may hold fewer points than dimensions."""
     num, size = y.shape
     effective = effective_sample_size(share)
     kept = effective >= min(size + 2, effective.max())

@@ -7,6 +7,7 @@ of the path, the active subspace, the training points, and a log Z without a flo
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,18 +29,19 @@ from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.smc import SMCSample, run_smc
 
-# The largest number of particles, and of floats of all particles together: many dimensions get fewer particles. Short
-# runs only locate the target, so they have few particles and take large steps in β.
-_PARTICLES = 4096
-_NUMBERS = 2**20
-_SHORT_PARTICLES = 2048
-_SHORT_NUMBERS = 2**16
-_MOVES = 4  # at each β
-_SHORT_MOVES = 2
-# The share of effective samples that a step in β keeps.
-_SHORT_ESS = 0.5
-_WIDE_ESS = 0.8
-_PATH_ESS = 0.97
+
+class _Effort(NamedTuple):
+    """The work of an SMC run; many dimensions get fewer particles."""
+
+    ess: float  # the share of effective samples that a step in β keeps
+    particles: int  # at most
+    numbers: int  # at most, of all particles together
+    moves: int  # at each β
+
+
+_SHORT = _Effort(0.5, 2048, 2**16, 2)
+_WIDE = _Effort(0.8, 4096, 2**20, 4)
+_PATH = _Effort(0.97, 4096, 2**20, 4)
 _INFLATION = 3.0
 _DESCENT_STEPS = 100
 _MAX_MINIMA = 256
@@ -77,14 +79,11 @@ def run_pilot(
     pace: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Pilot:
-    """Explore `target` by SMC, and choose the base and the schedule of training.
-
-    `base` None fits a Gaussian, or a mixture where SMC from a wide base has missed modes; `pace` False keeps β = t.
-    """
+    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
     watch = stopwatch or Stopwatch()
     locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
     located, runs, doubts = _locate(target, locate_key, watch)
-    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE_ESS, watch)
+    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE, watch)
     runs.append(wide)
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
     minima = _find_minima(target, runs, scale, len(wide.x), watch)
@@ -98,7 +97,7 @@ def run_pilot(
             fitted = _fit_mixture(target, gaussian, wide_points, mixture_key, defensive=0.0)
             base = fitted.density
             num_gradients += fitted.num_energies
-    run = _run_smc(base, target, path_key, _PATH_ESS, watch)
+    run = _run_smc(base, target, path_key, _PATH, watch)
     runs.append(run)
     subspace = None
     if fits_base:
@@ -139,11 +138,7 @@ def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray
 def _locate(
     target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
 ) -> tuple[SMCSample, list[SMCSample], list[str]]:
-    """The short run that locates the target, all short runs, and doubts about them.
-
-    The base N(0, s² I) widens until the target fits well inside. As a mode may be out of reach of a base, a second run
-    from a base four times as wide must confirm the first.
-    """
+    """The short run that locates the target, all short runs, and doubts about them."""
     lattice = lattice_of(target)
     # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
     scale = 5.0 * (np.sqrt(target.dim) if lattice else 1.0)
@@ -153,7 +148,7 @@ def _locate(
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
-        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT_ESS, watch, short=True)
+        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT, watch)
         runs.append(run)
         reach = _reach(run)
         if fitting is not None and reach <= 1.5 * fitting[1]:
@@ -164,6 +159,7 @@ def _locate(
         if stuck and was_stuck:  # the steps in β ran out at two scales: a third scale would be no better
             break
         was_stuck = stuck
+        # A mode may be out of reach of this base: a base four times as wide must confirm it.
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
     doubt = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
     return run, runs, [doubt]
@@ -206,8 +202,7 @@ def _with_missed_modes(
     if not len(separate):
         return run.x
     cover = _fit(target, run.x)
-    log_prob = -energies_at(cover, separate) - float(cover.log_z)
-    log_ratio = -energies_at(target, separate) - log_prob - run.log_z
+    log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - run.log_z
     regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, run.log_z, scale, key, known_points=x)
     modes = [region for region in regions if region.share >= MIN_SHARE]
     if not modes:
@@ -243,28 +238,20 @@ def _inflated(base: Gaussian) -> Gaussian:
 
 
 def _run_smc(
-    base: AbstractDistribution,
-    target: AbstractDensity,
-    key: PRNGKeyArray,
-    ess_fraction: float,
-    watch: Stopwatch,
-    short: bool = False,
+    base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort, watch: Stopwatch
 ) -> SMCSample:
     """An SMC run with as many particles as the covariance needs, and steps in β that grow as √dim."""
-    most = min(_SHORT_PARTICLES, _SHORT_NUMBERS // target.dim) if short else min(_PARTICLES, _NUMBERS // target.dim)
+    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)
     return run_smc(
         base,
         target,
         key,
-        ess_fraction,
-        num_particles=max(most, 512 if lattice_of(target) else max(512, 2 * target.dim)),
-        num_moves=_SHORT_MOVES if short else _MOVES,
+        effort.ess,
+        num_particles=max(fewest, min(effort.particles, effort.numbers // target.dim)),
+        num_moves=effort.moves,
         max_steps=int(max(400, 60 * np.sqrt(target.dim))),
         watch=watch,
     )
-
-
-# --- complaints -------------------------------------------------------------------------------------------------------
 
 
 def _complaints(run: SMCSample, where: str) -> list[str]:

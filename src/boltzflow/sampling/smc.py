@@ -60,10 +60,7 @@ def run_smc(
     max_steps: int = 400,
     watch: Stopwatch | None = None,
 ) -> SMCSample:
-    """Sample `target` ∝ exp(-f_1) from `base` along f_β = (1 - β) f_0 + β f_1.
-
-    Each step in β keeps `ess_fraction` of effective samples; `num_moves` moves of every particle follow it.
-    """
+    """Sample `target` along f_β = (1 - β) f_0 + β f_1; each step in β keeps `ess_fraction` of effective samples."""
     watch = watch or Stopwatch()
     start_key, loop_key = jax.random.split(key)
     particles = watch.run(_start, base, target, start_key, num=num_particles)

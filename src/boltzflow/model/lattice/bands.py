@@ -104,15 +104,11 @@ class Bands(AbstractFixed):
         return [jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases))]
 
 
-# --- wave vectors ----------------------------------------------------------------------------------------------------
-
-
 def _same_at_every_site(shape: Shape, whitening: Whitening | None) -> tuple[np.ndarray, Float[np.ndarray, "*lattice"]]:
     """The mean of a site and the eigenvalues of L."""
     if not shape or min(shape) < 1:
         raise InputError(f"lattice_shape must be the number of sites along each axis, got {shape}")
-    if whitening is None:
-        return frozen(0.0), np.ones(shape)
+    whitening = whitening or Whitening.identity(math.prod(shape))
     mean = whitening.mean
     scale = whitening.decode
     same = mean.shape == (math.prod(shape),) and np.allclose(mean, mean[0])
@@ -162,19 +158,12 @@ def _crop(z: Any, coarse: Shape) -> Any:
     for axis, num in enumerate(coarse[:-1]):
         n = z.shape[axis]
         if n > num:
-            z = jnp.concatenate([_along(z, axis, 0, num - num // 2), _along(z, axis, n - num // 2, n)], axis)
+            low = jax.lax.slice_in_dim(z, 0, num - num // 2, axis=axis)
+            z = jnp.concatenate([low, jax.lax.slice_in_dim(z, n - num // 2, n, axis=axis)], axis)
     return z[..., : coarse[-1] // 2 + 1]
 
 
 def _embed(v: Complex[Array, "*coarse_half"], shape: Shape, coarse: Shape) -> Complex[Array, "*half"]:
     """The transpose of `_crop`."""
-    for axis, (n, num) in enumerate(zip(shape[:-1], coarse[:-1], strict=True)):
-        if n > num:
-            zeros = jnp.zeros((*v.shape[:axis], n - num, *v.shape[axis + 1 :]), v.dtype)
-            parts = [_along(v, axis, 0, num - num // 2), zeros, _along(v, axis, num - num // 2, num)]
-            v = jnp.concatenate(parts, axis)
-    return jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, shape[-1] // 2 - coarse[-1] // 2)])
-
-
-def _along(z: Any, axis: int, start: int, stop: int) -> Any:
-    return z[(slice(None),) * axis + (slice(start, stop),)]
+    half = jax.ShapeDtypeStruct((*shape[:-1], shape[-1] // 2 + 1), v.dtype)
+    return jax.linear_transpose(lambda z: _crop(z, coarse), half)(v)[0]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.model.lattice.bands import Bands
-from boltzflow.model.networks import Point, Scalar, time_kernels
+from boltzflow.model.networks import Point, Scalar, mixed, time_kernels
 
 Sites = Float[Array, "sites width"]
 
@@ -77,13 +77,8 @@ class SiteNetwork(eqx.Module):
         """The matrices at time t, the slopes of every σ but the last, and the argument and the bias of the last σ."""
         # Weights are cast before they are multiplied: points in double precision then have a divergence that is exact.
         shares = jnp.asarray(time_kernels(t, len(self.weights[0])), p.dtype)
-
-        def mix(arrays):
-            terms = (share * jnp.asarray(a, p.dtype) for share, a in zip(shares, arrays, strict=True))
-            return sum(terms, jnp.zeros((), p.dtype))
-
-        weights = [mix(layer) for layer in self.weights]
-        biases = [mix(layer) for layer in self.biases]
+        weights = [mixed(shares, layer) for layer in self.weights]
+        biases = [mixed(shares, layer) for layer in self.biases]
         slopes = []
         pre = p @ weights[0].T
         for weight, bias in zip(weights[1:-1], biases[:-1], strict=True):
