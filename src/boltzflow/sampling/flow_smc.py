@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from boltzflow.densities.base import lattice_of
 from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
-from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
 from boltzflow.statistics.weights import effective_share
 
@@ -30,8 +30,6 @@ _NUM_MOVES = 4  # after each stage
 _POPULATION = 1024  # particles that are resampled together; one compiled program serves trial runs and the final run
 _STEP_SIZES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # of the moves, in units of the particles' own spread
 _RESAMPLE_BELOW = 0.5  # effective samples, as a share
-
-Scalar = Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def run_flow_smc(
 class _Population(NamedTuple):
     """Particles that are resampled together."""
 
-    x: Float[Array, "num dim"]
+    x: Points
     energy: Float[Array, " num"]
     log_weight: Float[Array, " num"]
     ancestor: Int[Array, " num"]

@@ -240,8 +240,8 @@ def _inflated(base: Gaussian) -> Gaussian:
 def _run_smc(
     base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort, watch: Stopwatch
 ) -> SMCSample:
-    """An SMC run with as many particles as the covariance needs, and steps in β that grow as √dim."""
-    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)
+    """An SMC run with enough particles for a covariance, and enough steps in β, whose number grows as √dim."""
+    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)  # on a lattice every site is a sample
     return run_smc(
         base,
         target,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.numerics.compiling import Stopwatch
-from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
 _PATH_NUMBERS = 2**20  # floats kept of the particles at each β: 4 MiB
@@ -40,12 +40,12 @@ class SMCSample:
 
 
 class _Particles(eqx.Module):
-    x: Float[Array, "num dim"]
-    beta: Float[Array, ""]
-    log_z: Float[Array, ""]
+    x: Points
+    beta: Scalar
+    log_z: Scalar
     ancestor: Int[Array, " num"]
-    step_size: Float[Array, ""]
-    rate: Float[Array, ""]  # of acceptance of the last moves
+    step_size: Scalar
+    rate: Scalar  # of acceptance of the last moves
     num_nonfinite: Int[Array, ""]
 
 
@@ -101,7 +101,7 @@ def _temper(
     base: AbstractDistribution,
     target: AbstractDensity,
     key: PRNGKeyArray,
-    ess_fraction: Float[Array, ""],
+    ess_fraction: Scalar,
     num_moves: Int[Array, ""],
 ) -> _Particles:
     """The particles at the next β."""
@@ -118,9 +118,7 @@ def _temper(
     return _Particles(x, beta, log_z, particles.ancestor[index], size, rate, particles.num_nonfinite + bad)
 
 
-def _next_beta(
-    beta: Float[Array, ""], difference: Float[Array, " num"], ess_fraction: Float[Array, ""]
-) -> Float[Array, ""]:
+def _next_beta(beta: Scalar, difference: Float[Array, " num"], ess_fraction: Scalar) -> Scalar:
     """The largest next β at which the incremental weights keep `ess_fraction` of effective samples, by bisection."""
 
     def too_far(candidate):
