@@ -244,7 +244,7 @@ def test_gradient_over_blocks_of_points_is_that_of_all_at_once(num, key, monkeyp
         x = jax.random.normal(key, (num, 2))
 
         def gradient(block):
-            monkeypatch.setattr(training_step, "_BLOCK", block)
+            monkeypatch.setattr(training_step, "_POINT_BLOCK", block)
             loss = lambda params, times, x: continuity_loss(build(params), times, x, "abs+square")  # noqa: E731
             return jax.jit(lambda p: training_step._in_blocks(loss, p, times, x))
 

@@ -12,8 +12,6 @@ from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.fields import ZeroField
-from boltzflow.numerics.batching import map_points
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.sampling.mixture_fit import FittedDensity, _maximize, fit_mixture
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import log_z_importance, samples_for
@@ -24,11 +22,7 @@ TINY = dataclasses.replace(default_preset(), width=16, num_networks=2, num_eval_
 
 def fitted(target, x, gaussian, subspace=None, key=0, **settings):
     subspace = np.eye(target.dim) if subspace is None else subspace
-
-    def energies(x):
-        return np.asarray(map_points(target.energy, jnp.asarray(x, jnp.float32)), np.float64)
-
-    return fit_mixture(target, energies, gaussian, subspace, np.asarray(x), jax.random.key(key), **settings)
+    return fit_mixture(target, gaussian, subspace, np.asarray(x), jax.random.key(key), **settings)
 
 
 def points_of(target, num=4096):
@@ -159,7 +153,7 @@ def test_flow_is_trained_where_sampling_costs_more():
     pilot = run_pilot(target, jax.random.key(0))
     for error, enough in ((1e-2, True), (5e-5, False)):
         config = dataclasses.replace(TINY, log_z_error=error)
-        after = without_a_flow(pilot, target, config, jax.random.key(0), Stopwatch())
+        after = without_a_flow(pilot, target, config, jax.random.key(0))
         assert after.enough == enough and after.num_gradients > pilot.num_gradients
         assert (after.base is pilot.base) != enough
 

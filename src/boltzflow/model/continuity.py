@@ -10,12 +10,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from boltzflow.densities.base import AbstractFixed
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.interpolations import AbstractInterpolation
-from boltzflow.model.networks import MLP
+from boltzflow.model.networks import MLP, Point, Scalar
 
 
 class LogZRate(eqx.Module):
@@ -26,7 +26,7 @@ class LogZRate(eqx.Module):
     def __init__(self, *, width: int, depth: int, key: PRNGKeyArray):
         self.mlp = MLP(0, 1, width=width, depth=depth, key=key)
 
-    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, t: Scalar) -> Scalar:
         return self.mlp(t, jnp.zeros((0,), jnp.result_type(t, float)))[0]
 
 
@@ -35,10 +35,10 @@ class Transport(eqx.Module):
 
     field: AbstractVectorField
     interpolation: AbstractInterpolation
-    log_z_rate: Callable[[Float[Array, ""]], Float[Array, ""]]
+    log_z_rate: Callable[[Scalar], Scalar]
 
 
-def continuity_residual(transport: Transport, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+def continuity_residual(transport: Transport, t: Scalar, x: Point) -> Scalar:
     """r = ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t at one point (Eq. 14), in units of kT per unit of t."""
     df_dt, grad_f = transport.interpolation.derivatives(t, x)
     velocity, divergence = transport.field.velocity_and_divergence(t, x)
@@ -46,10 +46,7 @@ def continuity_residual(transport: Transport, t: Float[Array, ""], x: Float[Arra
 
 
 def trainable(tree: PyTree) -> PyTree[bool]:
-    """A tree of booleans: True at the arrays that training may change, False at data.
-
-    The type decides and not the dtype: everything inside an `AbstractFixed` (densities, whitening) is data.
-    """
+    """True at the arrays that training may change, False at others and at all inside an `AbstractFixed`."""
 
     def mask(node: Any) -> Any:
         if isinstance(node, AbstractFixed):

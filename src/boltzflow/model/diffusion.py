@@ -3,23 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed, GaussianMixtureLike
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import AbstractInterpolation
+from boltzflow.model.networks import Point, Scalar
 from boltzflow.numerics.validation import frozen, one_point
 
 
 class Diffusion(AbstractInterpolation):
     """f_t = -log p_t + const, with p_t the law of t x + √(1 - t²) z for x ~ p_1 and z ~ N(0, σ² I) (Eq. 19).
 
-    At time t, component i of the target is the Gaussian with mean t μ_i and covariance t² Σ_i + (1 - t²) σ² I. The
-    paper writes √t for this t: then ∂_t f diverges as 1/√t at t → 0 wherever a mode is off center, and no time grid is
-    fine enough. In the time of this class f is smooth on all of [0, 1].
-
-    The constant is linear in t, so that both ends have exactly the energies of base and target:
-    log Z_t = (1 - t) log Z_0 + t log Z_1, hence C_t = log Z_1 - log Z_0 (`log_z_rate`).
+    Component i of the target then has mean t μ_i and covariance t² Σ_i + (1 - t²) σ² I; the paper writes √t for this t.
+    Both ends have exactly the energies of base and target, and log Z_t is linear in t.
     """
 
     base: AbstractDistribution
@@ -27,15 +24,6 @@ class Diffusion(AbstractInterpolation):
     components: "_Components"
 
     def __init__(self, base: AbstractDistribution, target: AbstractDensity):
-        """Check both ends.
-
-        Args:
-            base: A distribution with the energy |x|²/2σ².
-            target: A Gaussian mixture: a density with the attributes of `GaussianMixtureLike`.
-
-        Raises:
-            InputError: Where they are something else or differ in dimension.
-        """
         if not isinstance(target, GaussianMixtureLike):
             raise InputError(
                 f"the diffusion interpolation is known in closed form for Gaussian mixtures only, and "
@@ -64,33 +52,30 @@ class Diffusion(AbstractInterpolation):
 
 
 class _Components(AbstractFixed):
-    """The components of the mixture in the eigenvectors of their covariances, where diffusion acts on each coordinate.
-
-    `rotations` is None where the covariances are diagonal; `means` are in the coordinates of the eigenvectors.
-    """
+    """The components in the eigenvectors of their covariances, where diffusion acts on each coordinate alone."""
 
     log_weights: Float[np.ndarray, " K"]
-    means: Float[np.ndarray, "K dim"]
+    means: Float[np.ndarray, "K dim"]  # in the coordinates of the eigenvectors
     variances: Float[np.ndarray, "K dim"]
-    rotations: Float[np.ndarray, "K dim dim"] | None
+    rotations: Float[np.ndarray, "K dim dim"] | None  # None for diagonal covariances
     base_variance: Float[np.ndarray, ""]
-    log_z: Float[np.ndarray, " 2"]
+    log_z: Float[np.ndarray, " 2"]  # of base and target
 
     def __init__(self, target: GaussianMixtureLike, base_variance: float):
         means = np.asarray(target.means, np.float64)
         variances = np.asarray(target.covariances, np.float64)
-        rotations = None
+        self.rotations = None
         if variances.ndim == 3:
             variances, rotations = np.linalg.eigh(variances)
             means = np.einsum("kij,ki->kj", rotations, means)
+            self.rotations = frozen(rotations)
         self.log_weights = frozen(np.log(target.weights))
         self.means = frozen(means)
         self.variances = frozen(variances)
-        self.rotations = None if rotations is None else frozen(rotations)
         self.base_variance = frozen(base_variance)
         self.log_z = frozen([0.5 * means.shape[1] * np.log(2 * np.pi * base_variance), float(target.log_z)])
 
-    def log_prob(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+    def log_prob(self, t: Scalar, x: Point) -> Scalar:
         """log p_t(x), normalized."""
         if self.rotations is not None:
             x = jnp.einsum("kij,i->kj", jnp.asarray(self.rotations, x.dtype), x, precision="highest")

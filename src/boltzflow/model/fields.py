@@ -2,14 +2,15 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticeVelocity
-from boltzflow.model.networks import TimeMixtureMLP, Whitening
+from boltzflow.model.networks import Point, Scalar, TimeMixtureMLP, Whitening
 
 
 class AbstractVectorField(eqx.Module):
@@ -23,48 +24,25 @@ class AbstractVectorField(eqx.Module):
     dim: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def velocity(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    def velocity(self, t: Scalar, x: Point) -> Point:
         """V_t(x), in units of x per unit of t."""
 
     @abc.abstractmethod
-    def velocity_and_divergence(
-        self, t: Float[Array, ""], x: Float[Array, " dim"]
-    ) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+    def velocity_and_divergence(self, t: Scalar, x: Point) -> tuple[Point, Scalar]:
         """V_t(x) and its divergence ∇·V_t(x)."""
 
 
 class TimeMixture(AbstractVectorField):
-    """V_t(x) = L R Σ_k w_k(t) MLP_k(t, Rᵀ L⁻¹(x - mean)), zero everywhere before training.
-
-    Two hidden layers make the exact divergence as cheap as the value, in any dimension.
-    """
+    """V_t(x) = L R Σ_k w_k(t) MLP_k(t, Rᵀ L⁻¹(x - mean)), zero everywhere before training."""
 
     mlp: TimeMixtureMLP
     whitening: Whitening
     dim: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        num_networks: int = 4,
-        width: int = 64,
-        depth: int = 2,
-        whitening: Whitening | None = None,
-        key: PRNGKeyArray,
-    ):
-        """Make `num_networks` MLPs of `depth` hidden layers of `width`.
-
-        Args:
-            dim: The dimension of x.
-            num_networks, width, depth: The sizes.
-            whitening: The coordinates of the networks; None is the identity.
-            key: The random key.
-        """
+    def __init__(self, dim: int, *, whitening: Whitening | None = None, key: PRNGKeyArray, **sizes: int):
         self.dim = dim
-        self.whitening = Whitening(jnp.zeros(dim), jnp.ones(())) if whitening is None else whitening
-        size = self.whitening.size
-        self.mlp = TimeMixtureMLP(size, size, num_networks=num_networks, width=width, depth=depth, key=key)
+        self.whitening = whitening or Whitening.identity(dim)
+        self.mlp = TimeMixtureMLP(self.whitening.size, self.whitening.size, key=key, **sizes)
 
     def velocity(self, t, x):
         return self.whitening.push(self.mlp(t, self.whitening.whiten(x)))
@@ -75,48 +53,21 @@ class TimeMixture(AbstractVectorField):
 
 
 class LatticeField(AbstractVectorField):
-    """V_t(x) that commutes with shifts of the lattice, zero everywhere before training.
-
-    A small network of the bands of wave vectors acts at each site; see `LatticeVelocity` for the formula, and `Bands`
-    for the symmetries that are exact on a lattice of more than `max_sites` sites along an axis. One or two hidden
-    layers make the exact divergence as cheap as the value.
-    """
+    """V_t(x) that commutes with shifts of the lattice, zero before training; odd about the mean if `sign_symmetric`."""
 
     network: LatticeVelocity
     dim: int = eqx.field(static=True)
 
     def __init__(
-        self,
-        lattice_shape: tuple[int, ...],
-        *,
-        sign_symmetric: bool = False,
-        num_networks: int = 4,
-        width: int = 32,
-        depth: int = 2,
-        max_sites: int = 32,
-        whitening: Whitening | None = None,
-        key: PRNGKeyArray,
+        self, lattice_shape: tuple[int, ...], *, whitening: Whitening | None = None, max_sites: int = 32, **options: Any
     ):
-        """Make a network of `depth` hidden layers of `width`, each matrix a mixture of `num_networks` in time.
-
-        Args:
-            lattice_shape: The number of sites along each axis.
-            sign_symmetric: Whether V_t(mean - x) = -V_t(mean + x).
-            num_networks, width, depth: The sizes.
-            max_sites: The largest number of sites of the networks along an axis.
-            whitening: The coordinates of the networks; None is the identity.
-            key: The random key.
-
-        Raises:
-            InputError: Where the whitening is not the same at every site.
-        """
         self.dim = math.prod(lattice_shape)
         bands = Bands(lattice_shape, whitening, max_sites)
-        sizes = {"num_networks": num_networks, "width": width, "depth": depth}
-        self.network = LatticeVelocity(bands, sign_symmetric=sign_symmetric, key=key, **sizes)
+        defaults = {"sign_symmetric": False, "num_networks": 4, "width": 32, "depth": 2}
+        self.network = LatticeVelocity(bands, **(defaults | options))
 
     def velocity(self, t, x):
-        return self.network(t, x)
+        return self.network.value_and_divergence(t, x)[0]
 
     def velocity_and_divergence(self, t, x):
         return self.network.value_and_divergence(t, x)

@@ -7,14 +7,23 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDistribution
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.integrate import SOLVERS, solve
+from boltzflow.model.networks import Point, Scalar
 
 
 class Flow(AbstractDistribution):
     """The distribution of x(1) where x(0) ~ base and dx/dt = V_t(x).
 
     log q(x(1)) = log p_0(x(0)) - ∫ ∇·V_t(x(t)) dt (Eq. 4), integrated together with x by a fixed-step Runge–Kutta
-    method. As a density a flow is data, and its arrays are never trained; a training step builds the flow from the
-    trained field, and passes it to `losses.reverse_kl_loss`.
+    method. As a density a flow is data, and its arrays are never trained.
+
+    Args:
+        base: The distribution of x(0).
+        field: The velocity field V_t, of the same dimension.
+        solver: A name in `integrate.SOLVERS`.
+        num_steps: The number of equal time steps, at least 1.
+
+    Raises:
+        ValueError: For any other settings.
     """
 
     base: AbstractDistribution
@@ -27,17 +36,6 @@ class Flow(AbstractDistribution):
     def __init__(
         self, base: AbstractDistribution, field: AbstractVectorField, *, solver: str = "rk4", num_steps: int = 16
     ):
-        """Check the settings.
-
-        Args:
-            base: The distribution of x(0).
-            field: The velocity field V_t, of the same dimension.
-            solver: A name in `integrate.SOLVERS`.
-            num_steps: The number of equal time steps, at least 1.
-
-        Raises:
-            ValueError: For any other settings.
-        """
         if solver not in SOLVERS:
             raise ValueError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
         if num_steps < 1:
@@ -71,9 +69,7 @@ class Flow(AbstractDistribution):
         times = jnp.linspace(0, 1, self.num_steps + 1, dtype=x0.dtype)
         return solve(self.field.velocity, x0, times, solver=self.solver, save_steps=True)
 
-    def _rates(
-        self, t: Float[Array, ""], state: tuple[Float[Array, " dim"], Float[Array, ""]]
-    ) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+    def _rates(self, t: Scalar, state: tuple[Point, Scalar]) -> tuple[Point, Scalar]:
         velocity, divergence = self.field.velocity_and_divergence(t, state[0])
         return velocity, -divergence
 

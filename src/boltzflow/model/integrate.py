@@ -1,8 +1,6 @@
-"""Solving dx/dt = V_t(x) on a prescribed time grid, with the Runge–Kutta methods of diffrax.
+"""Solving dx/dt = V_t(x) on a prescribed time grid; the only module that imports diffrax, for its coefficients."""
 
-This is the only module that imports diffrax.
-"""
-
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +11,10 @@ from jaxtyping import Array, Float, PyTree
 
 
 class Tableau(NamedTuple):
-    """An explicit Runge–Kutta method: stage i is taken at `nodes[i]`, from the earlier rates weighted by `rows[i]`."""
+    """An explicit Runge–Kutta method."""
 
-    nodes: tuple[float, ...]
-    rows: tuple[tuple[float, ...], ...]
+    nodes: tuple[float, ...]  # the time of each stage
+    rows: tuple[tuple[float, ...], ...]  # the weights of the earlier rates in each stage
     weights: tuple[float, ...]
     order: int
 
@@ -45,23 +43,9 @@ def solve(
     solver: str,
     save_steps: bool = False,
 ) -> PyTree:
-    """Integrate d state / dt = vector_field(t, state) through `times`.
+    """Integrate d state / dt = vector_field(t, state) from `times[0]` to `times[-1]`, by one step of an interval.
 
-    The loop over the grid is a `lax.scan` and not `diffeqsolve`. A grid drawn inside jit makes `diffeqsolve` insert
-    run-time checks, which are host callbacks and switch the persistent compilation cache off. The stages are written
-    out one after another: diffrax's own step loops over them, and its gradient takes six times as long. The solve is
-    reverse-mode differentiable. Each step is checkpointed, so memory holds the states at `times` and the intermediate
-    values of one step.
-
-    Args:
-        vector_field: The rate of change at (t, state), a tree like `state`.
-        state: The state at `times[0]`, a tree of arrays.
-        times: The grid, increasing or decreasing.
-        solver: A name in `SOLVERS`.
-        save_steps: Whether to return the states at all times.
-
-    Returns:
-        The final state, or with `save_steps` the states at every time along a leading axis of `num_times`.
+    Returns the final state, or with `save_steps` the states at all `times`; memory holds these and one step's values.
     """
     tableau = SOLVERS[solver]
 
@@ -83,12 +67,8 @@ def solve(
 
 def _advance(y: PyTree, length: Float[Array, ""], row: Sequence[float], rates: Sequence[PyTree]) -> PyTree:
     """y + length Σ_i row_i rates_i."""
-    terms = [(a, rate) for a, rate in zip(row, rates, strict=True) if a]
-    weights = [a for a, _ in terms]
-    if not terms:
+    used = [(a, rate) for a, rate in zip(row, rates, strict=True) if a]
+    if not used:
         return y
-    return jax.tree.map(
-        lambda y, *rates: y + length * sum(a * rate for a, rate in zip(weights, rates, strict=True)),
-        y,
-        *(rate for _, rate in terms),
-    )
+    weights, trees = zip(*used, strict=True)
+    return jax.tree.map(lambda y, *r: y + length * sum(map(operator.mul, weights, r)), y, *trees)

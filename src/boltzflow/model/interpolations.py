@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
-from boltzflow.model.networks import TimeMixtureMLP, Whitening
+from boltzflow.model.networks import Point, Scalar, TimeMixtureMLP, Whitening
 from boltzflow.numerics.validation import real_array
 
 
@@ -25,22 +25,16 @@ class AbstractInterpolation(eqx.Module):
     target: eqx.AbstractVar[AbstractDensity]
 
     @abc.abstractmethod
-    def energy(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, ""]:
+    def energy(self, t: Scalar, x: Point) -> Scalar:
         """f_t(x), with f_0 = base.energy and f_1 = target.energy."""
 
-    def derivatives(
-        self, t: Float[Array, ""], x: Float[Array, " dim"]
-    ) -> tuple[Float[Array, ""], Float[Array, " dim"]]:
-        """∂_t f_t(x) and ∇f_t(x). No second derivatives are needed, so any differentiable energy will do."""
+    def derivatives(self, t: Scalar, x: Point) -> tuple[Scalar, Point]:
+        """∂_t f_t(x) and ∇f_t(x)."""
         return jax.grad(self.energy, argnums=(0, 1))(t, x)
 
 
 class Clock(AbstractFixed):
-    """The time change β(t) = (e^{kt} - 1) / (e^k - 1) of the linear path; k = `rate` = 0 is the paper's β = t.
-
-    A multimodal target splits the mass of a wide base at very small β. A positive rate slows the path down there;
-    `fit_clock` chooses the rate at which every unit of t is equally hard for SMC.
-    """
+    """The time change β(t) = (e^{kt} - 1) / (e^k - 1) of the linear path; k = `rate` = 0 is the paper's β = t."""
 
     rate: Float[np.ndarray, ""]
 
@@ -74,11 +68,7 @@ def fit_clock(betas: Float[np.ndarray, " num_steps"]) -> Clock:
 
 
 class Linear(AbstractInterpolation):
-    """f_t(x) = (1 - t) f_0(x) + t f_1(x) (Eq. 17).
-
-    The relative weights of the modes change along this path. The field then has to carry mass between modes, and its
-    norm explodes (paper, Fig. 6). `clock` replaces t by β(t); the default is the paper's t.
-    """
+    """f_t(x) = (1 - β) f_0(x) + β f_1(x), β = β(t) (Eq. 17), along which the weights of modes change (Fig. 6)."""
 
     base: AbstractDistribution
     target: AbstractDensity
@@ -102,9 +92,9 @@ class Trigonometric(AbstractInterpolation):
 
 
 class Trainable(AbstractInterpolation):
-    """f_t(x) = (1 - t) f_0(x) + t f_1(x) + t (1 - t) f_θ(t, x) (Eq. 20), f_θ a time-kernel mixture of MLPs.
+    """f_t(x) = (1 - β) f_0(x) + β f_1(x) + t (1 - t) f_θ(t, x) with β = β(t) (Eq. 20), before training the linear path.
 
-    f_θ is trained together with the field. It is zero at first, so training starts from the linear path.
+    f_θ is a mixture of MLPs, or `network`: any module of t and the whitened x with a value `(1,)`.
     """
 
     base: AbstractDistribution
@@ -118,31 +108,16 @@ class Trainable(AbstractInterpolation):
         base: AbstractDistribution,
         target: AbstractDensity,
         *,
-        num_networks: int = 4,
-        width: int = 64,
-        depth: int = 2,
         whitening: Whitening | None = None,
         clock: Clock | None = None,
         network: Any = None,
         key: PRNGKeyArray,
+        **sizes: int,
     ):
-        """Make the network f_θ.
-
-        Args:
-            base: The distribution at t = 0.
-            target: The density at t = 1.
-            num_networks, width, depth: The number of MLPs, and the width and number of their hidden layers.
-            whitening: The coordinates of the network; None is the identity.
-            clock: β(t), which replaces the t of the linear part; None is the paper's t.
-            network: f_θ as a module of t and the whitened x with a value `(1,)`, instead of the MLPs; on a lattice a
-                `LatticePotential`.
-            key: The random key.
-        """
         self.base = base
         self.target = target
-        self.clock = Clock() if clock is None else clock
-        self.whitening = Whitening(jnp.zeros(base.dim), jnp.ones(())) if whitening is None else whitening
-        sizes = {"num_networks": num_networks, "width": width, "depth": depth}
+        self.clock = clock or Clock()
+        self.whitening = whitening or Whitening.identity(base.dim)
         self.mlp = TimeMixtureMLP(self.whitening.size, 1, key=key, **sizes) if network is None else network
 
     def energy(self, t, x):

@@ -29,7 +29,7 @@ def stratified_times(key: PRNGKeyArray, num_intervals: int) -> Float[Array, " nu
 def trajectory(
     transport: Transport, x0: Float[Array, "batch dim"], times: Float[Array, " num_times"], solver: str
 ) -> Float[Array, "num_times batch dim"]:
-    """The points `x0` at t = 0, carried by the flow to each of `times` (increasing, in [0, 1]), without gradient."""
+    """The points `x0` at t = 0, carried by the flow to each of `times` (increasing, in [0, 1])."""
     # Gradients stop before the solve and not after it: differentiation around it then costs no more than a value.
     arrays, rest = eqx.partition(transport.field, eqx.is_inexact_array)
     field = eqx.combine(jax.lax.stop_gradient(arrays), rest)
@@ -41,28 +41,13 @@ def trajectory(
 def continuity_loss(
     transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str
 ) -> Float[Array, ""]:
-    """The mean of L(|r_t(x)|) over pairs (t, x) (Eq. 16).
-
-    The residual is pointwise, so the law of the points changes the weighting but not the minimizer. The pairs are one
-    flat batch and not a grid of times and points: the matrix products are then as large as possible.
-
-    Args:
-        transport: The triplet (V, f, C).
-        times: The time of each pair.
-        points: The point of each pair, from trajectories or any law that covers them.
-        penalty: The name of L in `PENALTIES`.
-    """
+    """The mean of L(|r_t(x)|) over pairs (t, x), of any law that covers the points; `penalty` names L (Eq. 16)."""
+    # One flat batch of pairs and not a grid: the matrix products are then as large as possible.
     residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
     return jnp.mean(PENALTIES[penalty](residual))
 
 
-# --- the reverse KL divergence ----------------------------------------------------------------------------------------
-
-
 def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: Key[Array, " batch"]) -> Float[Array, ""]:
-    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z, over one sample of the flow for each of `keys`.
-
-    The gradient goes through the solve of the flow. Each solver step is checkpointed, which bounds the memory.
-    """
+    """E_{x ~ q} [log q(x) + f(x)] = KL(q, p) - log Z, over one sample of the flow for each of `keys`."""
     x, log_prob = jax.vmap(flow.sample_and_log_prob)(keys)
     return jnp.mean(log_prob + jax.vmap(target.energy)(x))

@@ -2,6 +2,7 @@
 
 Paper, §4 "Architectures": V_t and f_t are "a weighted average of 4 MLPs", weighted by "evenly spaced RBF time-kernels,
 one for each model", with swish between the linear layers; C_t is a single MLP. Every MLP also takes t as an input.
+Matrix products have the precision of their arguments: TF32, a GPU's default, would drown a small residual.
 """
 
 from collections.abc import Sequence
@@ -17,32 +18,23 @@ from boltzflow.densities.base import AbstractFixed
 from boltzflow.numerics import linalg
 from boltzflow.numerics.validation import frozen, real_array
 
+Scalar = Float[Array, ""]
+Point = Float[Array, " dim"]
+
 
 class Whitening(AbstractFixed):
     """The fixed affine change of variables y = Rᵀ L⁻¹(x - mean) between x and the coordinates of a network.
 
-    All arrays are in double precision: an L⁻¹ that is the inverse of L to single precision only would make every
-    divergence wrong by as much.
+    L is a `linalg.Scale` or a number; R, the `subspace`, has orthonormal columns `(dim, size)`, and None keeps all.
     """
 
+    # In double precision: an L⁻¹ that inverts L to single precision only would make divergences wrong by as much.
     mean: Float[np.ndarray, " dim"]
     encode: Any
     decode: Any
     size: int = eqx.field(static=True)
 
     def __init__(self, mean: Any, scale: Any, subspace: Any = None):
-        """Check the arrays and invert L.
-
-        Args:
-            mean: Shape `(dim,)`, in the units of x.
-            scale: L in the units of x: a number, a vector (diagonal), a lower-triangular matrix or a `Circulant`.
-            subspace: R, orthonormal columns `(dim, size)`: the directions of L⁻¹(x - mean) that are kept. None keeps
-                all.
-
-        Raises:
-            InputError: Where a shape does not fit, a number is not finite, the diagonal is not positive or the subspace
-                is not orthonormal.
-        """
         self.mean = real_array("mean", mean)
         self.size = self.mean.size
         self.decode = linalg.check_scale("scale", scale, self.size)
@@ -53,29 +45,30 @@ class Whitening(AbstractFixed):
             self.decode = frozen(linalg.dense(self.decode) @ subspace)
             self.encode = frozen(subspace.T @ linalg.dense(self.encode))
 
-    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " size"]:
+    @classmethod
+    def identity(cls, dim: int) -> "Whitening":
+        """y = x."""
+        return cls(np.zeros(dim), 1.0)
+
+    def whiten(self, x: Point) -> Float[Array, " size"]:
         """y = Rᵀ L⁻¹(x - mean)."""
         return linalg.apply(self.encode, x - jnp.asarray(self.mean, x.dtype))
 
-    def push(self, v: Float[Array, " size"]) -> Float[Array, " dim"]:
+    def push(self, v: Float[Array, " size"]) -> Point:
         """L R v: a velocity of y as a velocity of x. The divergence is the same in both coordinates."""
         return linalg.apply(self.decode, v)
 
 
-def time_kernels(t: Float[Array, ""], num: int) -> Float[Array, " num"]:
-    """`num` evenly spaced Gaussian kernels on [0, 1] at time t, normalized to sum to one: the weights of a mixture."""
-    dtype = jnp.result_type(t, float)
-    if num == 1:
-        return jnp.ones((1,), dtype)
-    centers = jnp.linspace(0, 1, num, dtype=dtype)
+def time_kernels(t: Scalar, num: int) -> Float[Array, " num"]:
+    """`num` evenly spaced Gaussian kernels on [0, 1] at time t, which sum to one."""
+    centers = jnp.linspace(0, 1, num, dtype=jnp.result_type(t, float))
     return jax.nn.softmax(-0.5 * ((t - centers) * (num - 1)) ** 2)
 
 
 class MLP(eqx.Module):
     """(t, x) ↦ W_{L+1} σ(W_L ... σ(W_1 (x, t) + b_1) ...) + b_{L+1} with σ(u) = u sigmoid(u), "swish".
 
-    Hidden weights start with variance 1 / fan-in; the last layer starts at zero, so that the output is zero at first.
-    `in_size = 0` makes a function of t alone.
+    Hidden weights start with variance 1 / fan-in, the last layer at zero; `in_size = 0` makes a function of t alone.
     """
 
     weights: list[Float[Array, "fan_out fan_in"]]
@@ -83,7 +76,6 @@ class MLP(eqx.Module):
     in_size: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, out_size: int, *, width: int, depth: int, key: PRNGKeyArray):
-        """`depth` hidden layers of `width` units. Raises `ValueError` for a size below 1."""
         if min(width, depth, out_size) < 1 or in_size < 0:
             raise ValueError(f"width, depth and out_size must be at least 1, got {width}, {depth} and {out_size}.")
         sizes = [in_size + 1] + [width] * depth
@@ -93,48 +85,39 @@ class MLP(eqx.Module):
         self.biases = [jnp.zeros(w.shape[0]) for w in self.weights]
         self.in_size = in_size
 
-    def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        with _full_precision():
+    def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        with jax.default_matmul_precision("highest"):
             return self.weights[-1] @ self._hidden(t, x)[-1][0] + self.biases[-1]
 
-    def value_and_divergence(
-        self, t: Float[Array, ""], x: Float[Array, " in_size"]
-    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
+    def value_and_divergence(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Float[Array, " in_size"], Scalar]:
         """The value and, where the output lives in the space of x, the exact trace of its Jacobian in x.
 
-        With D_l the diagonal of activation slopes, tr(W3 D2 W2 D1 W1) = d2ᵀ (W2 ∘ (W1 W3)ᵀ) d1 for two hidden layers
-        and tr(W2 D1 W1) = Σ_j d1_j (W1 W2)_jj for one: the cost does not grow with the dimension. For three,
-        tr(W4 D3 W3 D2 W2 D1 W1) = Σ_b d2_b Σ_i (W4 D3 W3)_ib (W2 D1 W1)_bi; deeper networks push the in_size tangent
-        vectors forward.
+        With D_l the diagonal of slopes d_l, it is Σ_j d1_j (W1 W2)_jj for one hidden layer, d2ᵀ (W2 ∘ (W1 W3)ᵀ) d1 for
+        two, and Σ_b d2_b Σ_i (W4 D3 W3)_ib (W2 D1 W1)_bi for three; deeper networks push in_size tangents forward.
         """
-        with _full_precision():
-            return self._value_and_trace(self._hidden(t, x), x)
+        with jax.default_matmul_precision("highest"):
+            layers = self._hidden(t, x)
+            slopes = [slope for _, slope in layers]
+            # Weights are cast before they are multiplied: in double precision the divergence is then exact.
+            w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
+            w_out = jnp.asarray(self.weights[-1], x.dtype)
+            if len(slopes) == 1:
+                trace = jnp.sum(w_in * w_out.T, axis=1) @ slopes[0]
+            elif len(slopes) == 2:
+                trace = slopes[1] @ ((self.weights[1] * (w_in @ w_out).T) @ slopes[0])
+            elif len(slopes) == 3:
+                # The slopes of a point times a matrix that all points share: no tangent is stored for each point.
+                columns = slopes[0] @ _in_each_direction(self.weights[1].T, w_in)
+                rows = slopes[2] @ _in_each_direction(self.weights[2], w_out.T)
+                trace = jnp.sum((columns * rows).reshape(x.size, -1), axis=0) @ slopes[1]
+            else:
+                tangents = slopes[0][:, None] * w_in
+                for weight, slope in zip(self.weights[1:-1], slopes[1:], strict=True):
+                    tangents = slope[:, None] * (weight @ tangents)
+                trace = jnp.sum(w_out.T * tangents)
+            return w_out @ layers[-1][0] + self.biases[-1], trace
 
-    def _value_and_trace(
-        self, layers: list[tuple[Array, Array]], x: Float[Array, " in_size"]
-    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
-        # Weights are cast before they are multiplied: points in double precision then have a divergence that is exact.
-        w_in = jnp.asarray(self.weights[0][:, : self.in_size], x.dtype)
-        w_out = jnp.asarray(self.weights[-1], x.dtype)
-        first_slope = layers[0][1]
-        last_slope = layers[-1][1]
-        if len(layers) == 1:
-            trace = jnp.sum(w_in * w_out.T, axis=1) @ first_slope
-        elif len(layers) == 2:
-            trace = last_slope @ ((self.weights[1] * (w_in @ w_out).T) @ first_slope)
-        elif len(layers) == 3:
-            # The slopes of a point times a matrix that all points share: no tangent is stored for each point.
-            columns = first_slope @ _in_each_direction(self.weights[1].T, w_in)
-            rows = last_slope @ _in_each_direction(self.weights[2], w_out.T)
-            trace = jnp.sum((columns * rows).reshape(x.size, -1), axis=0) @ layers[1][1]
-        else:
-            tangents = first_slope[:, None] * w_in
-            for weight, (_, slope) in zip(self.weights[1:-1], layers[1:], strict=True):
-                tangents = slope[:, None] * (weight @ tangents)
-            trace = jnp.sum(w_out.T * tangents)
-        return w_out @ layers[-1][0] + self.biases[-1], trace
-
-    def _hidden(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> list[tuple[Array, Array]]:
+    def _hidden(self, t: Scalar, x: Float[Array, " in_size"]) -> list[tuple[Array, Array]]:
         """The activations and their slopes, layer by layer: [(a, a'), ...], each of shape `(width,)`."""
         a = jnp.concatenate([x, jnp.asarray(t, x.dtype)[None]])
         layers = []
@@ -153,40 +136,29 @@ def _in_each_direction(
     return (ends[:, :, None] * weight[:, None, :]).reshape(ends.shape[0], -1)
 
 
-def _full_precision():
-    """Matrix products in the precision of their arguments: TF32, a GPU's default, would drown a small residual."""
-    return jax.default_matmul_precision("highest")
-
-
 class TimeMixtureMLP(eqx.Module):
-    """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x).
-
-    Each network of the list has its own matrix products. Batched over points these are plain (points x width)
-    products, which take a third to half of the time of one product with the networks stacked.
-    """
+    """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x)."""
 
     networks: list[MLP]
 
-    def __init__(self, in_size: int, out_size: int, *, num_networks: int, width: int, depth: int, key: PRNGKeyArray):
-        """`num_networks` networks of `depth` hidden layers of `width`. Raises `ValueError` for a size below 1."""
+    def __init__(
+        self, in_size: int, out_size: int, *, num_networks: int = 4, width: int = 64, depth: int = 2, key: PRNGKeyArray
+    ):
         if num_networks < 1:
             raise ValueError(f"num_networks must be at least 1, got {num_networks}.")
         keys = jax.random.split(key, num_networks)
         self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
 
-    def __call__(self, t: Float[Array, ""], x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        weights = time_kernels(t, len(self.networks))
-        return _mixed(weights, [mlp(t, x) for mlp in self.networks])
+    def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
+        return mixed(time_kernels(t, len(self.networks)), [mlp(t, x) for mlp in self.networks])
 
-    def value_and_divergence(
-        self, t: Float[Array, ""], x: Float[Array, " in_size"]
-    ) -> tuple[Float[Array, " in_size"], Float[Array, ""]]:
-        """The value and the exact trace of its Jacobian in x; see `MLP.value_and_divergence`."""
+    def value_and_divergence(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Float[Array, " in_size"], Scalar]:
         weights = time_kernels(t, len(self.networks))
         values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
-        return _mixed(weights, values), _mixed(weights, divergences)
+        return mixed(weights, values), mixed(weights, divergences)
 
 
-def _mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
+def mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:
     """Σ_k weights_k terms_k."""
-    return sum((w * term for w, term in zip(weights, terms, strict=True)), start=jnp.zeros(()))
+    first, *rest = (w * term for w, term in zip(weights, terms, strict=True))
+    return sum(rest, first)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
 from boltzflow.numerics.batching import Stream, map_points, stream_key
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge
@@ -239,7 +238,7 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
         return share, regions, 0
     scale = np.std(np.asarray(wide), axis=0) + 1e-12
     key = stream_key(draws.seed, Stream.MISSED_MODES)
-    away = behind_barriers(target, minima, np.asarray(wide), scale, Stopwatch())
+    away = behind_barriers(target, minima, np.asarray(wide), scale)
     missed, left = weigh_missed_modes(target, draws.flow.log_prob, minima[away], at_minima[away], log_z, scale, key)
     # A minimum behind no barrier is part of what the pilot found, or a hole in the middle of it.
     holes, _ = weigh_missed_modes(target, draws.flow.log_prob, minima[~away], at_minima[~away], log_z, scale, key)

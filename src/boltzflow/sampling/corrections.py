@@ -1,9 +1,8 @@
 """Equally weighted samples of the target from an imperfect flow: by importance resampling, Metropolis chains, or SMC.
 
 Each method is exact in the limit of many proposals. None can reach a region that the flow never proposes; the verdict
-of the report covers that case. Importance resampling is the cheapest and repeats points of large weight. A Metropolis
-chain repeats a point where it is stuck. SMC along the path moves particles to regions where the flow comes too rarely:
-it suits a mediocre flow.
+of the report covers that case. Importance resampling is the cheapest and repeats points of large weight, a Metropolis
+chain repeats a point where it is stuck, and SMC along the path suits a mediocre flow.
 """
 
 from dataclasses import dataclass
@@ -26,6 +25,10 @@ NUM_CHAINS = 4
 _PROPOSALS = 4  # per sample, for importance resampling
 _WARMUP = 0.1  # the share of a chain that is discarded
 
+Points = Float[Array, "num_proposals dim"]
+Energies = Float[Array, " num_proposals"]
+LogWeights = Float[np.ndarray, " num_proposals"]
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -42,19 +45,7 @@ class Corrected:
 def correct(
     flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int, method: str
 ) -> Corrected:
-    """Draw `num` equally weighted samples of `target`.
-
-    Args:
-        flow: The sampler that is corrected.
-        transport: The path and field of that flow, which "annealed" uses.
-        target: The density to sample.
-        key: The random key.
-        num: The number of samples.
-        method: "importance" (systematic resampling), "metropolis" (independence chains) or "annealed" (SMC).
-
-    Raises:
-        InputError: For another method, or where no proposal has a weight above zero.
-    """
+    """Draw `num` equally weighted samples of `target` by one of `CORRECTIONS`; "annealed" is SMC along the path."""
     if method not in CORRECTIONS:
         raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
     if method == "annealed":
@@ -87,23 +78,20 @@ def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int
     rng = numpy_generator(chain_key)
     share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
     start = rng.choice(len(share), size=NUM_CHAINS, p=share / share.sum())
-    chains = independence_metropolis(log_weight.reshape(NUM_CHAINS, length), rng, start)
-    index = chains.index[:, -kept:].ravel()[:num]
+    states, acceptance = independence_metropolis(log_weight.reshape(NUM_CHAINS, length), rng, start)
+    index = states[:, -kept:].ravel()[:num]
     chain = np.repeat(np.arange(NUM_CHAINS), kept)[:num]
-    return Corrected(x[index], energy[index], "metropolis", len(np.unique(index)), chains.acceptance, chain)
+    return Corrected(x[index], energy[index], "metropolis", len(np.unique(index)), acceptance, chain)
 
 
-def _proposals(
-    flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int
-) -> tuple[Float[Array, "num dim"], Float[Array, " num"], Float[np.ndarray, " num"]]:
-    """Samples of the flow, their energies and their log-weights."""
+def _proposals(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> tuple[Points, Energies, LogWeights]:
     x, log_prob = sample_batch(flow, key, num)
     energy = map_points(target.energy, x)
     return x, energy, _usable(-np.asarray(energy, np.float64) - np.asarray(log_prob, np.float64))
 
 
-def _usable(log_weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
-    """The log-weights with -inf for every one that is not finite; raises `InputError` where none is finite."""
+def _usable(log_weight: LogWeights) -> LogWeights:
+    """-inf for every log-weight that is not finite; raises `InputError` where all are."""
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     if not np.isfinite(log_weight).any():
         raise InputError("no sample of this flow has a weight above zero: nothing can be corrected")
@@ -111,39 +99,17 @@ def _usable(log_weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
 
 
 def _resampled(
-    x: Float[Array, "num_proposals dim"],
-    energy: Float[Array, " num_proposals"],
-    log_weight: Float[np.ndarray, " num_proposals"],
-    key: PRNGKeyArray,
-    num: int,
-    method: str,
-    acceptance: float,
+    x: Points, energy: Energies, log_weight: LogWeights, key: PRNGKeyArray, num: int, method: str, acceptance: float
 ) -> Corrected:
-    """Systematic resampling, in random order."""
     rng = numpy_generator(key)
     index = rng.permutation(systematic_in_double(rng, log_weight, num))
     return Corrected(x[index], energy[index], method, len(np.unique(index)), acceptance)
 
 
-# --- independence Metropolis ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Chains:
-    """Independence Metropolis chains: the proposal that each state is, and the share of accepted proposals."""
-
-    index: Int[np.ndarray, "num_chains length"]
-    acceptance: float
-
-
 def independence_metropolis(
     log_weight: Float[np.ndarray, "num_chains length"], rng: np.random.Generator, start: Int[np.ndarray, " num_chains"]
-) -> Chains:
-    """Run chains over proposals with these log-weights, a row for each chain.
-
-    `start` is the first state of each chain as an index into the flat `log_weight`. NaN counts as -inf: such a proposal
-    is never accepted.
-    """
+) -> tuple[Int[np.ndarray, "num_chains length"], float]:
+    """The proposal of each state of chains from `start`, an index of the flat `log_weight`, and the accepted share."""
     num_chains, length = log_weight.shape
     flat = np.where(np.isnan(log_weight), -np.inf, log_weight).ravel()
     state = np.asarray(start)
@@ -158,4 +124,4 @@ def independence_metropolis(
         state = np.where(accept, proposal, state)
         num_accepted += int(accept.sum())
         index[:, k] = state
-    return Chains(index, num_accepted / (num_chains * length))
+    return index, num_accepted / (num_chains * length)

@@ -2,9 +2,8 @@
 
 At equally weighted points of the target, the share of points that the flow does not reach is the share of probability
 that it misses. Minima of the energy carry no weight. Around a minimum that the flow does not reach, Hamiltonian moves
-fill the mode, and importance weights from the Gaussian of the filled points give its probability.
-
-Throughout, `log_ratio` is the log-weight minus log Z: the log of target density over flow density at a point.
+fill the mode, and importance weights from the Gaussian of the filled points give its probability. `log_ratio` is the
+log-weight minus log Z: the log of target density over flow density at a point.
 """
 
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.numerics.batching import BATCH_SIZE, map_points
-from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import systematic
@@ -39,6 +37,9 @@ _NEIGHBORS = 4
 _STATIONS = 17
 _BARRIER = 0.5
 
+Points = Float[np.ndarray, "num dim"]
+LogProb = Callable[[Float[Array, " dim"]], Float[Array, ""]]
+
 
 @dataclass(frozen=True)
 class Region:
@@ -55,16 +56,12 @@ def _is_uncovered(log_ratio: Float[np.ndarray, " num"]) -> Bool[np.ndarray, " nu
 
 
 def uncovered_share(log_ratio: Float[np.ndarray, " num"]) -> float:
-    """The share of equally weighted points of the target that the flow does not cover."""
+    """The share of points that the flow does not cover."""
     return float(np.mean(_is_uncovered(log_ratio)))
 
 
-def uncovered_regions(points: Float[np.ndarray, "num dim"], log_ratio: Float[np.ndarray, " num"]) -> list[Region]:
-    """The three largest groups of uncovered points among equally weighted `points` of the target, the largest first.
-
-    A group is a ball in coordinates scaled by the spread of all points. At a `log_ratio` of NaN or +inf the flow's
-    density is zero to machine precision.
-    """
+def uncovered_regions(points: Points, log_ratio: Float[np.ndarray, " num"]) -> list[Region]:
+    """The three largest groups of uncovered points, largest first; a group is a ball in units of the spread of all."""
     uncovered = _is_uncovered(log_ratio)
     scale = points.std(axis=0) + 1e-12
     # Within a mode the squared distance from its center is about dim; two modes that split one axis are 2 apart on it.
@@ -85,32 +82,18 @@ def uncovered_regions(points: Float[np.ndarray, "num dim"], log_ratio: Float[np.
 
 def weigh_missed_modes(
     target: AbstractDensity,
-    log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
-    minima: Float[np.ndarray, "num dim"] | Float[Array, "num dim"],
-    log_ratio: Float[np.ndarray, " num"] | Float[Array, " num"],
+    log_prob: LogProb,
+    minima: Points | Float[Array, "num dim"],
+    log_ratio: Float[np.ndarray, " num"],
     log_z: float,
     scale: Float[np.ndarray, " dim"],
     key: PRNGKeyArray,
-    *,
     known_points: Float[np.ndarray, "num_known dim"] | None = None,
-    watch: Stopwatch | None = None,
 ) -> tuple[list[Region], int]:
-    """Weigh the modes around those minima that the flow does not cover, at most eight, the lowest minimum first.
+    """The uncovered modes around the lowest eight uncovered minima, largest first, and the number of minima left over.
 
-    Args:
-        target: The density with these minima.
-        log_prob: The log-density of the flow.
-        minima: Minima of the target's energy.
-        log_ratio: The log-weight minus `log_z` at each minimum.
-        log_z: The target's log Z without the missed modes.
-        scale: The standard deviations of the target.
-        key: The random key.
-        known_points: Equally weighted points of the target. A mode that holds at least half as many of them as its
-            share is not missed.
-        watch: Compiles the moves and adds up the seconds of compilation.
-
-    Returns:
-        The missed modes, the largest share first, and the number of minima that were left over.
+    `log_z` leaves these modes out, and `scale` are the standard deviations of the target. A mode is not missed if it
+    holds at least half as many of the equally weighted `known_points` as its share.
     """
     left = np.asarray(minima, np.float64)[_is_uncovered(np.asarray(log_ratio))]
     regions: list[Region] = []
@@ -118,10 +101,9 @@ def weigh_missed_modes(
     for number in range(_MAX_MODES):
         if not len(left):
             break
-        lowest = int(np.nanargmin(np.asarray(map_points(target.energy, jnp.asarray(left, jnp.float32)))))
+        lowest = int(np.nanargmin(energies_at(target, left)))
         fill_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
-        start = (jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32))
-        x = np.asarray(watch.run(_fill, target, fill_key, *start) if watch else _fill_jitted(target, fill_key, *start))
+        x = _fill(target, fill_key, jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32))
         mode = _gaussian(x, lattice_of(target))
         done = np.arange(len(left)) == lowest
         if not any(_within(known, mode.mean[None])[0] for known in modes):  # else its chains went to a known mode
@@ -136,48 +118,26 @@ def weigh_missed_modes(
 
 
 def behind_barriers(
-    target: AbstractDensity,
-    minima: Float[np.ndarray, "num_minima dim"],
-    x: Float[np.ndarray, "num dim"],
-    scale: Float[np.ndarray, " dim"],
-    watch: Stopwatch,
+    target: AbstractDensity, minima: Float[np.ndarray, "num_minima dim"], x: Points, scale: Float[np.ndarray, " dim"]
 ) -> Bool[np.ndarray, " num_minima"]:
-    """Which minima are separated from the points `x` by a barrier on the straight way to each of the nearest points.
-
-    This is cheap, and it does not see a hole inside the bulk: such a minimum lies below its surroundings and behind no
-    barrier. `x` are points of the target, and `scale` their standard deviations.
-    """
+    """Which minima a barrier separates from the nearest points `x` of the target, on the straight way to each."""
     if not len(minima):
         return np.zeros(0, bool)
     distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
     ends = x[np.argsort(distance, axis=1)[:, :_NEIGHBORS]]
     way = np.linspace(0, 1, _STATIONS)[:, None, None, None]
-    energies = energies_at(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]), watch)
+    energies = energies_at(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]))
     energies = energies.reshape(_STATIONS, *ends.shape[:2])
     barrier = energies.max(axis=0) - np.maximum(energies[0], energies[-1])
     return ~(barrier <= _BARRIER).any(axis=1)
 
 
-def energies_at(
-    density: AbstractDensity, x: Float[np.ndarray, "num dim"], watch: Stopwatch
-) -> Float[np.ndarray, " num"]:
-    """The energy at every row of `x`, in blocks of one size: one compiled program serves any number of rows."""
-    num = len(x)
-    x = np.asarray(x, np.float32)
-    x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, x.shape[1]))])
-    blocks = [
-        watch.run(_block_of_energies, density, jnp.asarray(x[i : i + BATCH_SIZE])) for i in range(0, num, BATCH_SIZE)
-    ]
-    return np.concatenate(blocks)[:num].astype(np.float64)
+def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"]:
+    """The energy at every row of `x`, in double precision."""
+    return np.asarray(map_points(density.energy, jnp.asarray(x, jnp.float32)), np.float64)
 
 
-def _block_of_energies(density: AbstractDensity, x: Float[Array, "num dim"]) -> Float[Array, " num"]:
-    return jax.vmap(density.energy)(x)
-
-
-# --- weighing one mode ------------------------------------------------------------------------------------------------
-
-
+@eqx.filter_jit
 def _fill(
     target: AbstractDensity, key: PRNGKeyArray, minimum: Float[Array, " dim"], scale: Float[Array, " dim"]
 ) -> Float[Array, "num dim"]:
@@ -194,28 +154,19 @@ def _fill(
     return jax.lax.fori_loop(0, _ROUNDS, more, (start, size))[0]
 
 
-_fill_jitted = eqx.filter_jit(_fill)
-
-
-def _gaussian(x: Float[np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> Gaussian:
+def _gaussian(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Gaussian:
     """The Gaussian of these points, a little wider."""
     wider = 1 + 0.5 / np.sqrt(x.shape[1])
-    scale = wider * np.asarray(preconditioner(jnp.asarray(x), lattice).scale, np.float64)
-    return Gaussian(x.mean(axis=0), scale_tril=Circulant(scale) if lattice else scale)
+    scale = wider * np.asarray(preconditioner(x, lattice).scale, np.float64)
+    return Gaussian(np.asarray(x).mean(axis=0), scale_tril=Circulant(scale) if lattice else scale)
 
 
-def _within(mode: Gaussian, x: Float[np.ndarray, "num dim"]) -> Bool[np.ndarray, " num"]:
+def _within(mode: Gaussian, x: Points) -> Bool[np.ndarray, " num"]:
     distance = jnp.linalg.norm(jax.vmap(mode.whiten)(jnp.asarray(x, jnp.float32)), axis=1)
     return np.array(distance <= np.sqrt(mode.dim) + 4)
 
 
-def _weigh(
-    target: AbstractDensity,
-    log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]],
-    mode: Gaussian,
-    log_z: float,
-    key: PRNGKeyArray,
-) -> list[Region]:
+def _weigh(target: AbstractDensity, log_prob: LogProb, mode: Gaussian, log_z: float, key: PRNGKeyArray) -> list[Region]:
     """The part of the mode that the flow does not cover; empty where the flow covers all of it."""
     draw_key, pick_key = jax.random.split(key)
     x, log_density = jax.vmap(mode.sample_and_log_prob)(jax.random.split(draw_key, _DRAWS))

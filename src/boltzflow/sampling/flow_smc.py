@@ -4,11 +4,8 @@ Between t_k and t_{k+1} every particle follows the flow, and its log-weight grow
 
     f_{t_k}(x_k) - f_{t_{k+1}}(x_{k+1}) + ∫ ∇·V dt,
 
-the work of Jarzynski's equality for a deterministic map. Moves that leave p_{t_{k+1}} invariant follow; they change no
-weight. A perfect flow gives equal weights; a zero field gives annealed importance sampling. The moves are
-Metropolis-adjusted, so that log Z and the weighted particles are exact for any number of stages, up to the error of the
-ODE solver. After Albergo & Vanden-Eijnden, *NETS* (2024), who also choose the diffusion after training, by the ESS.
-Their weights hold in continuous time; the weights here hold for every stage.
+the work of Jarzynski's equality for a deterministic map. Metropolis-adjusted moves that leave p_{t_{k+1}} invariant
+follow, so that log Z is exact for any number of stages (after Albergo & Vanden-Eijnden, *NETS*, 2024).
 """
 
 import functools
@@ -24,8 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from boltzflow.densities.base import lattice_of
 from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
-from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
+from boltzflow.statistics.weights import effective_share
 
 NUM_PARTICLES = 4096
 _NUM_MOVES = 4  # after each stage
@@ -59,19 +57,10 @@ def run_flow_smc(
     solver_steps: int = 16,
     step_size: float | None = None,
 ) -> FlowSMCSample:
-    """Sample the target by SMC along the path of `transport`.
+    """Sample the target by SMC along the path of `transport`, in independent populations, the last one filled up.
 
-    The particles form independent populations of 1024 (in many dimensions more); the last one is filled up. The mean of
-    all weights has the same expectation as that of one population.
-
-    Args:
-        transport: The path, the field and the rate.
-        key: The random key.
-        num_particles: The number of particles, rounded up to full populations.
-        num_stages: The number of time intervals; four Langevin moves follow each of them.
-        solver_steps: RK4 steps of the whole path, rounded up to a multiple of `num_stages`.
-        step_size: The step size of the moves in units of the particles' spread. None tries several with one population,
-            0 (the flow alone) among them, and takes the one with the largest ESS.
+    `solver_steps` is of the whole path, and `step_size` of the moves in units of the particles' spread; None tries
+    several with one population, 0 (the flow alone) among them, and takes the one with the largest ESS.
     """
     trial_key, key = jax.random.split(key)
     size = min(num_particles, max(_POPULATION, 4 * transport.interpolation.target.dim))
@@ -81,68 +70,48 @@ def run_flow_smc(
     if step_size is None:
         # All trials share the starting points and the noise: they differ by the step size alone.
         trials = [run(trial_key, jnp.asarray(trial), jnp.asarray(0.0)) for trial in _STEP_SIZES]
-        shares = [_effective_share(np.asarray(trial.log_weight, np.float64)) for trial in trials]
+        shares = [effective_share(np.asarray(trial.log_weight, np.float64)) for trial in trials]
         step_size = _STEP_SIZES[int(np.argmax(shares))]
         num_trials = len(_STEP_SIZES) * size
     keys = jax.random.split(key, -(-num_particles // size))
     populations = [run(k, jnp.asarray(step_size), jnp.asarray(_RESAMPLE_BELOW)) for k in keys]
-    num_gradients = (len(keys) * size + num_trials) * num_stages * (2 + _NUM_MOVES)
-    return _merged(transport, populations, float(step_size), num_gradients)
-
-
-class _Population(NamedTuple):
-    """Particles that are resampled together. `log_z` is the part of log Z that resampling took out of the weights."""
-
-    x: Float[Array, "num dim"]
-    energy: Float[Array, " num"]
-    log_weight: Float[Array, " num"]
-    ancestor: Int[Array, " num"]
-    log_z: Float[Array, ""]
-    num_resamplings: Int[Array, ""]
-    acceptance: Float[Array, ""]
-
-
-def _merged(
-    transport: Transport, populations: list[_Population], step_size: float, num_gradients: int
-) -> FlowSMCSample:
-    """The particles of all populations with their common log Z."""
     log_weight = np.concatenate([np.asarray(one.log_weight, np.float64) + float(one.log_z) for one in populations])
-    num_particles = len(log_weight)
-    size = num_particles // len(populations)
     ancestor = np.concatenate([np.asarray(one.ancestor) + i * size for i, one in enumerate(populations)])
     share = np.exp(log_weight - np.logaddexp.reduce(log_weight))
-    ancestor_share = np.bincount(ancestor, weights=share, minlength=num_particles)
+    ancestor_share = np.bincount(ancestor, weights=share, minlength=len(log_weight))
     log_weight += float(transport.interpolation.base.log_z)
     return FlowSMCSample(
         x=jnp.concatenate([one.x for one in populations]),
         log_weight=log_weight,
-        log_z=float(np.logaddexp.reduce(log_weight) - np.log(num_particles)),
+        log_z=float(np.logaddexp.reduce(log_weight) - np.log(len(log_weight))),
         log_z_stderr=log_z_stderr(ancestor_share),
-        ess=_effective_share(log_weight),
+        ess=effective_share(log_weight),
         num_resamplings=max(int(one.num_resamplings) for one in populations),
         acceptance=float(np.mean([one.acceptance for one in populations])),
-        step_size=step_size,
+        step_size=float(step_size),
         num_ancestors=int(np.sum(ancestor_share > 0)),
-        num_gradients=num_gradients,
+        num_gradients=(len(log_weight) + num_trials) * num_stages * (2 + _NUM_MOVES),
     )
 
 
-def _effective_share(log_weight: Float[np.ndarray, " num"]) -> float:
-    if not np.isfinite(log_weight).any():
-        return 0.0
-    return float(effective_sample_size(np.exp(log_weight - log_weight.max())) / len(log_weight))
+class _Population(NamedTuple):
+    """Particles that are resampled together."""
 
-
-# --- one population, compiled -----------------------------------------------------------------------------------------
+    x: Points
+    energy: Float[Array, " num"]
+    log_weight: Float[Array, " num"]
+    ancestor: Int[Array, " num"]
+    log_z: Scalar  # the part of log Z that resampling took out of the weights
+    num_resamplings: Int[Array, ""]
+    acceptance: Scalar
 
 
 @eqx.filter_jit
 def _run_population(
     transport: Transport,
     key: PRNGKeyArray,
-    step_size: Float[Array, ""],
-    resample_below: Float[Array, ""],
-    *,
+    step_size: Scalar,
+    threshold: Scalar,
     num: int,
     num_stages: int,
     substeps: int,
@@ -159,7 +128,7 @@ def _run_population(
         resample_key, move_key = jax.random.split(jax.random.fold_in(stage_key, k))
         end = (k + 1) / num_stages
         population = _transported(transport, population, k / num_stages, end, substeps)
-        population = _resampled(population, resample_key, resample_below, k < num_stages - 1)
+        population = _resampled(population, resample_key, threshold, k < num_stages - 1)
         moves = HamiltonianMoves(lambda x: path.energy(end, x), _NUM_MOVES, 1, adapt=False)
         scale = preconditioner(population.x, lattice_of(path.target))
         x, accepted, _, _ = moves(move_key, population.x, scale, step_size)
@@ -170,7 +139,7 @@ def _run_population(
 
 
 def _transported(
-    transport: Transport, population: _Population, start: Float[Array, ""], end: Float[Array, ""], substeps: int
+    transport: Transport, population: _Population, start: Scalar, end: Scalar, substeps: int
 ) -> _Population:
     """The particles carried by the flow from time `start` to `end`, with their new weights; `energy` stays the old."""
     times = start + (end - start) * jnp.arange(substeps + 1) / substeps
@@ -189,14 +158,11 @@ def _transported(
     return population._replace(x=x, log_weight=jnp.where(is_zero, -jnp.inf, log_weight))
 
 
-def _resampled(
-    population: _Population, key: PRNGKeyArray, resample_below: Float[Array, ""], allowed: Bool[Array, ""]
-) -> _Population:
-    """The population resampled where that is allowed and its effective share is below `resample_below`."""
+def _resampled(population: _Population, key: PRNGKeyArray, threshold: Scalar, allowed: Bool[Array, ""]) -> _Population:
     log_weight = population.log_weight
     num = len(log_weight)
     share = effective_sample_size(jnp.exp(log_weight - jnp.max(log_weight))) / num
-    due = (share < resample_below) & allowed
+    due = (share < threshold) & allowed
     index = jnp.where(due, systematic(key, log_weight), jnp.arange(num))
     return population._replace(
         x=population.x[index],

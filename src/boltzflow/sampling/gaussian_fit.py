@@ -1,14 +1,10 @@
 """The Gaussian nearest to a target, from points of the target and the gradients there, and where the two differ.
 
-A covariance from n points alone has an error of 1/√n in every direction, which in 64 dimensions costs a flow more than
-the target's own shape does. Two identities of Stein, E[g] = 0 and E[z gᵀ] = I for the gradient g of the energy in the
-coordinate z, turn the gradients into control variates: where the target is nearly Gaussian, g is nearly z, and nearly
-all of that error cancels.
+Two identities of Stein, E[g] = 0 and E[z gᵀ] = I for the gradient g of the energy in the coordinate z, turn the
+gradients into control variates, which cancel nearly all of the sampling error where the target is nearly Gaussian.
 
-The target usually differs from its Gaussian in a few directions only: those of large H = E[(g - z)(g - z)ᵀ]. By the
-logarithmic Sobolev inequality of the Gaussian, half of the trace of H over the other directions bounds the divergence
-between the target and the best law that differs from the Gaussian in the first directions alone (Zahm, Cui, Law,
-Spantini & Marzouk, 2022). A flow can ignore the other directions.
+The target usually differs from its Gaussian in a few directions only: those of large H = E[(g - z)(g - z)ᵀ]. Half of
+the trace of H over the others bounds the divergence that is out of reach (Zahm, Cui, Law, Spantini & Marzouk, 2022).
 """
 
 import numpy as np
@@ -20,6 +16,7 @@ from boltzflow.numerics import linalg
 
 Points = Float[np.ndarray, "num dim"]
 Matrix = Float[np.ndarray, "dim dim"]
+Lattice = tuple[int, ...]
 _TAIL = 1e-3  # the trace of H that is left out: half of it bounds the KL divergence that no training can remove
 _BLOCK = 8  # the number of directions is rounded up to a multiple: similar seeds then have the same shapes
 _REFINEMENTS = 3
@@ -27,28 +24,16 @@ _ROUNDING = 1e-12  # the variance of a constant gradient in single precision, re
 _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smaller one carries no information
 
 
-def fit_gaussian(
-    x: Points,
-    gradient: Points,
-    lattice: tuple[int, ...] | None = None,
-    sign_symmetric: bool = False,
-) -> Gaussian:
-    """Fit the mean and covariance of the law of the points `x`.
-
-    Args:
-        x: Points of the law.
-        gradient: The gradient of its energy at each of them.
-        lattice: The sites along each axis of a periodic lattice; the covariance is then averaged over all shifts.
-        sign_symmetric: Whether x and -x have the same energy; the mean is then 0.
-
-    Raises:
-        InputError: Where fewer than two gradients are finite.
-    """
+def fit_gaussian(x: Points, gradient: Points, lattice: Lattice | None = None, sign_symmetric: bool = False) -> Gaussian:
+    """The mean and covariance of the law of the points `x` from the gradients of its energy there."""
     x, gradient = _usable(x, gradient)
     if lattice is not None:
         return _fit_on_lattice(x, gradient, lattice, sign_symmetric)
     mean = np.zeros(x.shape[1]) if sign_symmetric else x.mean(axis=0)
-    covariance = _sample_covariance(x - mean)
+    second_moment = (x - mean).T @ (x - mean) / len(x)
+    shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
+    diagonal = np.diag(np.diag(second_moment))
+    covariance = (1 - shrink) * second_moment + shrink * diagonal + _jitter(second_moment)
     # The covariance of the Gaussian in whose coordinates the control variates are taken.
     whitening = _between(covariance, x - mean, gradient if sign_symmetric else gradient - gradient.mean(axis=0))
     for _ in range(_REFINEMENTS):
@@ -70,30 +55,17 @@ def fit_gaussian(
 
 
 def active_subspace(
-    base: Gaussian,
-    x: Points,
-    gradient: Points,
-    lattice: tuple[int, ...] | None = None,
+    base: Gaussian, x: Points, gradient: Points, lattice: Lattice | None = None
 ) -> Float[np.ndarray, "dim size"]:
-    """Find the orthonormal directions of z = L⁻¹(x - mean) in which the target differs from `base`, largest H first.
-
-    At most 10⁻³ of the trace of H is left out, and the number of directions is rounded up to a multiple of 8.
-
-    Args:
-        base: The Gaussian with that mean and L.
-        x: Points of the target.
-        gradient: The gradient of its energy at each of them.
-        lattice: The sites along each axis of a periodic lattice; the directions are then waves.
-    """
+    """The orthonormal directions of z = L⁻¹(x - mean) in which a target differs from `base`; waves on a `lattice`."""
     x, gradient = _usable(x, gradient)
     difference = gradient @ linalg.dense(base.scale) - (x - base.mean) @ linalg.dense(base.inverse_scale).T
-    if lattice is not None:
+    if lattice is None:
+        strengths, directions = np.linalg.eigh(difference.T @ difference / len(difference))
+    else:
         directions = _waves(lattice)
         strengths = ((difference @ directions) ** 2).mean(axis=0)
-        order = np.argsort(-strengths, kind="stable")
-    else:
-        strengths, directions = np.linalg.eigh(difference.T @ difference / len(difference))
-        order = np.arange(base.dim)[::-1]
+    order = np.argsort(-strengths, kind="stable")
     strengths = strengths[order]
     left_out = np.append(np.cumsum(strengths[::-1])[::-1][1:], 0.0)
     size = 1 + int(np.argmax(left_out <= _TAIL))
@@ -108,24 +80,13 @@ def _usable(x: Points, gradient: Points) -> tuple[Float[np.ndarray, "kept dim"],
     return np.asarray(x, np.float64)[finite], np.asarray(gradient, np.float64)[finite]
 
 
-def _sample_covariance(x: Points) -> Matrix:
-    """The second moment of centered points, shrunk a little to its diagonal so that it has a Cholesky factor."""
-    covariance = x.T @ x / len(x)
-    shrink = min(0.5, x.shape[1] / (4.0 * x.shape[0]))
-    diagonal = np.diag(np.diag(covariance))
-    return (1 - shrink) * covariance + shrink * diagonal + _jitter(covariance)
-
-
 def _jitter(covariance: Matrix) -> Matrix:
     """The amount that rounding may take from an eigenvalue, as a diagonal matrix."""
     return (1e-12 * np.mean(np.diag(covariance)) + 1e-30) * np.eye(len(covariance))
 
 
 def _between(covariance: Matrix, x: Points, gradient: Points) -> Matrix:
-    """The Σ with Σ E[g gᵀ] Σ = E[x xᵀ], for centered points: the covariance of a Gaussian, without sampling error.
-
-    In its coordinates a Gaussian has g = z to the last bit, so control variates leave the smallest error there.
-    """
+    """The Σ with Σ E[g gᵀ] Σ = E[x xᵀ], for centered points: the covariance of a Gaussian, without sampling error."""
     num, dim = x.shape
     if num <= dim + 1:
         return covariance
@@ -137,7 +98,7 @@ def _between(covariance: Matrix, x: Points, gradient: Points) -> Matrix:
 
 
 def _coefficient(covariance, variance):
-    """The coefficient of a control variate that leaves the smallest variance; arrays of any one shape, or numbers."""
+    """The coefficient of a control variate that leaves the smallest variance."""
     return np.where(variance > 0, covariance / np.maximum(variance, 1e-300), 0.0)
 
 
@@ -157,10 +118,15 @@ def _controlled_covariance(z: Points, g: Points) -> Matrix:
 # --- on a lattice -----------------------------------------------------------------------------------------------------
 
 
-def _fit_on_lattice(x: Points, gradient: Points, lattice: tuple[int, ...], centered: bool) -> Gaussian:
+def _fit_on_lattice(x: Points, gradient: Points, lattice: Lattice, centered: bool) -> Gaussian:
     """The Gaussian with the same mean and the same covariance at every site; `centered` sets the mean to 0."""
     axes = tuple(range(1, 1 + len(lattice)))
-    mean = np.full(x.shape[1], 0.0 if centered else _mean_on_lattice(x, gradient))
+    mean = np.zeros(x.shape[1])
+    if not centered:
+        site_mean = x.mean(axis=1)
+        slope = gradient.mean(axis=1)
+        covariance = np.cov(site_mean, slope)
+        mean += site_mean.mean() - _coefficient(covariance[0, 1], covariance[1, 1]) * slope.mean()
     waves = np.fft.fftn((x - mean).reshape(-1, *lattice), axes=axes, norm="ortho")
     slopes = np.fft.fftn(gradient.reshape(-1, *lattice), axes=axes, norm="ortho")
     # A wave and its opposite have the same spectrum: together they are twice the data.
@@ -174,32 +140,21 @@ def _fit_on_lattice(x: Points, gradient: Points, lattice: tuple[int, ...], cente
     return Gaussian(mean, scale_tril=linalg.Circulant(np.sqrt(spectrum)))
 
 
-def _mean_on_lattice(x: Points, gradient: Points) -> float:
-    """The mean of any site, with the mean gradient as control variate."""
-    site_mean = x.mean(axis=1)
-    slope = gradient.mean(axis=1)
-    covariance = np.cov(site_mean, slope)
-    return float(site_mean.mean() - _coefficient(covariance[0, 1], covariance[1, 1]) * slope.mean())
-
-
-def _even(a: Float[np.ndarray, "num *lattice"], axes: tuple[int, ...]) -> Float[np.ndarray, "num *lattice"]:
+def _even(a: Float[np.ndarray, "num *lattice"], axes: Lattice) -> Float[np.ndarray, "num *lattice"]:
     """The mean of an array and its mirror image along `axes`."""
     return (a + np.roll(np.flip(a, axes), 1, axes)) / 2
 
 
-def _waves(lattice: tuple[int, ...]) -> Matrix:
+def _waves(lattice: Lattice) -> Matrix:
     """An orthonormal basis of real waves: a cosine and a sine for every pair of opposite wave vectors."""
-    dim = int(np.prod(lattice))
     sites = np.indices(lattice).reshape(len(lattice), -1)
     columns = []
-    seen = set()
     for k in np.ndindex(*lattice):
         opposite = tuple((-i) % n for i, n in zip(k, lattice, strict=True))
-        if opposite in seen:
+        if opposite < k:
             continue
-        seen.add(k)
         phase = 2 * np.pi * sum(i * s / n for i, s, n in zip(k, sites, lattice, strict=True))
         columns.append(np.cos(phase))
         if k != opposite:
             columns.append(np.sin(phase))
-    return np.stack([c / np.linalg.norm(c) for c in columns], axis=1).reshape(dim, dim)
+    return np.stack([c / np.linalg.norm(c) for c in columns], axis=1)

@@ -11,6 +11,9 @@ from boltzflow.numerics.linalg import multiply_circulant
 
 _TARGET_ACCEPTANCE = 0.7
 
+Scalar = Float[Array, ""]
+Points = Float[Array, "num dim"]
+
 
 class Preconditioner(eqx.Module):
     """A square root L of the particles' covariance: a lower triangle, or on a lattice a circulant's eigenvalues."""
@@ -18,21 +21,17 @@ class Preconditioner(eqx.Module):
     scale: Float[Array, "dim dim"] | Float[Array, "*lattice"]
     on_lattice: bool = eqx.field(static=True)
 
-    def push(self, z: Float[Array, "num dim"]) -> Float[Array, "num dim"]:
+    def push(self, z: Points) -> Points:
         """L z for every row."""
         return multiply_circulant(self.scale, z) if self.on_lattice else jnp.matmul(z, self.scale.T)
 
-    def pull(self, v: Float[Array, "num dim"]) -> Float[Array, "num dim"]:
+    def pull(self, v: Points) -> Points:
         """Lᵀ v for every row."""
         return multiply_circulant(self.scale, v) if self.on_lattice else jnp.matmul(v, self.scale)
 
 
-def preconditioner(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Preconditioner:
-    """A square root of the covariance of the particles `x`.
-
-    On a lattice the covariance is averaged over all shifts, which needs few particles and no matrix. Elsewhere it is
-    shrunk a little towards its diagonal, so that it always has a Cholesky factor.
-    """
+def preconditioner(x: Points, lattice: tuple[int, ...] | None) -> Preconditioner:
+    """A square root of the covariance of `x`, averaged over all shifts of a lattice or shrunk towards its diagonal."""
     if lattice is not None:
         axes = tuple(range(1, 1 + len(lattice)))
         waves = jnp.fft.fftn((x - jnp.mean(x)).reshape(-1, *lattice), axes=axes)
@@ -46,18 +45,15 @@ def preconditioner(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) 
 class HamiltonianMoves(eqx.Module):
     """Hamiltonian moves that leave exp(-energy) invariant; with one leapfrog step, adjusted Langevin moves (MALA)."""
 
-    energy: Callable[[Float[Array, " dim"]], Float[Array, ""]]
+    energy: Callable[[Float[Array, " dim"]], Scalar]
     num_moves: Int[Array, ""] | int
     num_leapfrog: int = eqx.field(static=True)
-    adapt: bool = eqx.field(static=True, default=True)
+    adapt: bool = eqx.field(static=True, default=True)  # whether the step size follows the acceptance rate
 
     def __call__(
-        self, key: PRNGKeyArray, x: Float[Array, "num dim"], scale: Preconditioner, size: Float[Array, ""]
-    ) -> tuple[Float[Array, "num dim"], Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
-        """The moved particles, their mean acceptance rate, the next step size, and the number of non-finite proposals.
-
-        `size` is the leapfrog step in whitened units; with `adapt` it follows the acceptance rate.
-        """
+        self, key: PRNGKeyArray, x: Points, scale: Preconditioner, size: Scalar
+    ) -> tuple[Points, Scalar, Scalar, Int[Array, ""]]:
+        """The moved particles, mean acceptance rate, next leapfrog step in whitened units, and non-finite proposals."""
 
         def move(i, carry):
             x, f, force, size, rates, num_bad = carry
@@ -92,9 +88,7 @@ class HamiltonianMoves(eqx.Module):
 
         return jax.lax.scan(leap, (x, f, force, momentum), None, length=self.num_leapfrog)[0]
 
-    def _force(
-        self, x: Float[Array, "num dim"], scale: Preconditioner
-    ) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
+    def _force(self, x: Points, scale: Preconditioner) -> tuple[Float[Array, " num"], Points]:
         """The energies, and -Lᵀ ∇f. NaN counts as +inf: a move never ends at such a point."""
         f, gradient = jax.vmap(jax.value_and_grad(self.energy))(x)
         return jnp.where(jnp.isnan(f), jnp.inf, f), -scale.pull(gradient)

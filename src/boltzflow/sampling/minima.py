@@ -1,8 +1,7 @@
 """Minima of an energy, by descent from widely spread points: modes that tempered SMC may have missed.
 
-SMC keeps a mode only if the mode has a fair share of the probability at every β. A narrow well beside a wide one has
-nearly none until the last steps in β, and by then no particle crosses over. Descent finds a well in proportion to the
-width of its basin of attraction, whatever the probability in it. The steps are those of Barzilai & Borwein (1988).
+SMC keeps a mode only if the mode has a fair share of the probability at every β. Descent finds a mode in proportion to
+the width of its basin of attraction. The steps are those of Barzilai & Borwein (1988).
 """
 
 import jax
@@ -19,11 +18,10 @@ _MEMORY = 10
 def descend(
     target: AbstractDensity, x: Float[Array, "num dim"], *, num_steps: int = 100
 ) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:
-    """Lower the target's energy from each row of `x`; also returns the energies there, +inf where not a number.
+    """Lower the target's energy from each row of `x`; also returns the energies there, +inf where not finite.
 
     x' = x - a ∇f with 1/a the curvature along the previous step. A step is at most as long as the points are wide, and
-    its energy at most the largest of the last ten: descent that may never go up is slow in a narrow valley (Raydan,
-    1997).
+    its energy at most the largest of the last ten (Raydan, 1997).
     """
     value_and_grad = jax.vmap(jax.value_and_grad(target.energy))
 
@@ -55,10 +53,7 @@ def descend(
 
 
 def far_apart(x: Float[np.ndarray, "num dim"], scale: Float[np.ndarray, " dim"], most: int) -> Int[np.ndarray, " kept"]:
-    """Indices of at most `most` rows of `x`, each as far as possible from the earlier ones in units of `scale`.
-
-    Rows within a thousandth of an earlier one are left out: of points in few places, every place keeps at least one.
-    """
+    """At most `most` indices of rows, each as far as possible, over a thousandth `scale`, from the earlier ones."""
     z = x / scale
     chosen = [0]
     distance = np.linalg.norm(z - z[0], axis=1)

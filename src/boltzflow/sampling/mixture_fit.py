@@ -1,15 +1,11 @@
 """The density nearest to a target that needs no flow: a Gaussian, or a mixture of Gaussians where one is not enough.
 
-Where weighted samples of that density reach the target error of log Z, no training is needed. Expectation maximization
-on points of the target finds the components. Covariances from a few thousand correlated points cost more than the
-target's shape does. So the mixture then draws its own points, weighs them by the target, and repeats the step on these
-(population Monte Carlo for mixtures: Cappé, Douc, Guillin, Marin & Robert, 2008); the same weights decide on the number
-of components. Weights are truncated at √n times their mean (Ionides, 2008), so that no single point in a tail decides.
-A twentieth of the mixture is the one Gaussian, so that no weight is large between the components or beyond them (a
-defensive mixture: Hesterberg, 1995).
+Expectation maximization on points of the target finds the components. Then the mixture draws points, weighs them by the
+target, and repeats the step on these (population Monte Carlo for mixtures: Cappé, Douc, Guillin, Marin & Robert, 2008);
+the same weights, truncated at √n times their mean (Ionides, 2008), decide on the number of components. A twentieth of
+the mixture is the one Gaussian, so that no weight is large between or beyond the components (Hesterberg, 1995).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,12 +17,12 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.numerics import linalg
 from boltzflow.numerics.batching import numpy_generator
-from boltzflow.sampling.coverage import MIN_SHARE
+from boltzflow.sampling.coverage import MIN_SHARE, energies_at
 from boltzflow.sampling.resampling import effective_sample_size
 from boltzflow.statistics.estimates import pareto_k, tail_excess
 
 DEFENSIVE = 0.05
-_MAX_SIZE = 64
+_MAX_SIZE = 64  # in more directions no covariance is known well enough
 _MAX_COMPONENTS = 64
 _POINTS_PER_PARAMETER = 5  # at least, of a component's mean: covariances of fewer points are noise
 _ITERATIONS = 25
@@ -41,12 +37,16 @@ _LEAST_SHARE = 0.03  # weights with a smaller share teach nothing
 _LEAST_GAIN = 0.02  # more components must gain more than this
 
 
+Points = Float[np.ndarray, "num size"]  # in the active subspace
+Weights = Float[np.ndarray, " num"]
+
+
 class _Components(NamedTuple):
-    """A mixture of K Gaussians in `size` dimensions; `scales` are lower triangles."""
+    """A mixture of K Gaussians in `size` dimensions."""
 
     weights: Float[np.ndarray, " K"]
     means: Float[np.ndarray, "K size"]
-    scales: Float[np.ndarray, "K size size"]
+    scales: Float[np.ndarray, "K size size"]  # lower triangles
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,8 @@ class FittedDensity:
         return np.inf if self.heavy or not self.share else (1 / self.share - 1) / error / error
 
 
-Points = Float[np.ndarray, "num size"]  # in the active subspace
-Energies = Callable[[Float[np.ndarray, "num dim"]], Float[np.ndarray, " num"]]
-
-
 def fit_mixture(
     target: AbstractDensity,
-    energies: Energies,
     gaussian: Gaussian,
     subspace: Float[np.ndarray, "dim size"],
     x: Float[np.ndarray, "num dim"],
@@ -77,36 +72,24 @@ def fit_mixture(
     *,
     defensive: float = DEFENSIVE,
 ) -> FittedDensity:
-    """Return `gaussian`, or a mixture in its `subspace` where that keeps more effective samples.
+    """Return `gaussian`, or a mixture in its active `subspace` where that keeps more effective samples.
 
-    A mixture is tried where the Gaussian keeps less than 95 %. In more than 64 directions no covariance is known well
-    enough for a mixture.
-
-    Args:
-        target: The density to fit.
-        energies: The energies of `target` at many points.
-        gaussian: A Gaussian with about the target's mean and covariance.
-        subspace: Orthonormal directions of the whitened coordinates in which the target differs from `gaussian`.
-        x: Points of the target, to start from.
-        key: The random key.
-        defensive: The weight of `gaussian` in the mixture. It serves the weights; a base of training takes 0, because
-            this part would lie between the modes.
+    `x` are points of the target. A share `defensive` of the mixture is `gaussian`, which serves the weights; a base of
+    training takes 0, because this part would lie between the modes.
     """
-    draws = _Draws(gaussian, subspace, energies, numpy_generator(key), defensive)
-    weight = draws.weigh(_standard_normal(subspace.shape[1]), _FINAL_DRAWS)[1]
-    alone = FittedDensity(gaussian, _effective_share(weight), _is_heavy(weight), draws.num_energies)
+    draws = _Draws(target, gaussian, subspace, numpy_generator(key), defensive)
+    alone = draws.judged(gaussian, _standard_normal(subspace.shape[1]))
     if subspace.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
-    points = draws.project(x)
+    points = (np.asarray(x, np.float64) - gaussian.mean) @ (linalg.dense(gaussian.inverse_scale).T @ subspace)
     if is_sign_symmetric(target):
         points = np.concatenate([points[::2], -points[1::2]])
+    best = alone
     components = _best(points, draws, alone.share)
-    if components is None:
-        return replace(alone, num_energies=draws.num_energies)
-    weight = draws.weigh(components, _FINAL_DRAWS)[1]
-    mixture = SubspaceMixture(gaussian, GaussianMixture(*components[:2], scales=components.scales), subspace)
-    found = FittedDensity(mixture, _effective_share(weight), _is_heavy(weight), draws.num_energies)
-    return max(found, replace(alone, num_energies=draws.num_energies), key=lambda one: one.share)
+    if components is not None:
+        mixture = SubspaceMixture(gaussian, GaussianMixture(*components[:2], scales=components.scales), subspace)
+        best = max(draws.judged(mixture, components), alone, key=lambda one: one.share)
+    return replace(best, num_energies=draws.num_energies)
 
 
 def _best(points: Points, draws: "_Draws", share: float) -> _Components | None:
@@ -134,55 +117,51 @@ def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, flo
         weight = _truncated(weight)
         if _effective_share(weight) < _LEAST_SHARE:
             return defended, 0.0
-        components = _maximize(own, weight[:, None] * _responsibilities(own, components))
+        components = _maximize(own, weight[:, None] * _expectation(own, components)[0])
         defended = draws.defended(components)
     return defended, _effective_share(_truncated(draws.weigh(defended, _DRAWS)[1]))
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-
+@dataclass
 class _Draws:
     """Points of mixtures in a `subspace` of a `gaussian`, weighted by the target; counts the energies used."""
 
-    def __init__(
-        self, gaussian: Gaussian, subspace: np.ndarray, energies: Energies, rng: np.random.Generator, defensive: float
-    ):
-        self._mean = gaussian.mean
-        self._scale = linalg.dense(gaussian.scale)
-        self._whiten = linalg.dense(gaussian.inverse_scale).T @ subspace
-        self._log_det = linalg.log_det(gaussian.scale)
-        self._subspace = subspace
-        self._energies = energies
-        self._rng = rng
-        self._defensive = defensive
-        self.num_energies = 0
-
-    def project(self, x: Float[np.ndarray, "num dim"]) -> Points:
-        """y = Rᵀ L⁻¹(x - mean), in double precision."""
-        return (np.asarray(x, np.float64) - self._mean) @ self._whiten
+    target: AbstractDensity
+    gaussian: Gaussian
+    subspace: Float[np.ndarray, "dim size"]
+    rng: np.random.Generator
+    defensive: float
+    num_energies: int = 0
 
     def defended(self, components: _Components) -> _Components:
         """The components with the defensive part of the Gaussian."""
-        if not self._defensive:
+        if not self.defensive:
             return components
         one = _standard_normal(components.means.shape[1])
-        weights = np.concatenate([(1 - self._defensive) * components.weights, [self._defensive]])
-        shapes = [np.concatenate(pair) for pair in zip(components[1:], one[1:], strict=True)]
-        return _Components(weights / weights.sum(), *shapes)
+        weights = np.concatenate([(1 - self.defensive) * components.weights, [self.defensive]])
+        return _Components(weights / weights.sum(), *map(np.concatenate, zip(components[1:], one[1:], strict=True)))
 
-    def weigh(self, components: _Components, num: int) -> tuple[Points, Float[np.ndarray, " num"]]:
+    def judged(self, density: AbstractDistribution, components: _Components) -> FittedDensity:
+        """`density`, which is these components in the subspace, with the quality of its weights."""
+        weight = self.weigh(components, _FINAL_DRAWS)[1]
+        with np.errstate(divide="ignore"):
+            log_weight = np.log(weight)
+        # k̂ measures the shape of the tail alone: the tail must also hold a share that matters.
+        heavy = not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
+        return FittedDensity(density, _effective_share(weight), heavy, self.num_energies)
+
+    def weigh(self, components: _Components, num: int) -> tuple[Points, Weights]:
         """`num` points y and their weights, of mean one; all weights are zero where no energy is finite."""
-        dim, size = self._subspace.shape
-        which = self._rng.choice(len(components.weights), size=num, p=components.weights)
-        y = self._rng.normal(size=(num, size))
-        z = self._rng.normal(size=(num, dim))
+        dim, size = self.subspace.shape
+        which = self.rng.choice(len(components.weights), size=num, p=components.weights)
+        y = self.rng.normal(size=(num, size))
+        z = self.rng.normal(size=(num, dim))
         for k, (mean, scale) in enumerate(zip(components.means, components.scales, strict=True)):
             y[which == k] = mean + y[which == k] @ scale.T
-        z += (y - z @ self._subspace) @ self._subspace.T
+        z += (y - z @ self.subspace) @ self.subspace.T
         rest = 0.5 * (np.sum(z**2, axis=1) - np.sum(y**2, axis=1)) + 0.5 * (dim - size) * np.log(2 * np.pi)
-        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - self._log_det
-        energy = self._energies(self._mean + z @ self._scale.T)
+        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - linalg.log_det(self.gaussian.scale)
+        energy = energies_at(self.target, self.gaussian.mean + z @ linalg.dense(self.gaussian.scale).T)
         self.num_energies += num
         log_weight = np.where(np.isfinite(energy), -energy - log_prob, -np.inf)
         if not np.isfinite(log_weight.max()):
@@ -190,23 +169,15 @@ class _Draws:
         return y, np.exp(log_weight - np.logaddexp.reduce(log_weight) + np.log(num))
 
 
-def _truncated(weight: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
+def _truncated(weight: Weights) -> Weights:
     return np.minimum(weight, np.sqrt(len(weight)))
 
 
-def _effective_share(weight: Float[np.ndarray, " num"]) -> float:
+def _effective_share(weight: Weights) -> float:
     return float(effective_sample_size(weight) / len(weight))
 
 
-def _is_heavy(weight: Float[np.ndarray, " num"]) -> bool:
-    """Whether k̂ is 0.5 or more and the tail holds a share that matters: k̂ measures its shape alone."""
-    with np.errstate(divide="ignore"):
-        log_weight = np.log(weight)
-    return not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
-
-
 def _standard_normal(size: int) -> _Components:
-    """The Gaussian itself, in its whitened coordinates."""
     return _Components(np.ones(1), np.zeros((1, size)), np.eye(size)[None])
 
 
@@ -216,10 +187,9 @@ def _standard_normal(size: int) -> _Components:
 def _split(y: Points, components: _Components) -> list[_Components]:
     """Two starts with every component cut in two, across its direction of smallest and of largest kurtosis.
 
-    For points with covariance 1 and independent parts, the kurtosis of each part is an eigenvalue of E[‖u‖² u uᵀ], up
-    to a constant (Cardoso, 1989): 1 for two points, 3 for a Gaussian, more with heavy tails.
+    These are eigenvectors of E[‖u‖² u uᵀ] for whitened points u with independent parts (Cardoso, 1989).
     """
-    shares = _responsibilities(y, components)
+    shares, _ = _expectation(y, components)
     cut: dict[int, list[np.ndarray]] = {0: [], -1: []}
     for share, mean, scale in zip(shares.T, components.means, components.scales, strict=True):
         u = (y - mean) @ np.linalg.inv(scale).T
@@ -235,13 +205,19 @@ def _climb(y: Points, components: _Components) -> tuple[float, _Components]:
     """Expectation maximization until the mean log-likelihood stops rising; the likelihood and the components."""
     likelihood = -np.inf
     for _ in range(_ITERATIONS):
-        parts = _log_parts(y, components)
-        total = np.logaddexp.reduce(parts, axis=1)
-        if total.mean() < likelihood + _TOLERANCE:
+        share, higher = _expectation(y, components)
+        if higher < likelihood + _TOLERANCE:
             break
-        likelihood = float(total.mean())
-        components = _maximize(y, np.exp(parts - total[:, None]))
+        likelihood = higher
+        components = _maximize(y, share)
     return likelihood, components
+
+
+def _expectation(y: Points, components: _Components) -> tuple[Float[np.ndarray, "num K"], float]:
+    """The share by which each point belongs to each component, and the mean log-likelihood."""
+    parts = _log_parts(y, components)
+    total = np.logaddexp.reduce(parts, axis=1)
+    return np.exp(parts - total[:, None]), float(total.mean())
 
 
 def _log_parts(y: Points, components: _Components) -> Float[np.ndarray, "num K"]:
@@ -256,17 +232,8 @@ def _log_parts(y: Points, components: _Components) -> Float[np.ndarray, "num K"]
     return constant - 0.5 * z.reshape(num, -1, size).sum(axis=2)
 
 
-def _responsibilities(y: Points, components: _Components) -> Float[np.ndarray, "num K"]:
-    parts = _log_parts(y, components)
-    return np.exp(parts - np.logaddexp.reduce(parts, axis=1, keepdims=True))
-
-
 def _maximize(y: Points, share: Float[np.ndarray, "num K"]) -> _Components:
-    """The components of the largest likelihood, where each point belongs to each component by `share`.
-
-    Covariances are shrunk a little to their diagonals. Components that hold fewer points than dimensions are left out,
-    except the largest. `y` is whitened: no mean is far.
-    """
+    """The components of the largest likelihood; only the largest of them may hold fewer points than dimensions."""
     num, size = y.shape
     effective = effective_sample_size(share)
     kept = effective >= min(size + 2, effective.max())

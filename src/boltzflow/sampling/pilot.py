@@ -1,16 +1,13 @@
 """The pilot: an exploration of the target before training, by sequential Monte Carlo (SMC) without a flow.
 
-Three tempered SMC runs, each from a better base:
-
-1. Short runs from an isotropic Gaussian, widened until the target fits well inside it, locate the target.
-2. A run from a Gaussian fitted to those particles, inflated threefold, samples the target. Descent from the particles
-   of all β finds minima, and modes that SMC has missed.
-3. A run from the base of training (by default a Gaussian fitted to the points of stage 2) gives the schedule of the
-   path, the active subspace in which the target differs from the base, the training points, and a log Z without a flow.
+Three tempered SMC runs, each from a better base. Short runs from an isotropic Gaussian, widened until the target fits
+well inside it, locate the target. A run from a Gaussian fitted to their particles, inflated threefold, samples it, and
+descent from the particles of all β finds modes that SMC has missed. A run from the base of training gives the schedule
+of the path, the active subspace, the training points, and a log Z without a flow.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,18 +29,19 @@ from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.smc import SMCSample, run_smc
 
-# The largest number of particles, and of floats of all particles together: many dimensions get fewer particles. Short
-# runs only locate the target, so they have few particles and take large steps in β.
-_PARTICLES = 4096
-_NUMBERS = 2**20
-_SHORT_PARTICLES = 2048
-_SHORT_NUMBERS = 2**16
-_MOVES = 4  # at each β
-_SHORT_MOVES = 2
-# The share of effective samples that a step in β keeps.
-_SHORT_ESS = 0.5
-_WIDE_ESS = 0.8
-_PATH_ESS = 0.97
+
+class _Effort(NamedTuple):
+    """The work of an SMC run; many dimensions get fewer particles."""
+
+    ess: float  # the share of effective samples that a step in β keeps
+    particles: int  # at most
+    numbers: int  # at most, of all particles together
+    moves: int  # at each β
+
+
+_SHORT = _Effort(0.5, 2048, 2**16, 2)
+_WIDE = _Effort(0.8, 4096, 2**20, 4)
+_PATH = _Effort(0.97, 4096, 2**20, 4)
 _INFLATION = 3.0
 _DESCENT_STEPS = 100
 _MAX_MINIMA = 256
@@ -81,27 +79,26 @@ def run_pilot(
     pace: bool = True,
     stopwatch: Stopwatch | None = None,
 ) -> Pilot:
-    """Explore `target` by SMC, and choose the base and the schedule of training.
-
-    Args:
-        target: The density to explore.
-        key: The random key.
-        base: The base of training. None fits a Gaussian, or a mixture where SMC from a wide base has missed modes.
-        pace: Whether to fit the schedule β(t); False keeps the paper's β = t.
-        stopwatch: Compiles the programs and adds up the seconds of compilation.
-
-    Raises:
-        InputError: Where the energy leads to points that are not finite.
-    """
+    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
     watch = stopwatch or Stopwatch()
     locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
-    found = _explore(target, (locate_key, wide_key, modes_key), watch)
-    num_gradients = found.num_gradients
+    located, runs, doubts = _locate(target, locate_key, watch)
+    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE, watch)
+    runs.append(wide)
+    scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
+    minima = _find_minima(target, runs, scale, len(wide.x), watch)
+    wide_points = _with_missed_modes(target, wide, minima, scale, modes_key)
+    num_gradients = len(located.x) + len(wide.x) * (1 + _DESCENT_STEPS)
     fits_base = base is None
     if base is None:
-        base, num_energies = _fit_base(target, found, mixture_key, watch)
-        num_gradients += len(found.points) + num_energies
-    run = _run_smc(base, target, path_key, _PATH_ESS, watch)
+        base = gaussian = _fit(target, wide_points)
+        num_gradients += len(wide_points)
+        if wide_points is not wide.x:  # from one Gaussian the next SMC run would miss the same modes again
+            fitted = _fit_mixture(target, gaussian, wide_points, mixture_key, defensive=0.0)
+            base = fitted.density
+            num_gradients += fitted.num_energies
+    run = _run_smc(base, target, path_key, _PATH, watch)
+    runs.append(run)
     subspace = None
     if fits_base:
         num_gradients += len(run.x)
@@ -109,14 +106,13 @@ def run_pilot(
             subspace = active_subspace(base, np.asarray(run.x), _gradients(target, run.x), lattice_of(target))
     clock = fit_clock(run.betas) if pace and run.betas[-1] == 1 else Clock()
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, run.path.shape[1]))[0]
-    runs = [*found.runs, run]
     return Pilot(
         base=base,
         clock=clock,
         active_subspace=subspace,
         points=run.x,
-        wide_points=found.points,
-        minima=found.minima,
+        wide_points=wide_points,
+        minima=minima,
         path_times=jnp.asarray(np.concatenate([[0.0], clock.inverse(run.betas)]), jnp.float32),
         path_points=jnp.concatenate([start[None], run.path]),
         log_z=run.log_z,
@@ -125,64 +121,24 @@ def run_pilot(
         num_gradients=num_gradients + sum(one.num_gradients for one in runs),
         num_particles=len(run.x),
         nonfinite_share=sum(one.num_nonfinite for one in runs) / sum(one.num_proposals for one in runs),
-        complaints=(*found.complaints, *_complaints(run, "from the base of training")),
+        complaints=(*doubts, *_complaints(wide, "from a wide base"), *_complaints(run, "from the base of training")),
     )
 
 
-def with_fitted_mixture(
-    pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
-) -> tuple[Pilot, FittedDensity]:
+def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray) -> tuple[Pilot, FittedDensity]:
     """Replace the fitted base of a pilot by the density nearest to the target without a flow; also returns that."""
-    gaussian = whitening_gaussian(pilot.base)
-    fitted = _fit_mixture(target, gaussian, pilot.points, key, watch, defensive=DEFENSIVE)
-    spent = pilot.num_gradients + fitted.num_energies
-    better = dataclasses.replace(pilot, base=fitted.density, clock=Clock(), active_subspace=None)
-    return dataclasses.replace(better, num_gradients=spent, enough=True), fitted
+    fitted = _fit_mixture(target, whitening_gaussian(pilot.base), pilot.points, key, defensive=DEFENSIVE)
+    better = dataclasses.replace(pilot, base=fitted.density, clock=Clock(), active_subspace=None, enough=True)
+    return dataclasses.replace(better, num_gradients=pilot.num_gradients + fitted.num_energies), fitted
 
 
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Exploration:
-    """Points of the target and minima of its energy, found from a wide base; `num_gradients` beside those of `runs`."""
-
-    points: Float[Array, "num dim"]
-    minima: Float[Array, "num_minima dim"]
-    has_missed_modes: bool
-    runs: list[SMCSample]
-    complaints: list[str]
-    num_gradients: int
-
-
-def _explore(target: AbstractDensity, keys: Sequence[PRNGKeyArray], watch: Stopwatch) -> _Exploration:
-    locate_key, wide_key, modes_key = keys
-    located, runs, doubts = _locate(target, locate_key, watch)
-    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE_ESS, watch)
-    runs.append(wide)
-    num = len(wide.x)
-    scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
-    minima = _find_minima(target, runs, scale, num, watch)
-    points = _with_missed_modes(target, wide, minima, scale, modes_key, watch)
-    return _Exploration(
-        points=points,
-        minima=minima,
-        has_missed_modes=points is not wide.x,
-        runs=runs,
-        complaints=doubts + _complaints(wide, "from a wide base"),
-        num_gradients=len(located.x) + num * (1 + _DESCENT_STEPS),
-    )
-
-
 def _locate(
     target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
 ) -> tuple[SMCSample, list[SMCSample], list[str]]:
-    """The short run that locates the target, all short runs, and doubts about them.
-
-    The base is N(0, s² I). The scale s grows until the target fits well inside. A base may be out of reach of a mode,
-    so a second run from a base four times as wide must confirm the first; its particles matter only if they reach
-    further.
-    """
+    """The short run that locates the target, all short runs, and doubts about them."""
     lattice = lattice_of(target)
     # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
     scale = 5.0 * (np.sqrt(target.dim) if lattice else 1.0)
@@ -192,7 +148,7 @@ def _locate(
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
-        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT_ESS, watch, short=True)
+        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT, watch)
         runs.append(run)
         reach = _reach(run)
         if fitting is not None and reach <= 1.5 * fitting[1]:
@@ -203,13 +159,14 @@ def _locate(
         if stuck and was_stuck:  # the steps in β ran out at two scales: a third scale would be no better
             break
         was_stuck = stuck
+        # A mode may be out of reach of this base: a base four times as wide must confirm it.
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
     doubt = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
     return run, runs, [doubt]
 
 
 def _reach(run: SMCSample) -> float:
-    """The distance of the particles from the origin: their mean and their largest standard deviation, combined."""
+    """The distance of the particles from the origin, by their mean and their largest standard deviation."""
     points = np.asarray(run.x, np.float64)
     if not np.isfinite(points).all():
         raise InputError("The energy led the pilot to non-finite points: is it finite, and does it grow outwards?")
@@ -238,19 +195,15 @@ def _with_missed_modes(
     minima: Float[Array, "num_minima dim"],
     scale: Float[np.ndarray, " dim"],
     key: PRNGKeyArray,
-    watch: Stopwatch,
 ) -> Float[Array, "num dim"]:
     """The points of `run`, some of them replaced by points of missed modes in proportion to their probability."""
     x = np.asarray(run.x)
-    separate = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale, watch)]
+    separate = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale)]
     if not len(separate):
         return run.x
     cover = _fit(target, run.x)
-    log_prob = -energies_at(cover, separate, watch) - float(cover.log_z)
-    log_ratio = -energies_at(target, separate, watch) - log_prob - run.log_z
-    regions, _ = weigh_missed_modes(
-        target, cover.log_prob, separate, log_ratio, run.log_z, scale, key, known_points=x, watch=watch
-    )
+    log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - run.log_z
+    regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, run.log_z, scale, key, known_points=x)
     modes = [region for region in regions if region.share >= MIN_SHARE]
     if not modes:
         return run.x
@@ -263,35 +216,11 @@ def _with_missed_modes(
 # --- fits and runs ----------------------------------------------------------------------------------------------------
 
 
-def _fit_base(
-    target: AbstractDensity, found: _Exploration, key: PRNGKeyArray, watch: Stopwatch
-) -> tuple[AbstractDistribution, int]:
-    """A Gaussian, or a mixture where modes were missed, and the energies that fitting the mixture took.
-
-    From one Gaussian the next SMC run would miss the same modes again.
-    """
-    gaussian = _fit(target, found.points)
-    if not found.has_missed_modes:
-        return gaussian, 0
-    fitted = _fit_mixture(target, gaussian, found.points, key, watch, defensive=0.0)
-    return fitted.density, fitted.num_energies
-
-
 def _fit_mixture(
-    target: AbstractDensity,
-    gaussian: Gaussian,
-    x: Float[Array, "num dim"],
-    key: PRNGKeyArray,
-    watch: Stopwatch,
-    defensive: float,
+    target: AbstractDensity, gaussian: Gaussian, x: Float[Array, "num dim"], key: PRNGKeyArray, defensive: float
 ) -> FittedDensity:
-    points = np.asarray(x)
-    subspace = active_subspace(gaussian, points, _gradients(target, x), lattice_of(target))
-
-    def energies(x: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " n"]:
-        return energies_at(target, x, watch)
-
-    return fit_mixture(target, energies, gaussian, subspace, points, key, defensive=defensive)
+    subspace = active_subspace(gaussian, np.asarray(x), _gradients(target, x), lattice_of(target))
+    return fit_mixture(target, gaussian, subspace, np.asarray(x), key, defensive=defensive)
 
 
 def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
@@ -309,32 +238,20 @@ def _inflated(base: Gaussian) -> Gaussian:
 
 
 def _run_smc(
-    base: AbstractDistribution,
-    target: AbstractDensity,
-    key: PRNGKeyArray,
-    ess_fraction: float,
-    watch: Stopwatch,
-    short: bool = False,
+    base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort, watch: Stopwatch
 ) -> SMCSample:
-    """An SMC run with a number of particles that suits the dimension.
-
-    A covariance is not seen in fewer particles than twice the dimension, except on a lattice, where it is the same at
-    every site. From a wide base the number of steps in β grows as the square root of the dimension.
-    """
-    most = min(_SHORT_PARTICLES, _SHORT_NUMBERS // target.dim) if short else min(_PARTICLES, _NUMBERS // target.dim)
+    """An SMC run with enough particles for a covariance, and enough steps in β, whose number grows as √dim."""
+    fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)  # on a lattice every site is a sample
     return run_smc(
         base,
         target,
         key,
-        ess_fraction,
-        num_particles=max(most, 512 if lattice_of(target) else max(512, 2 * target.dim)),
-        num_moves=_SHORT_MOVES if short else _MOVES,
+        effort.ess,
+        num_particles=max(fewest, min(effort.particles, effort.numbers // target.dim)),
+        num_moves=effort.moves,
         max_steps=int(max(400, 60 * np.sqrt(target.dim))),
         watch=watch,
     )
-
-
-# --- complaints -------------------------------------------------------------------------------------------------------
 
 
 def _complaints(run: SMCSample, where: str) -> list[str]:

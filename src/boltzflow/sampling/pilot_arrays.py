@@ -23,8 +23,6 @@ _MIXTURE = ("weights", "means", "scales")
 _NUM_ENERGIES = 64
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
-# --- targets ----------------------------------------------------------------------------------------------------------
-
 
 def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
     """The energies at some of the pilot's points, by which a target is recognized."""
@@ -36,9 +34,6 @@ def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[
     fits = pilot.points.shape[1] == target.dim
     if not fits or not np.allclose(energies(target, pilot), kept, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise InputError(f"{path} is of another target: its energies are not those of this one")
-
-
-# --- pilots -----------------------------------------------------------------------------------------------------------
 
 
 def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

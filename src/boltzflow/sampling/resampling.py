@@ -14,18 +14,12 @@ def effective_sample_size(weight: Float[Array, "num *batch"] | Float[np.ndarray,
 
 
 def log_z_stderr(share: Float[np.ndarray, " num"]) -> float:
-    """The standard error of an SMC run's log Z from the `share` of the weight that descends from each first particle.
-
-    √(Σ share² - 1/n), after Lee & Whiteley (2018).
-    """
+    """√(Σ share² - 1/n), `share` being the weight that descends from each first particle (Lee & Whiteley, 2018)."""
     return float(np.sqrt(max(np.sum(share**2) - 1 / len(share), 0.0)))
 
 
 def systematic(key: PRNGKeyArray, log_weight: Float[Array, " num"]) -> Int[Array, " num"]:
-    """Indices of systematic resampling inside a compiled program: particle i appears num · w_i / Σ w times on average.
-
-    Single precision is enough for the few thousand particles of an SMC step.
-    """
+    """Indices of systematic resampling in a compiled program: particle i appears num · w_i / Σ w times on average."""
     num = log_weight.shape[0]
     cumulative = jnp.cumsum(jax.nn.softmax(log_weight))
     positions = (jnp.arange(num) + jax.random.uniform(key)) / num
@@ -35,10 +29,7 @@ def systematic(key: PRNGKeyArray, log_weight: Float[Array, " num"]) -> Int[Array
 def systematic_in_double(
     rng: np.random.Generator, log_weight: Float[np.ndarray, " num_weights"], num: int
 ) -> Int[np.ndarray, " num"]:
-    """Indices of `num` draws by systematic resampling, in increasing order.
-
-    NumPy and double precision: the cumulative sum of millions of weights loses the small ones in single precision.
-    """
+    """Increasing indices of `num` draws: a sum of millions of weights loses the small ones in single precision."""
     cumulative = np.cumsum(np.exp(log_weight - np.logaddexp.reduce(log_weight)))
     positions = (np.arange(num) + rng.uniform()) / num * cumulative[-1]
     return np.minimum(np.searchsorted(cumulative, positions), len(cumulative) - 1)

@@ -1,9 +1,8 @@
 """Tempered sequential Monte Carlo (SMC) on a target without a flow, along the linear path from an over-wide base.
 
 Each step raises the inverse temperature β as far as a set share of effective samples allows, resamples the particles
-systematically, and applies Hamiltonian moves. The moves are preconditioned with the particles' own covariance, and
-their step size follows the acceptance rate. Random-walk moves are silently wrong on a stiff chain. The algorithm is
-that of Del Moral, Doucet & Jasra (2006).
+systematically, and applies Hamiltonian moves, preconditioned with the particles' own covariance (Del Moral, Doucet &
+Jasra, 2006).
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.numerics.compiling import Stopwatch
-from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
+from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
 _PATH_NUMBERS = 2**20  # floats kept of the particles at each β: 4 MiB
@@ -41,11 +40,13 @@ class SMCSample:
 
 
 class _Particles(eqx.Module):
-    x: Float[Array, "num dim"]
-    beta: Float[Array, ""]
-    log_z: Float[Array, ""]
+    x: Points
+    beta: Scalar
+    log_z: Scalar
     ancestor: Int[Array, " num"]
-    step_size: Float[Array, ""]
+    step_size: Scalar
+    rate: Scalar  # of acceptance of the last moves
+    num_nonfinite: Int[Array, ""]
 
 
 def run_smc(
@@ -59,35 +60,20 @@ def run_smc(
     max_steps: int = 400,
     watch: Stopwatch | None = None,
 ) -> SMCSample:
-    """Sample `target` ∝ exp(-f_1) from `base` along f_β = (1 - β) f_0 + β f_1, with adaptive steps in β.
-
-    Each step in β is one dispatch of a compiled function.
-
-    Args:
-        base: The distribution with energy f_0; it should be wider than the target.
-        target: The density with energy f_1.
-        key: The random key.
-        ess_fraction: The share of effective samples, in (0, 1), that each step in β keeps.
-        num_particles: The number of particles.
-        num_moves: Hamiltonian moves of every particle at each β.
-        max_steps: The largest number of steps in β.
-        watch: Compiles the steps and adds up the seconds of compilation.
-    """
+    """Sample `target` along f_β = (1 - β) f_0 + β f_1; each step in β keeps `ess_fraction` of effective samples."""
     watch = watch or Stopwatch()
     start_key, loop_key = jax.random.split(key)
-    particles, num_nonfinite = watch.run(_start, base, target, start_key, num=num_particles)
+    particles = watch.run(_start, base, target, start_key, num=num_particles)
     # Arrays and not constants of the program: SMC runs with other settings need no other compilation.
     settings = (jnp.asarray(ess_fraction), jnp.asarray(num_moves))
     betas: list[float] = []
     path: list[Array] = []
     rates: list[float] = []
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
-        step_key = jax.random.fold_in(loop_key, len(betas))
-        particles, rate, bad = watch.run(_temper, particles, base, target, step_key, *settings)
+        particles = watch.run(_temper, particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
         betas.append(float(particles.beta))
         path.append(spread(particles.x, max(1, _PATH_NUMBERS // base.dim)))
-        rates.append(float(rate))
-        num_nonfinite += bad
+        rates.append(float(particles.rate))
     shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
     return SMCSample(
         x=particles.x,
@@ -99,18 +85,15 @@ def run_smc(
         num_ancestors=int(np.sum(shares > 0)),
         num_gradients=num_particles * len(betas) * (2 + num_moves * _LEAPFROG),
         num_proposals=num_particles * (1 + len(betas) * num_moves),
-        num_nonfinite=int(num_nonfinite),
+        num_nonfinite=int(particles.num_nonfinite),
     )
 
 
-def _start(
-    base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, *, num: int
-) -> tuple[_Particles, Int[Array, ""]]:
-    """Particles of the base, and the number of them with a non-finite energy of the target."""
+def _start(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, *, num: int) -> _Particles:
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
     zero = jnp.zeros(())
-    particles = _Particles(x, zero, zero, jnp.arange(num), jnp.asarray(0.5 * base.dim**-0.25))
-    return particles, jnp.sum(~jnp.isfinite(jax.vmap(target.energy)(x)))
+    num_nonfinite = jnp.sum(~jnp.isfinite(jax.vmap(target.energy)(x)))
+    return _Particles(x, zero, zero, jnp.arange(num), jnp.asarray(0.5 * base.dim**-0.25), zero, num_nonfinite)
 
 
 def _temper(
@@ -118,10 +101,10 @@ def _temper(
     base: AbstractDistribution,
     target: AbstractDensity,
     key: PRNGKeyArray,
-    ess_fraction: Float[Array, ""],
+    ess_fraction: Scalar,
     num_moves: Int[Array, ""],
-) -> tuple[_Particles, Float[Array, ""], Int[Array, ""]]:
-    """The particles at the next β, the acceptance rate of their moves, and the number of non-finite proposals."""
+) -> _Particles:
+    """The particles at the next β."""
     resample_key, move_key = jax.random.split(key)
     f1 = jax.vmap(target.energy)(particles.x)
     difference = jax.vmap(base.energy)(particles.x) - jnp.where(jnp.isnan(f1), jnp.inf, f1)
@@ -132,12 +115,10 @@ def _temper(
     x = particles.x[index]
     moves = HamiltonianMoves(lambda x: (1 - beta) * base.energy(x) + beta * target.energy(x), num_moves, _LEAPFROG)
     x, rate, size, bad = moves(move_key, x, preconditioner(x, lattice_of(target)), particles.step_size)
-    return _Particles(x, beta, log_z, particles.ancestor[index], size), rate, bad
+    return _Particles(x, beta, log_z, particles.ancestor[index], size, rate, particles.num_nonfinite + bad)
 
 
-def _next_beta(
-    beta: Float[Array, ""], difference: Float[Array, " num"], ess_fraction: Float[Array, ""]
-) -> Float[Array, ""]:
+def _next_beta(beta: Scalar, difference: Float[Array, " num"], ess_fraction: Scalar) -> Scalar:
     """The largest next β at which the incremental weights keep `ess_fraction` of effective samples, by bisection."""
 
     def too_far(candidate):

@@ -109,7 +109,7 @@ def train(
     if pilot is None:
         pilot = run_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
         if config.loss == "continuity" and parts == NO_PARTS and base is None:
-            pilot = without_a_flow(pilot, target, config, mixture_key, watch)
+            pilot = without_a_flow(pilot, target, config, mixture_key)
     transport = make_transport(config, parts, target, pilot, network_key)
     transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
     trained = Trained(transport, pilot)
@@ -139,7 +139,7 @@ def train(
     return trained
 
 
-def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray, watch: Stopwatch) -> Pilot:
+def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray) -> Pilot:
     """The pilot with a base whose weighted samples alone reach the target error of log Z, if there is one.
 
     Drawing these samples must cost no more work than training would. Where no error is asked for, where steps are, or
@@ -147,7 +147,7 @@ def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: P
     """
     if not config.log_z_error or config.num_steps:
         return pilot
-    better, mixture = with_fitted_mixture(pilot, target, key, watch)
+    better, mixture = with_fitted_mixture(pilot, target, key)
     most = min(_SAMPLES_FOR_A_POINT * steps_for(pilot) * points_in_step(config), MOST_SAMPLES)
     if mixture.num_samples(config.log_z_error) <= most:
         return better

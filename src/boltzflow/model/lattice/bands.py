@@ -16,41 +16,27 @@ from boltzflow.numerics.linalg import Circulant
 from boltzflow.numerics.validation import frozen
 
 _MAX_BANDS = 32
+Shape = tuple[int, ...]
 
 
 class Bands(AbstractFixed):
     """The Fourier analysis of a lattice, x ↦ z ↦ p: whitened modes, and bands of them at the sites of the networks.
 
-    z(k) = Σ_x e^{-ikx} [L⁻¹(x - mean)](x) / √N; p_c(y) = √g_c Σ_{k in c} e^{iky} z(k) / √n_c for the n_c wave
-    vectors of band c, with variance g_c where x is N(mean, L Lᵀ). The g_c are 1 for the widest band and fall like the
-    widths of the bands in x. This is half way between p = z, where a network would see white noise, and p = x, where
-    short waves would be almost invisible. In one dimension a band is a pair ±k; in more it is a shell, at most 32 of
-    them.
-
-    Along an axis of more than `max_sites` sites there are `max_sites` sites y. Wave vectors that these cannot
-    distinguish are in no band: on a fine lattice the non-Gaussian part is smooth. Shifts by whole distances of the y
-    that are shifts of the lattice are then exact symmetries; other shifts are symmetries up to aliasing.
+    z(k) = Σ_x e^{-ikx} [L⁻¹(x - mean)](x) / √N; p_c(y) = √g_c Σ_{k in c} e^{iky} z(k) / √n_c for the n_c wave vectors
+    of band c: a pair ±k in one dimension, one of at most 32 shells in more. An axis has at most `max_sites` sites y;
+    wave vectors that these cannot distinguish are in no band. Shifts of the lattice by whole distances of the y are
+    exact symmetries, others up to aliasing.
     """
 
     mean: Float[np.ndarray, ""]
     scale: Float[np.ndarray, "*half"]
     multiplicity: Float[np.ndarray, "*half"]
     filters: Float[np.ndarray, "bands *coarse_half"]
-    variances: Float[np.ndarray, " bands"]
-    shape: tuple[int, ...] = eqx.field(static=True)
-    coarse_shape: tuple[int, ...] = eqx.field(static=True)
+    variances: Float[np.ndarray, " bands"]  # g_c ∝ the width of the band in x, 1 for the widest
+    shape: Shape = eqx.field(static=True)
+    coarse_shape: Shape = eqx.field(static=True)
 
-    def __init__(self, lattice_shape: tuple[int, ...], whitening: Whitening | None = None, max_sites: int = 32):
-        """Analyze a lattice.
-
-        Args:
-            lattice_shape: The number of sites along each axis.
-            whitening: The mean and the scale L; None is the identity.
-            max_sites: The largest number of sites of the networks along an axis.
-
-        Raises:
-            InputError: Where the whitening is not the same at every site.
-        """
+    def __init__(self, lattice_shape: Shape, whitening: Whitening | None = None, max_sites: int = 32):
         self.shape = tuple(int(n) for n in lattice_shape)
         self.coarse_shape = tuple(min(n, max_sites) for n in self.shape)
         self.mean, scale = _same_at_every_site(self.shape, whitening)
@@ -66,12 +52,10 @@ class Bands(AbstractFixed):
 
     @property
     def num_bands(self) -> int:
-        """The number of inputs of the network at a site."""
         return self.filters.shape[0]
 
     @property
     def num_sites(self) -> int:
-        """The number of sites of the networks."""
         return math.prod(self.coarse_shape)
 
     def whiten(self, x: Float[Array, " dim"]) -> Complex[Array, "*half"]:
@@ -105,7 +89,7 @@ class Bands(AbstractFixed):
         return _embed(jnp.sum(jnp.asarray(self.filters, m.dtype) * spectra, axis=0), self.shape, self.coarse_shape)
 
     def total(self, values: Float[Array, "*half"]) -> Float[Array, ""]:
-        """The sum over all wave vectors of `values`, given for half of them."""
+        """The sum over all wave vectors."""
         return jnp.sum(jnp.asarray(self.multiplicity, values.dtype) * values)
 
     @property
@@ -120,17 +104,11 @@ class Bands(AbstractFixed):
         return [jnp.asarray(a, dtype) for a in (self.filters[k, k], np.cos(phases), np.sin(phases))]
 
 
-# --- wave vectors ----------------------------------------------------------------------------------------------------
-
-
-def _same_at_every_site(
-    shape: tuple[int, ...], whitening: Whitening | None
-) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, "*lattice"]]:
+def _same_at_every_site(shape: Shape, whitening: Whitening | None) -> tuple[np.ndarray, Float[np.ndarray, "*lattice"]]:
     """The mean of a site and the eigenvalues of L."""
     if not shape or min(shape) < 1:
         raise InputError(f"lattice_shape must be the number of sites along each axis, got {shape}")
-    if whitening is None:
-        return frozen(0.0), np.ones(shape)
+    whitening = whitening or Whitening.identity(math.prod(shape))
     mean = whitening.mean
     scale = whitening.decode
     same = mean.shape == (math.prod(shape),) and np.allclose(mean, mean[0])
@@ -144,13 +122,13 @@ def _same_at_every_site(
     )
 
 
-def _wave_numbers(shape: tuple[int, ...]) -> list[Float[np.ndarray, "*half"]]:
+def _wave_numbers(shape: Shape) -> list[Float[np.ndarray, "*half"]]:
     """The |k_i| of each wave vector of the half, one array for each axis."""
     axes = [np.abs(np.fft.fftfreq(n) * n) for n in shape[:-1]] + [np.arange(shape[-1] // 2 + 1.0)]
     return list(np.meshgrid(*axes, indexing="ij"))
 
 
-def _multiplicity(shape: tuple[int, ...]) -> Float[np.ndarray, "*half"]:
+def _multiplicity(shape: Shape) -> Float[np.ndarray, "*half"]:
     """The number of wave vectors that each one of the half stands for: itself, and -k where that is not in the half."""
     last = _wave_numbers(shape)[-1]
     return np.where((last == 0) | (2 * last == shape[-1]), 1.0, 2.0)
@@ -161,7 +139,7 @@ def _num_kept(num_sites: int, num_coarse: int) -> int:
     return num_coarse // 2 + 1 if num_coarse == num_sites else (num_coarse + 1) // 2
 
 
-def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> Float[np.ndarray, "bands *coarse_half"]:
+def _shells(shape: Shape, coarse: Shape) -> Float[np.ndarray, "bands *coarse_half"]:
     """1 at the wave vectors of each band, 0 elsewhere: a band has one length |k|, in units of Nyquist's frequency."""
     numbers = _wave_numbers(coarse)
     kept = np.all([k < _num_kept(n, c) for k, n, c in zip(numbers, shape, coarse, strict=True)], axis=0)
@@ -175,26 +153,17 @@ def _shells(shape: tuple[int, ...], coarse: tuple[int, ...]) -> Float[np.ndarray
     return masks
 
 
-def _crop(z: Any, coarse: tuple[int, ...]) -> Any:
+def _crop(z: Any, coarse: Shape) -> Any:
     """Values at the wave vectors of a coarser lattice, from JAX or NumPy values at the half of a finer lattice's."""
     for axis, num in enumerate(coarse[:-1]):
         n = z.shape[axis]
         if n > num:
-            z = jnp.concatenate([_along(z, axis, 0, num - num // 2), _along(z, axis, n - num // 2, n)], axis)
+            low = jax.lax.slice_in_dim(z, 0, num - num // 2, axis=axis)
+            z = jnp.concatenate([low, jax.lax.slice_in_dim(z, n - num // 2, n, axis=axis)], axis)
     return z[..., : coarse[-1] // 2 + 1]
 
 
-def _embed(
-    v: Complex[Array, "*coarse_half"], shape: tuple[int, ...], coarse: tuple[int, ...]
-) -> Complex[Array, "*half"]:
+def _embed(v: Complex[Array, "*coarse_half"], shape: Shape, coarse: Shape) -> Complex[Array, "*half"]:
     """The transpose of `_crop`."""
-    for axis, (n, num) in enumerate(zip(shape[:-1], coarse[:-1], strict=True)):
-        if n > num:
-            zeros = jnp.zeros((*v.shape[:axis], n - num, *v.shape[axis + 1 :]), v.dtype)
-            parts = [_along(v, axis, 0, num - num // 2), zeros, _along(v, axis, num - num // 2, num)]
-            v = jnp.concatenate(parts, axis)
-    return jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, shape[-1] // 2 - coarse[-1] // 2)])
-
-
-def _along(z: Any, axis: int, start: int, stop: int) -> Any:
-    return z[(slice(None),) * axis + (slice(start, stop),)]
+    half = jax.ShapeDtypeStruct((*shape[:-1], shape[-1] // 2 + 1), v.dtype)
+    return jax.linear_transpose(lambda z: _crop(z, coarse), half)(v)[0]
