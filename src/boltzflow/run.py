@@ -18,7 +18,6 @@ from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.validation import whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
@@ -220,7 +219,7 @@ def fit(
     """
     [seed] = _check_seeds([seed])
     name, config = _settle(target, preset, config, name)
-    return _fit(target, config, seed, name, options, on_progress, parts, keep, resume, Stopwatch())
+    return _fit(target, config, seed, name, options, on_progress, parts, keep, resume)
 
 
 def fit_seeds(
@@ -250,13 +249,12 @@ def fit_seeds(
     """
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
-    watch = Stopwatch()
     runs: list[Run] = []
     failures: dict[int, TrainingError] = {}
     for seed in seeds:
         folder = seed_folder(Path(keep), seed) if keep is not None else None
         try:
-            runs.append(_fit(target, config, seed, name, options, on_progress, parts, folder, resume, watch))
+            runs.append(_fit(target, config, seed, name, options, on_progress, parts, folder, resume))
         except TrainingError as error:
             failures[seed] = error
     if failures:
@@ -274,10 +272,9 @@ def _fit(
     parts: Parts,
     keep: str | Path | None,
     resume: bool,
-    watch: Stopwatch,
 ) -> Run:
     snapshots = Snapshots(Path(keep), target, config, seed, resume, parts) if keep is not None else None
-    trained = train(target, config, seed, on_progress, parts, snapshots, watch)
+    trained = train(target, config, seed, on_progress, parts, snapshots)
     return Run(target, config, seed, trained, name, dict(options or {}), parts)
 
 

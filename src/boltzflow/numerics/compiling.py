@@ -1,9 +1,9 @@
 """Compilation of JAX programs: its time, its persistent cache, and the limit on programs in memory."""
 
 import gc
+import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,46 @@ import jax
 
 
 class Stopwatch:
-    """Compile each function once per call signature; add up the seconds of compiling and of running."""
+    """The wall time of what runs inside it, with the time of compilation kept apart.
 
-    def __init__(self) -> None:
-        self.compile_seconds = 0.0
-        self.seconds = 0.0
-        self._compiled: dict[Any, Any] = {}
+    JAX reports itself when it traces, lowers, compiles or loads a program. `lap` starts the time anew.
+    """
 
-    def run(self, function: Callable, *args: Any, **static: Any) -> Any:
-        """Run `function(*args, **static)` under jit, and wait for its result.
+    def __enter__(self) -> "Stopwatch":
+        self.lap()
+        jax.monitoring.register_event_time_span_listener(self._listen)
+        return self
 
-        Arrays in `args` are inputs of the program; all else, and the hashable `static`, is part of the program.
-        """
-        arrays, constants = eqx.partition(args, eqx.is_array)
-        leaves, structure = jax.tree.flatten(arrays)
-        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-        signature = (function, structure, tuple(jax.tree.leaves(constants)), shapes, *sorted(static.items()))
-        if signature not in self._compiled:
-            start = time.perf_counter()
-            jitted: Any = eqx.filter_jit(function)
-            self._compiled[signature] = jitted.lower(*args, **static).compile()
-            self.compile_seconds += time.perf_counter() - start
-        start = time.perf_counter()
-        result = jax.block_until_ready(self._compiled[signature](*args, **static))
-        self.seconds += time.perf_counter() - start
-        return result
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_time_span_listener(self._listen)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds of compilation: the length of the union of its spans, which nest and overlap."""
+        total = 0.0
+        last = -math.inf
+        for start, end in sorted(self._spans):
+            total += max(0.0, end - max(start, last))
+            last = max(last, end)
+        return total
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of everything else."""
+        return time.time() - self._start - self.compile_seconds
+
+    def lap(self) -> None:
+        """Start the time anew."""
+        self._start = time.time()
+        self._spans: list[tuple[float, float]] = []
+
+    def _listen(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self._spans.append((start_time, end_time))
 
 
-_MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+_MAPS = Path("/proc/self/maps")
+_MOST_MAPS = Path("/proc/sys/vm/max_map_count")
 
 
 def make_room() -> None:

@@ -4,6 +4,7 @@ SMC keeps a mode only if the mode has a fair share of the probability at every Î
 the width of its basin of attraction. The steps are those of Barzilai & Borwein (1988).
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ _TINY = 1e-30
 _MEMORY = 10
 
 
+@eqx.filter_jit
 def descend(
     target: AbstractDensity, x: Float[Array, "num dim"], *, num_steps: int = 100
 ) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:

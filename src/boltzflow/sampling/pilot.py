@@ -20,7 +20,6 @@ from boltzflow.densities.gaussian_mixture import whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.coverage import MIN_SHARE, behind_barriers, energies_at, weigh_missed_modes
 from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
@@ -77,16 +76,14 @@ def run_pilot(
     *,
     base: AbstractDistribution | None = None,
     pace: bool = True,
-    stopwatch: Stopwatch | None = None,
 ) -> Pilot:
     """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
-    watch = stopwatch or Stopwatch()
     locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
-    located, runs, doubts = _locate(target, locate_key, watch)
-    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE, watch)
+    located, runs, doubts = _locate(target, locate_key)
+    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE)
     runs.append(wide)
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
-    minima = _find_minima(target, runs, scale, len(wide.x), watch)
+    minima = _find_minima(target, runs, scale, len(wide.x))
     wide_points = _with_missed_modes(target, wide, minima, scale, modes_key)
     num_gradients = len(located.x) + len(wide.x) * (1 + _DESCENT_STEPS)
     fits_base = base is None
@@ -97,7 +94,7 @@ def run_pilot(
             fitted = _fit_mixture(target, gaussian, wide_points, mixture_key, defensive=0.0)
             base = fitted.density
             num_gradients += fitted.num_energies
-    run = _run_smc(base, target, path_key, _PATH, watch)
+    run = _run_smc(base, target, path_key, _PATH)
     runs.append(run)
     subspace = None
     if fits_base:
@@ -135,9 +132,7 @@ def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
 
 
-def _locate(
-    target: AbstractDensity, key: PRNGKeyArray, watch: Stopwatch
-) -> tuple[SMCSample, list[SMCSample], list[str]]:
+def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list[SMCSample], list[str]]:
     """The short run that locates the target, all short runs, and doubts about them."""
     lattice = lattice_of(target)
     # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
@@ -148,7 +143,7 @@ def _locate(
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
-        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT, watch)
+        run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT)
         runs.append(run)
         reach = _reach(run)
         if fitting is not None and reach <= 1.5 * fitting[1]:
@@ -175,7 +170,7 @@ def _reach(run: SMCSample) -> float:
 
 
 def _find_minima(
-    target: AbstractDensity, runs: list[SMCSample], scale: Float[np.ndarray, " dim"], num: int, watch: Stopwatch
+    target: AbstractDensity, runs: list[SMCSample], scale: Float[np.ndarray, " dim"], num: int
 ) -> Float[Array, "num_minima dim"]:
     """Minima by descent from `num` particles of all β of these runs: at small β particles are everywhere."""
     share = -(-num // len(runs))
@@ -184,7 +179,7 @@ def _find_minima(
         num_steps, num_saved, dim = run.path.shape
         points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
         starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
-    x, f = watch.run(descend, target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
+    x, f = descend(target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
     x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
     return jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
 
@@ -237,9 +232,7 @@ def _inflated(base: Gaussian) -> Gaussian:
     return Gaussian(base.mean, scale_tril=_INFLATION * base.scale)
 
 
-def _run_smc(
-    base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort, watch: Stopwatch
-) -> SMCSample:
+def _run_smc(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort) -> SMCSample:
     """An SMC run with enough particles for a covariance, and enough steps in β, whose number grows as √dim."""
     fewest = 512 if lattice_of(target) else max(512, 2 * target.dim)  # on a lattice every site is a sample
     return run_smc(
@@ -250,7 +243,6 @@ def _run_smc(
         num_particles=max(fewest, min(effort.particles, effort.numbers // target.dim)),
         num_moves=effort.moves,
         max_steps=int(max(400, 60 * np.sqrt(target.dim))),
-        watch=watch,
     )
 
 

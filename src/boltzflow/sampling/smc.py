@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
@@ -58,19 +57,17 @@ def run_smc(
     num_particles: int,
     num_moves: int = 4,
     max_steps: int = 400,
-    watch: Stopwatch | None = None,
 ) -> SMCSample:
     """Sample `target` along f_β = (1 - β) f_0 + β f_1; each step in β keeps `ess_fraction` of effective samples."""
-    watch = watch or Stopwatch()
     start_key, loop_key = jax.random.split(key)
-    particles = watch.run(_start, base, target, start_key, num=num_particles)
+    particles = _start(base, target, start_key, num=num_particles)
     # Arrays and not constants of the program: SMC runs with other settings need no other compilation.
     settings = (jnp.asarray(ess_fraction), jnp.asarray(num_moves))
     betas: list[float] = []
     path: list[Array] = []
     rates: list[float] = []
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
-        particles = watch.run(_temper, particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
+        particles = _temper(particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
         betas.append(float(particles.beta))
         path.append(spread(particles.x, max(1, _PATH_NUMBERS // base.dim)))
         rates.append(float(particles.rate))
@@ -89,6 +86,7 @@ def run_smc(
     )
 
 
+@eqx.filter_jit
 def _start(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, *, num: int) -> _Particles:
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
     zero = jnp.zeros(())
@@ -96,6 +94,7 @@ def _start(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArra
     return _Particles(x, zero, zero, jnp.arange(num), jnp.asarray(0.5 * base.dim**-0.25), zero, num_nonfinite)
 
 
+@eqx.filter_jit
 def _temper(
     particles: _Particles,
     base: AbstractDistribution,

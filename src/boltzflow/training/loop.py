@@ -1,7 +1,6 @@
 """Training: from a target to a transport whose continuity residual is small."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import TrainingError
@@ -81,43 +80,53 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     snapshots: Snapshots | None = None,
-    watch: Stopwatch | None = None,
 ) -> Trained:
     """Run the pilot on `target`, build what is trained, and take the optimizer steps.
 
-    An interrupted training continues from its `snapshots`. Seeds that share a `watch` compile each program once. Raises
-    `InputError` where the energy cannot be used, and `TrainingError` where the loss stays non-finite.
+    An interrupted training continues from its `snapshots`. Raises `InputError` where the energy cannot be used, and
+    `TrainingError` where the loss stays non-finite.
     """
     check_field(config, target)
     make_room()
     on_progress = on_progress or (lambda progress: None)
-    watch = watch or Stopwatch()
-    compiled_before = watch.compile_seconds
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
-    pilot_key, network_key, train_key, ess_key, mixture_key = jax.random.split(jax.random.key(seed), 5)
+    keys = jax.random.split(jax.random.key(seed), 5)
     base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
-    check_keys = jax.random.split(pilot_key, _NUM_CHECKED)
+    check_keys = jax.random.split(keys[0], _NUM_CHECKED)
     check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
-    start = time.perf_counter()
+    with Stopwatch() as watch:
+        return _train(target, config, base, keys, on_progress, parts, snapshots, watch)
 
-    def seconds() -> float:
-        return time.perf_counter() - start - (watch.compile_seconds - compiled_before)
 
+def _train(
+    target: AbstractDensity,
+    config: Config,
+    base: AbstractDistribution | None,
+    keys: PRNGKeyArray,
+    on_progress: Callable[[Progress], None],
+    parts: Parts,
+    snapshots: Snapshots | None,
+    watch: Stopwatch,
+) -> Trained:
+    pilot_key, network_key, train_key, ess_key, mixture_key = keys
     pilot = snapshots.read_pilot(base) if snapshots else None
     found_before = pilot is not None
     if pilot is None:
-        pilot = run_pilot(target, pilot_key, base=base, pace=config.clock, stopwatch=watch)
+        pilot = run_pilot(target, pilot_key, base=base, pace=config.clock)
         if config.loss == "continuity" and parts == NO_PARTS and base is None:
             pilot = without_a_flow(pilot, target, config, mixture_key)
     transport = make_transport(config, parts, target, pilot, network_key)
     transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
     trained = Trained(transport, pilot)
     num_steps = 0 if pilot.enough else config.num_steps or steps_for(pilot)
-    trainer = None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key, watch)
+    trainer = None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key)
     resumed = snapshots.read(trainer.state) if snapshots and trainer else None
-    if resumed:
-        start -= resumed.seconds
+    earlier = resumed.seconds if resumed else 0.0
+
+    def seconds() -> float:
+        return earlier + watch.seconds
+
     message = "; ".join(snapshots.notes) if snapshots else ""
     if trainer is None:
         message = "no training needed: weighted samples of the mixture fitted to the pilot's points are enough"
@@ -130,7 +139,7 @@ def train(
         trained.transport = trainer.transport
     trained.cost = {
         "train_seconds": seconds(),
-        "compile_seconds": watch.compile_seconds - compiled_before,
+        "compile_seconds": watch.compile_seconds,
         "steps": num_steps,
         "gradient_evaluations": num_steps * points_in_step(config) + pilot.num_gradients,
     }
@@ -174,7 +183,6 @@ class Trainer:
         num_steps: int,
         train_key: PRNGKeyArray,
         ess_key: PRNGKeyArray,
-        watch: Stopwatch,
     ):
         params, self._frozen = eqx.partition(transport, trainable(transport))
         self.state = initial_state(params, config, num_steps, train_key)
@@ -182,7 +190,6 @@ class Trainer:
         self.num_steps = num_steps
         self._path: PilotPath = padded_path(pilot.path_times, pilot.path_points)
         self._ess_key = ess_key
-        self._watch = watch
         self._before = self.state
 
     @property
@@ -198,23 +205,19 @@ class Trainer:
     def take_steps(self, length: int) -> float:
         """Take `length` optimizer steps and return their mean loss."""
         self._before = self.state
-        self.state, loss = self._watch.run(
-            train_chunk, self.state, self._frozen, self._path, config=self.config, length=length
-        )
+        self.state, loss = train_chunk(self.state, self._frozen, self._path, config=self.config, length=length)
         return float(loss)
 
     def quick_ess(self) -> float:
         """The reverse ESS of 2048 samples."""
-        return float(self._watch.run(quick_ess, self.state.params, self._frozen, self._ess_key, config=self.config))
+        return float(quick_ess(self.state.params, self._frozen, self._ess_key, config=self.config))
 
     def nonfinite_point(self) -> tuple[float, Float[np.ndarray, " dim"], float] | None:
         """A time, a point and the target's energy there, at which the first of the last steps was not finite.
 
         None where there is no such point.
         """
-        t, x, energy, found = eqx.filter_jit(first_nonfinite_point)(
-            self._before, self._frozen, self._path, config=self.config
-        )
+        t, x, energy, found = first_nonfinite_point(self._before, self._frozen, self._path, config=self.config)
         return (float(t), np.asarray(x), float(energy)) if found else None
 
 

@@ -75,6 +75,7 @@ def initial_state(params: Transport, config: Config, num_steps: int, key: PRNGKe
     )
 
 
+@eqx.filter_jit
 def train_chunk(
     state: StepState, frozen: Transport, path: PilotPath, *, config: Config, length: int
 ) -> tuple[StepState, Float[Array, ""]]:
@@ -117,6 +118,7 @@ def train_chunk(
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
 
 
+@eqx.filter_jit
 def first_nonfinite_point(
     state: StepState, frozen: Transport, path: PilotPath, *, config: Config
 ) -> tuple[Float[Array, ""], Float[Array, " dim"], Float[Array, ""], Bool[Array, ""]]:
@@ -141,6 +143,7 @@ def first_nonfinite_point(
     return times[first], x[first], target.energy(x[first]), bad.any()
 
 
+@eqx.filter_jit
 def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
     """The reverse ESS (22) of 2048 samples: enough to watch training, too few to report."""
     transport = eqx.combine(params, frozen)
