@@ -13,7 +13,6 @@ from PIL import Image
 from boltzflow.cli import main
 from boltzflow.sampling.corrections import Corrected
 from boltzflow.statistics.estimates import Estimate
-from boltzflow.studies import paper
 from boltzflow.studies.paper import cells
 from boltzflow.training.loop import Progress
 from fake_run import FakeRun
@@ -109,7 +108,7 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     monkeypatch.setattr(cells, "measure", lambda run: {"seed": run.seed, **result})
     png = io.BytesIO()
     Image.new("RGB", (3, 2)).save(png, "PNG")
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda draws: png.getvalue())
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda draws: png.getvalue())
     assert main(["reproduce", "fig2"]) == 0
     assert (tmp_path / "results/paper/table1.json").exists() and (tmp_path / "docs/paper.md").exists()
     with Image.open(tmp_path / "results/paper/fig2.png") as image:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from boltzflow.errors import InputError, TrainingError
 from boltzflow.studies import markdown, paper
 from boltzflow.studies.paper import cells, draw
 from boltzflow.studies.paper.cells import Cell, config_of
-from boltzflow.studies.paper.experiments import EXPERIMENTS
+from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure
 from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
 from boltzflow.studies.paper.reproduce import _side_by_side, _tasks
 from boltzflow.studies.paper.results import find, keep, reached, results, seeds, step_seconds
@@ -72,7 +73,7 @@ def test_velocity_explodes_where_mass_changes_mode():
 def test_every_cell_of_the_tables_is_published():
     for name in ("table1", "table2"):
         for cell in EXPERIMENTS[name].cells:
-            assert {"hausdorff", "reverse_kl", "reverse_ess"} <= set(published()[name][cell.target][cell.method])
+            assert {"hausdorff", "reverse_kl", "reverse_ess"} <= set(published(cell))
 
 
 def test_baselines_keep_the_base_of_the_paper():
@@ -191,7 +192,7 @@ def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp
 
 
 def test_picture_of_a_path_is_drawn_with_its_seed_0_or_where_it_is_missing(tmp_path, trained, monkeypatch):
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
     fig3 = tmp_path / "fig3.png"
     assert fig3 in paper.reproduce("fig3", folder=tmp_path) and fig3.read_bytes() == b"png"
     assert fig3 not in paper.reproduce("fig3", folder=tmp_path, num_seeds=2)
@@ -327,13 +328,13 @@ def test_interrupted_cell_resumes_with_the_same_numbers(tmp_path):
 
 
 def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path, trained, monkeypatch):
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
     paper.reproduce("all", folder=tmp_path, only=["eq18/continuity_linear"])  # of table1, fig4 and paths
     assert trained == [("eq18", "continuity_linear", seed) for seed in range(5)] and (tmp_path / "fig4.png").exists()
     cell = Cell("table1", "eq18", "continuity_linear")
     tasks = _tasks({cell: 3}, tmp_path, "quick", {})
-    assert [(task.seed, task.pictured) for task in tasks] == [(0, True), (1, False), (2, False)]
-    assert tasks[0].cell.figure == "fig4" and Cell("penalties", "eq18", "penalty_abs").figure == ""
+    assert [(task.seed, task.figure) for task in tasks] == [(0, "fig4"), (1, ""), (2, "")]
+    assert path_figure(Cell("penalties", "eq18", "penalty_abs")) == ""
 
 
 def test_one_cell_and_its_figure_for_real(tmp_path):
@@ -342,7 +343,7 @@ def test_one_cell_and_its_figure_for_real(tmp_path):
     [(task, outcome)] = _side_by_side(tasks, 2, paper.Watcher())
     result, png = outcome
     assert task.config.loss == "reverse-kl" and set(result["metrics"]) == set(cells.METRICS) and result["jobs"] == 2
-    assert task.pictured and task.cell.figure == "fig2" and png.startswith(b"\x89PNG")
+    assert task.figure == "fig2" and png.startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -34,8 +34,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "nan"
     if abs(value) >= 1e6:
-        power = math.floor(math.log10(abs(value)))
-        return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}".replace("-", "−")
+        return ("−" if value < 0 else "") + count(abs(value))
     digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
     return f"{value + 0.0:.{digits}f}".replace("-", "−")
 
