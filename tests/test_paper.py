@@ -6,6 +6,7 @@ import multiprocessing
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,10 +133,10 @@ def trained(monkeypatch):
         seen.append((cell.target, cell.method, seed))
         if seed == 1 and cell.method == "reverse_kl_loss":
             raise TrainingError("diverged")
-        return seed
+        return SimpleNamespace(seed=seed, draws=None)
 
     monkeypatch.setattr(cells, "train", train)
-    monkeypatch.setattr(cells, "measure", a_result)
+    monkeypatch.setattr(cells, "measure", lambda run: a_result(run.seed))
     return seen
 
 
@@ -171,9 +172,9 @@ def test_only_the_named_cells_are_trained(tmp_path, trained):
 def test_rows_added_by_another_process_during_training_are_kept(tmp_path, trained, monkeypatch):
     other, config = Cell("table2", "m6_0", "continuity"), config_of(CELL, "default")
 
-    def measure(seed):
-        keep(tmp_path, other, "paper", config, a_result(seed))
-        return a_result(seed)
+    def measure(run):
+        keep(tmp_path, other, "paper", config, a_result(run.seed))
+        return a_result(run.seed)
 
     monkeypatch.setattr(cells, "measure", measure)
     paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m1_5/continuity"])

@@ -1,22 +1,19 @@
 """The commands `compare` and `reproduce`. The parser imports this file only for them: studies are slow to import."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 import boltzflow.run
-from boltzflow.cli.finish import DONE, output
+from boltzflow.cli.finish import DONE, output, say
 from boltzflow.cli.progress import LiveDisplay, make_display
 from boltzflow.config import make_preset
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import whole_number
+from boltzflow.report.formatting import plain_table
 from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import check_seed
 from boltzflow.studies import paper
@@ -43,8 +40,7 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
     make_preset(preset)
     others = baselines()
     loaded = load_target(target, options)
-    console = output()
-    with make_display(console) as display:
+    with make_display(output()) as display:
         run = boltzflow.run.fit(
             loaded.target, seed=seed, preset=preset, name=loaded.name, options=loaded.options, on_progress=display.show
         )
@@ -53,24 +49,24 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
         truth = truth_of(loaded.target)
     evaluations = flow.answer.evaluations
     seconds = flow.answer.seconds
-    at_evaluations = [flow]
-    at_seconds = [flow]
+    tables = {f"At {evaluations:,} energy evaluations": [flow], f"In {seconds:.0f} seconds": [flow]}
     for method, (baseline, smallest) in others.items():
-        console.print(Text(f"{method} …"))
-        first, second = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, evaluations, seconds)
-        at_evaluations.append(Entry(method, *first))
-        at_seconds.append(Entry(method, *second))
-    _print_entries(console, f"At {evaluations:,} energy evaluations", at_evaluations, truth)
-    _print_entries(console, f"In {seconds:.0f} seconds", at_seconds, truth)
+        say(f"{method} …")
+        found = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, evaluations, seconds)
+        for entries, (budget, answer) in zip(tables.values(), found, strict=True):
+            entries.append(Entry(method, budget, answer))
+    for title, entries in tables.items():
+        _print_entries(title, entries, truth)
     if truth is None:
-        sentence = "No exact answer of this target is known: where the numbers differ, this table cannot decide."
-        console.print(Text(sentence), soft_wrap=True)
+        say("No exact answer of this target is known: where the numbers differ, this table cannot decide.")
     return DONE
 
 
-def _print_entries(console: Console, title: str, entries: Sequence[Entry], truth: Truth | None) -> None:
+def _print_entries(title: str, entries: Sequence[Entry], truth: Truth | None) -> None:
     """A row for each method: errors (or log Z where nothing is exact), cost, and diagnostics."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
+    table.title = title
+    table.title_justify = "left"
     headers = ("error of log Z", "of ⟨x⟩", "of ⟨x²⟩") if truth else ("log Z",)
     table.add_column("method")
     for header in (*headers, "evaluations", "seconds", "compiling"):
@@ -82,8 +78,8 @@ def _print_entries(console: Console, title: str, entries: Sequence[Entry], truth
         numbers = ["–" if number == "nan" else number for number in numbers]
         cost = [f"{answer.evaluations:,}", f"{answer.seconds:.1f}", f"{answer.compile_seconds:.1f}"]
         table.add_row(entry.method, *numbers, *cost, _diagnostics(answer.detail))
-    console.print(table)
-    console.print()
+    output().print(table)
+    say("")
 
 
 def _diagnostics(detail: Mapping[str, Any]) -> str:
@@ -107,7 +103,7 @@ def reproduce(
     """Reproduce a table or figure of the paper, and print the files that were written.
 
     The preset quick spends most of its time in the compiler, which keeps one core busy: it trains two seeds at a time
-    and, unless `XLA_FLAGS` is set, lets the compiler optimize less. Its results have a folder of their own.
+    and lets the compiler optimize less.
     """
     if not name:
         raise InputError(f"say what to reproduce: {', '.join(paper.names())}")
@@ -124,44 +120,32 @@ def reproduce(
     path = Path(page or (folder / "paper.md" if out or is_quick else PAGE))
     check_writable(folder)
     only = [cell.strip() for cell in cells.split(",")] if cells is not None else []
-    console = output()
-    with _ConsoleWatcher(console) as watcher:
+    with _ConsoleWatcher() as watcher:
         files = paper.reproduce(
             name, folder=folder, preset=preset, num_seeds=seeds or 0, watcher=watcher, only=only, jobs=jobs
         )
     paper.write_page(path, folder, "quick" if is_quick else "default")
     for file in [*files, path]:
-        console.print(Text(f"{file}"), soft_wrap=True)
+        say(f"{file}")
     return DONE
 
 
-class _ConsoleWatcher(paper.Watcher):
+class _ConsoleWatcher(contextlib.ExitStack, paper.Watcher):
     """A line when a seed begins or ends, and on a terminal the live display."""
 
-    def __init__(self, console: Console):
-        self._console = console
-        self._display: LiveDisplay | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close(*exception)
+    _display: LiveDisplay | None = None
 
     def begin(self, what: str) -> None:
-        self._console.print(Text(what, "bold" if self._console.is_terminal else ""), soft_wrap=True)
+        say(what, "bold")
 
     def on_progress(self, progress: Progress) -> None:
-        if self._console.is_terminal and not self._display:
-            self._display = LiveDisplay(self._console).__enter__()
+        console = output()
+        if console.is_terminal and not self._display:
+            self._display = self.enter_context(LiveDisplay(console))
         if self._display:
             self._display.show(progress)
 
     def end(self, what: str) -> None:
-        self._close(None)
-        self._console.print(Text(f"  {what}"), soft_wrap=True)
-
-    def _close(self, *exception: object) -> None:
-        if self._display:
-            self._display.__exit__(*exception)
-            self._display = None
+        self.close()
+        self._display = None
+        say(f"  {what}")
