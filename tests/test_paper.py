@@ -182,7 +182,7 @@ def test_rows_added_by_another_process_during_training_are_kept(tmp_path, traine
 
 
 def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp_path, trained, monkeypatch):
-    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda folder, preset: b"png")
+    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda rows: b"png")
     monkeypatch.setitem(EXPERIMENTS, "fig10", drawn)
     fig10 = tmp_path / "fig10.png"
     settings = {"folder": tmp_path, "only": [CELL.name]}

@@ -194,10 +194,8 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
         _open(work)
         if progress.phase == "train":
             work.stage = f"at step {progress.step} of {progress.num_steps}"
-            row = {"step": progress.step, "seconds": progress.seconds}
-            measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
-            known = {name: value for name, value in measured.items() if value is not None}
-            run_folder.append_metrics(folder, row | known)
+            row = {name: getattr(progress, name) for name in ("step", "seconds", "loss", "reverse_ess")}
+            run_folder.append_metrics(folder, row)
 
     finished = boltzflow.run.fit(
         work.loaded.target,

@@ -92,11 +92,7 @@ def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """The record of one seed: the paper's metrics with their errors, the cost, the verdict, the ESS during training.
-
-    `curve` has (step, seconds, loss, reverse ESS of 2048 samples) at each measurement of the ESS. `sites`, for the
-    chain, has the density of all sites of all samples in the bins of `SITE_EDGES`.
-    """
+    """The record of one seed; `sites`, for the chain, is the density of all sites of all samples."""
     report = run.report()
     estimates = {name: report.estimates[name] for name in METRICS if name in report.estimates}
     result = {
@@ -117,7 +113,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def _curve(history: list[dict[str, float]]) -> list[list[float]]:
-    """At each measurement of the ESS: the step, the seconds, the mean loss since the last one, the ESS."""
+    """The step, seconds, mean loss since the last look, and reverse ESS of 2048 samples, where the ESS was measured."""
     curve: list[list[float]] = []
     losses: list[float] = []
     for row in history:

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from boltzflow.studies.paper import draw
 from boltzflow.studies.paper.cells import MASSES, SIZES, Cell
 from boltzflow.studies.paper.results import found, put
+from boltzflow.studies.rows import Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +17,8 @@ class Experiment:
     title: str
     cells: Sequence[Cell] = ()  # that it trains
     num_seeds: int = 1  # of each cell
-    draw: Callable[[Path, str], bytes] | None = None  # from the folder of the rows and the preset
-
-
-def _line_path(figure: str, target: Callable, folder: Path, preset: str) -> bytes:
-    path = draw.linear_path(draw.base_energy, target)
-    norms = {f"{t:.1f}": float(norm) for t, norm in zip(path.times, path.norm, strict=True)}
-    put(folder, Cell(figure, figure, "exact"), preset, {"seeds": 0, "velocity_norm": norms})
-    return draw.line_path(path)
+    ends_at: Callable[[draw.Floats], draw.Floats] | None = None  # the target of a linear path on the line
+    draw: Callable[[Mapping[Cell, Row]], bytes] | None = None  # the picture of its rows
 
 
 _BOTH = ("reverse_kl_loss", "continuity")
@@ -56,25 +50,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Fig. 3: the continuity loss on Eq. (2), linear path", [Cell("table1", "eq2", "continuity_linear")]
     ),
     "fig4": Experiment("Fig. 4: the continuity loss on Eq. (18), linear path", _PATHS[:1]),
-    "fig5": Experiment(
-        "Fig. 5: a linear path that moves mass locally", draw=partial(_line_path, "fig5", draw.even_modes)
-    ),
-    "fig6": Experiment(
-        "Fig. 6: a linear path that moves mass between modes", draw=partial(_line_path, "fig6", draw.uneven_modes)
-    ),
+    "fig5": Experiment("Fig. 5: a linear path that moves mass locally", ends_at=draw.even_modes),
+    "fig6": Experiment("Fig. 6: a linear path that moves mass between modes", ends_at=draw.uneven_modes),
     "fig7": Experiment("Fig. 7: the continuity loss on Eq. (18), diffusion path", [_FIG_7]),
     "fig8": Experiment("Fig. 8: the continuity loss on Eq. (18), trainable path", _PATHS[3:]),
-    "fig9": Experiment("Fig. 9: the double well over m", draw=lambda folder, preset: draw.potentials()),
-    "fig10": Experiment(
-        "Fig. 10: flattened samples of the particle",
-        _TABLE_2,
-        draw=lambda folder, preset: draw.wells(found(folder, _TABLE_2, preset)),
-    ),
-    "fig11": Experiment(
-        "Fig. 11: training over N, both losses",
-        _FIG_11,
-        draw=lambda folder, preset: draw.training(found(folder, _FIG_11, preset)),
-    ),
+    "fig9": Experiment("Fig. 9: the double well over m", draw=lambda rows: draw.potentials()),
+    "fig10": Experiment("Fig. 10: flattened samples of the particle", _TABLE_2, draw=draw.wells),
+    "fig11": Experiment("Fig. 11: training over N, both losses", _FIG_11, draw=draw.training),
     "paths": Experiment("Eq. (18): what the path by itself is worth", _PATHS, 3),
     "penalties": Experiment("Footnote 1: the function L of the residual", _PENALTIES, 3),
 }
@@ -93,8 +75,15 @@ def picture(folder: Path, figure: str, preset: str) -> Path:
 
 def draw_from_rows(folder: Path, name: str, preset: str) -> list[Path]:
     """Draws the picture of an experiment from its rows. Returns the file, [] where it has no such picture."""
-    draw_rows = EXPERIMENTS[name].draw
-    return [write_picture(folder, name, preset, draw_rows(folder, preset))] if draw_rows else []
+    experiment = EXPERIMENTS[name]
+    if experiment.ends_at:
+        path = draw.linear_path(draw.base_energy, experiment.ends_at)
+        norms = {f"{t:.1f}": float(norm) for t, norm in zip(path.times, path.norm, strict=True)}
+        put(folder, Cell(name, name, "exact"), preset, {"seeds": 0, "velocity_norm": norms})
+        return [write_picture(folder, name, preset, draw.line_path(path))]
+    if experiment.draw:
+        return [write_picture(folder, name, preset, experiment.draw(found(folder, experiment.cells, preset)))]
+    return []
 
 
 def write_picture(folder: Path, figure: str, preset: str, png: bytes) -> Path:

@@ -1,8 +1,4 @@
-"""The tables and pictures of `docs/paper.md`: published, our and exact numbers, cell by cell, from the stored rows.
-
-The page's prose stands in the page; `write_page` replaces the marked parts alone. Where there is no page yet it writes
-one of titles and marked parts.
-"""
+"""The tables and pictures of `docs/paper.md`: published, our and exact numbers, cell by cell, from the stored rows."""
 
 import importlib.resources
 import math
@@ -17,7 +13,7 @@ from statistics import median, median_high
 from boltzflow.errors import InputError
 from boltzflow.storage.files import write_text
 from boltzflow.studies import markdown
-from boltzflow.studies.markdown import number, plus_minus, seconds
+from boltzflow.studies.markdown import number, seconds
 from boltzflow.studies.paper import draw
 from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell, config_of
 from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure, picture, write_picture
@@ -125,7 +121,7 @@ def over_seeds(row: Row, metric: str) -> str:
     if len(values) == 1:
         return number(values[0])
     if not spread > max(abs(mean), 1.0):
-        return plus_minus(mean, spread)
+        return f"{number(mean)} ± {number(spread)}"
     return f"{number(median(values))} ({number(values[0])} to {number(values[-1])})"
 
 
@@ -188,7 +184,7 @@ def _lines(cell: Cell, row: Row, exact: Row) -> Iterator[Sequence[str]]:
             LABELS[metric],
             as_printed(theirs, digits) if theirs else "–",
             over_seeds(row, metric),
-            plus_minus(mean, spread) if spread else number(mean),
+            number(mean) + (f" ± {number(spread)}" if spread else ""),
             compared(metric, theirs, of_seeds(row, metric), digits, floor) if theirs else "",
         )
         method = ""
@@ -293,10 +289,7 @@ def _paper_preset(folder: Path, preset: str, link: str) -> str:
 
 
 def draw_paper_preset(folder: Path, changed: Collection[Cell]) -> list[Path]:
-    """Draws the reverse ESS during training where the rows of a cell changed or the file is missing.
-
-    Returns the file, [] where nothing is drawn.
-    """
+    """Draws the reverse ESS during training where a row changed or the file is missing. Returns the file, or []."""
     rows = found(folder, _PAPER_CELLS, "paper")
     is_current = (folder / f"{PAPER_PRESET}.png").exists() and not set(changed) & set(_PAPER_CELLS)
     if is_current or not rows:
@@ -309,7 +302,6 @@ def draw_paper_preset(folder: Path, changed: Collection[Cell]) -> list[Path]:
 
 
 def _preset_lines(cell: Cell, row: Row, default: Row | None) -> Iterator[Sequence[str]]:
-    """The lines of a cell; its name stands in the first of them."""
     asked = config_of(cell, "paper").num_steps
     digits = spread_digits(cell.table)
     printed = {LABELS[metric]: as_printed(theirs, digits) for metric, theirs in published(cell).items()}
@@ -336,7 +328,6 @@ def _facts(row: Row) -> dict[str, str]:
 
 
 def _is_stopped(cell: Cell, row: Row) -> bool:
-    """Whether training ended before the paper's last step."""
     return int(row["runs"][0]["steps"]) < config_of(cell, "paper").num_steps
 
 

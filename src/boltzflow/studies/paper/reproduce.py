@@ -20,16 +20,9 @@ from boltzflow.config import Config
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.numerics.validation import did_you_mean
 from boltzflow.report.figures import path_panels
-from boltzflow.studies.paper import cells, results
+from boltzflow.studies.paper import cells, experiments, results
 from boltzflow.studies.paper.cells import Cell
-from boltzflow.studies.paper.experiments import (
-    EXPERIMENTS,
-    Experiment,
-    draw_from_rows,
-    path_figure,
-    picture,
-    write_picture,
-)
+from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, path_figure, picture
 from boltzflow.studies.paper.page import draw_paper_preset
 from boltzflow.training.loop import Progress
 
@@ -89,7 +82,7 @@ def reproduce(
     for figure, experiment in EXPERIMENTS.items():
         is_outdated = picture(folder, figure, preset).exists() and not changed.isdisjoint(experiment.cells)
         if figure in work or is_outdated:
-            written += draw_from_rows(folder, figure, preset)
+            written += experiments.draw_from_rows(folder, figure, preset)
     return list(dict.fromkeys([*written, *draw_paper_preset(folder, changed)]))
 
 
@@ -119,7 +112,7 @@ class _Task:
 
     @property
     def what(self) -> str:
-        """A description for people."""
+        """The seed in words."""
         return f"{self.cell.target} {self.cell.method} seed {self.seed}"
 
 
@@ -145,7 +138,6 @@ def _tasks(wanted: Mapping[Cell, int], folder: Path, preset: str, changes: Mappi
 
 
 def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1) -> Outcome:
-    """Trains, measures and draws."""
     try:
         run = cells.train(task.cell, task.config, task.seed, on_progress, task.keep)
     except TrainingError as error:
@@ -214,7 +206,7 @@ def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Wat
         # The file is read again here: another process may have added rows during the training.
         files.append(results.keep(folder, task.cell, preset, task.config, result))
         if png:
-            files.append(write_picture(folder, task.figure, preset, png))
+            files.append(experiments.write_picture(folder, task.figure, preset, png))
         numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["metrics"].items()]
         said = ", ".join([f"{result['train_seconds']:.0f} s", f"{result['steps']} steps", *numbers])
     shutil.rmtree(task.keep, ignore_errors=True)
