@@ -12,7 +12,7 @@ from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.studies.baselines import nuts, smc, tempering
 from boltzflow.studies.baselines.common import Answer, draw, fitted_gaussian, shrunk, wide_gaussian
-from boltzflow.studies.baselines.compare import Entry, at_equal_cost, truth_of
+from boltzflow.studies.baselines.compare import at_equal_cost, errors, truth_of
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
@@ -128,7 +128,7 @@ def test_errors_are_taken_against_exact_samples():
     np.testing.assert_allclose(truth.mean, [1, -2], atol=5 * 2 / 512)
     np.testing.assert_allclose(truth.square, [5, 8], atol=5 * 10 / 512)
     answer = Answer(target.log_z + 0.5, truth.mean + truth.mean_scale, truth.square, 0.0, 0.0, 0, 0, {})
-    assert Entry("some", 1, answer).errors(truth) == pytest.approx((0.5, 1.0, 0.0), abs=1e-6)
+    assert errors(answer, truth) == pytest.approx((0.5, 1.0, 0.0), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import whole_number
 from boltzflow.report.formatting import format_error, format_value, plain_table
 from boltzflow.run import Run
-from boltzflow.sampling.corrections import CORRECTIONS, Corrected
+from boltzflow.sampling.corrections import CORRECTIONS
 from boltzflow.statistics.estimates import Estimate, reverse_ess
 from boltzflow.storage.files import check_writable, locked, write_arrays
 from boltzflow.storage.run_folder import check_seed, seed_folders
@@ -108,16 +108,10 @@ def _corrected(run: Run, key: PRNGKeyArray, num_samples: int, method: str) -> tu
         sentence += f", acceptance {samples.acceptance:.0%}"
     if samples.chain is not None:
         arrays["chain"] = samples.chain
-        sentence += _mixing(samples)
+        if num_samples >= _MIN_STATES and importlib.util.find_spec("arviz_stats"):
+            found = mixing(samples)
+            sentence += f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
     return arrays, sentence
-
-
-def _mixing(samples: Corrected) -> str:
-    """R-hat and ESS of the chains, where ArviZ is installed and there are enough states."""
-    if len(samples.x) < _MIN_STATES or importlib.util.find_spec("arviz_stats") is None:
-        return ""
-    found = mixing(samples)
-    return f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
 
 
 def expect(directory: str | None, observable: str | None, num_samples: int) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from boltzflow.report.formatting import plain_table
 from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import check_seed
 from boltzflow.studies import paper
-from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, baselines, of_flow, truth_of
+from boltzflow.studies.baselines.common import Answer
+from boltzflow.studies.baselines.compare import Truth, at_equal_cost, baselines, errors, of_flow, truth_of
 from boltzflow.training.loop import Progress
 
 FOLDER = "results/paper"
@@ -26,8 +27,6 @@ PAGE = "docs/paper.md"
 _MAX_SEEDS = 1000
 _MAX_JOBS = 64
 _WORDS = {"reverse_ess": "reverse ESS", "r_hat": "R-hat", "beta": "β reached"}
-
-# --- compare ----------------------------------------------------------------------------------------------------------
 
 
 def compare(target: str | None, options: Mapping[str, int | float], seed: int, preset: str, start_std: float) -> int:
@@ -47,22 +46,23 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
         display.phase("evaluate")
         flow = of_flow(run)
         truth = truth_of(loaded.target)
-    evaluations = flow.answer.evaluations
-    seconds = flow.answer.seconds
-    tables = {f"At {evaluations:,} energy evaluations": [flow], f"In {seconds:.0f} seconds": [flow]}
+    tables = {
+        f"At {flow.evaluations:,} energy evaluations": {"flow": flow},
+        f"In {flow.seconds:.0f} seconds": {"flow": flow},
+    }
     for method, (baseline, smallest) in others.items():
         say(f"{method} …")
-        found = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, evaluations, seconds)
-        for entries, (budget, answer) in zip(tables.values(), found, strict=True):
-            entries.append(Entry(method, budget, answer))
-    for title, entries in tables.items():
-        _print_entries(title, entries, truth)
+        found = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, flow.evaluations, flow.seconds)
+        for answers, (_, answer) in zip(tables.values(), found, strict=True):
+            answers[method] = answer
+    for title, answers in tables.items():
+        _print_answers(title, answers, truth)
     if truth is None:
         say("No exact answer of this target is known: where the numbers differ, this table cannot decide.")
     return DONE
 
 
-def _print_entries(title: str, entries: Sequence[Entry], truth: Truth | None) -> None:
+def _print_answers(title: str, answers: Mapping[str, Answer], truth: Truth | None) -> None:
     """A row for each method: errors (or log Z where nothing is exact), cost, and diagnostics."""
     table = plain_table()
     table.title = title
@@ -72,12 +72,11 @@ def _print_entries(title: str, entries: Sequence[Entry], truth: Truth | None) ->
     for header in (*headers, "evaluations", "seconds", "compiling"):
         table.add_column(header, justify="right")
     table.add_column("diagnostics")
-    for entry in entries:
-        answer = entry.answer
-        numbers = [f"{value:.2g}" for value in entry.errors(truth)] if truth else [f"{answer.log_z:.6g}"]
+    for method, answer in answers.items():
+        numbers = [f"{value:.2g}" for value in errors(answer, truth)] if truth else [f"{answer.log_z:.6g}"]
         numbers = ["–" if number == "nan" else number for number in numbers]
         cost = [f"{answer.evaluations:,}", f"{answer.seconds:.1f}", f"{answer.compile_seconds:.1f}"]
-        table.add_row(entry.method, *numbers, *cost, _diagnostics(answer.detail))
+        table.add_row(method, *numbers, *cost, _diagnostics(answer.detail))
     output().print(table)
     say("")
 
@@ -86,9 +85,6 @@ def _diagnostics(detail: Mapping[str, Any]) -> str:
     if "trusted" in detail:
         return f"not trusted, reverse ESS {detail['reverse_ess']:.3f}"
     return ", ".join(f"{_WORDS.get(name, name)} {value:.3g}" for name, value in detail.items())
-
-
-# --- reproduce --------------------------------------------------------------------------------------------------------
 
 
 def reproduce(

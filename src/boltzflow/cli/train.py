@@ -30,8 +30,6 @@ from boltzflow.training.loop import Progress
 
 _MAX_SEEDS = 100
 
-# --- run --------------------------------------------------------------------------------------------------------------
-
 
 def run(
     target: str | None,
@@ -92,9 +90,6 @@ def _merged(start: Config, in_file: Mapping[str, Any], given: Mapping[str, Any])
     return with_changes(with_changes(start, in_file), given)
 
 
-# --- resume -----------------------------------------------------------------------------------------------------------
-
-
 def resume(directory: str | None) -> int:
     """Finish an interrupted run, or several seeds, with the numbers of an undisturbed run, bit for bit."""
     folder = given_folder(directory)
@@ -116,34 +111,25 @@ def _is_trained(folder: Path) -> bool:
     return (folder / CHECKPOINT / checkpoint.FILE).exists()
 
 
-# --- the work on one run, or on one seed after another ----------------------------------------------------------------
-
-
 @dataclasses.dataclass
 class _Work:
-    """The runs of one target at or below `directory`, by folder, and how far the work on them is."""
+    """The runs of one target, by folder, and how far the work on them is."""
 
     loaded: LoadedTarget
     directory: Path
-    records: Mapping[Path, RunRecord]
+    records: Mapping[Path, RunRecord]  # of one run in `directory`, or of seeds below it
     is_open: bool = False  # the folders exist, and what they hold belongs to these runs
     stage: str = ""  # for the sentence of an interruption, as in "at step 3 of 10"
-
-    @property
-    def has_seeds(self) -> bool:
-        """Whether the runs are seeds with folders below `directory`."""
-        return self.directory not in self.records
 
 
 def _do(work: _Work) -> int:
     """Do the work and print the report; return the exit status."""
     with files.locked(work.directory), _how_to_go_on(work):
-        if work.has_seeds:
+        if work.directory not in work.records:
             return _do_seeds(work)
-        [folder] = work.records
         with make_display(output()) as display:
-            report = _report(work, folder, display)
-    return conclude(report, folder)
+            report = _report(work, work.directory, display)
+    return conclude(report, work.directory)
 
 
 def _do_seeds(work: _Work) -> int:
@@ -219,10 +205,10 @@ def _open(work: _Work) -> None:
     """Make the folders of all runs, each with its config.toml, unless this was done before."""
     if work.is_open:
         return
-    if work.has_seeds:
-        run_folder.open_seed_folders(work.directory, work.records.values())
-    else:
+    if work.directory in work.records:
         run_folder.open_folder(work.directory, work.records[work.directory])
+    else:
+        run_folder.open_seed_folders(work.directory, work.records.values())
     work.is_open = True
 
 

@@ -35,19 +35,11 @@ class Truth:
     square_scale: Float[np.ndarray, " dim"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a comparison."""
-
-    method: str
-    budget: int  # particles, sweeps or draws
-    answer: Answer
-
-    def errors(self, truth: Truth) -> tuple[float, float, float]:
-        """The errors of log Z, and of the means of x and x²: root mean squares of standard deviations."""
-        mean = (self.answer.mean - truth.mean) / truth.mean_scale
-        square = (self.answer.square - truth.square) / truth.square_scale
-        return self.answer.log_z - truth.log_z, np.sqrt(np.mean(mean**2)), np.sqrt(np.mean(square**2))
+def errors(answer: Answer, truth: Truth) -> tuple[float, float, float]:
+    """The errors of log Z, and of the means of x and x²: root mean squares of standard deviations."""
+    mean = (answer.mean - truth.mean) / truth.mean_scale
+    square = (answer.square - truth.square) / truth.square_scale
+    return answer.log_z - truth.log_z, np.sqrt(np.mean(mean**2)), np.sqrt(np.mean(square**2))
 
 
 def truth_of(target: AbstractDensity) -> Truth | None:
@@ -58,7 +50,7 @@ def truth_of(target: AbstractDensity) -> Truth | None:
     return Truth(float(target.log_z), x.mean(axis=0), (x**2).mean(axis=0), x.std(axis=0), (x**2).std(axis=0))
 
 
-def of_flow(run: Run) -> Entry:
+def of_flow(run: Run) -> Answer:
     """The answer of a finished run, with the cost of all that it needs."""
     means = run.expectation(lambda x: {"mean": x, "square": x**2})
     report = run.report()
@@ -71,7 +63,7 @@ def of_flow(run: Run) -> Entry:
     if estimates["log_z"].method != estimates["log_z_importance"].method:
         gradients += flow_smc(run.draws).num_gradients
     trust = {} if report.verdict.trustworthy else {"trusted": 0.0}
-    answer = Answer(
+    return Answer(
         log_z=float(run.log_z().value),
         mean=np.asarray(means["mean"].value, np.float64),
         square=np.asarray(means["square"].value, np.float64),
@@ -81,7 +73,6 @@ def of_flow(run: Run) -> Entry:
         gradient_evaluations=gradients,
         detail={"reverse_ess": float(estimates["reverse_ess"].value), **trust},
     )
-    return Entry("flow", num_samples, answer)
 
 
 def baselines() -> Mapping[str, tuple[Baseline, int]]:

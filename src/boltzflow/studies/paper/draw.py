@@ -77,9 +77,6 @@ def linear_path(f0: Callable[[Floats], Floats], f1: Callable[[Floats], Floats], 
     return LinePath(x, times, log_density, density, velocity, norm)
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
-
-
 def line_path(path: LinePath) -> bytes:
     """Log-density, density and velocity over x, a column for each time, as in Figs. 5 and 6."""
     seen = (np.abs(path.x) <= 8) & (path.density.max(axis=0) > 1e-4)

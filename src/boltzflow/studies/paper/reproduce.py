@@ -97,9 +97,6 @@ def _with_cells(name: str, work: Mapping[str, Experiment], only: Sequence[str]) 
     return {title: dataclasses.replace(work[title], cells=chosen) for title, chosen in kept.items() if chosen}
 
 
-# --- trainings --------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class _Task:
     """A seed to train."""
@@ -186,14 +183,14 @@ def _inherit(settings: Mapping[str, Any]) -> None:
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     for name, value in settings.items():
         jax.config.update(name, value)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent
-    parent.join()
-    os._exit(1)
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Watcher) -> list[Path]:

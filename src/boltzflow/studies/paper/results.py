@@ -96,9 +96,6 @@ def _mean_and_spread(values: Sequence[float]) -> list[float]:
         return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
 
 
-# --- from rows to numbers ---------------------------------------------------------------------------------------------
-
-
 def of_seeds(row: Row, metric: str) -> list[float]:
     """A metric of each seed."""
     return [float(run["metrics"][metric]) for run in row["runs"] if metric in run["metrics"]]
