@@ -169,15 +169,8 @@ def swap(
     rejection = 1 - jnp.exp(jnp.minimum(log_ratio, 0)).mean(axis=1)
     due = (jnp.arange(len(log_ratio)) % 2 == index % 2)[:, None]
     accept = due & (jnp.log(jax.random.uniform(key, log_ratio.shape)) < log_ratio)
-    none = jnp.zeros_like(accept[:1])
-    with_upper = jnp.concatenate([accept, none])
-    with_lower = jnp.concatenate([none, accept])
-
-    def exchanged(a: Array) -> Array:
-        up, down = (mask.reshape(mask.shape + (1,) * (a.ndim - 2)) for mask in (with_upper, with_lower))
-        return jnp.where(up, jnp.roll(a, -1, axis=0), jnp.where(down, jnp.roll(a, 1, axis=0), a))
-
-    return exchanged(x), exchanged(v), rejection
+    source = jnp.arange(len(v))[:, None] + jnp.pad(accept, ((0, 1), (0, 0))) - jnp.pad(accept, ((1, 0), (0, 0)))
+    return jnp.take_along_axis(x, source[..., None], axis=0), jnp.take_along_axis(v, source, axis=0), rejection
 
 
 def retune(tuning: Tuning, found: Round, resize: bool) -> tuple[Tuning, Points]:

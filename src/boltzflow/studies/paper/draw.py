@@ -67,9 +67,8 @@ def linear_path(f0: Callable[[Floats], Floats], f1: Callable[[Floats], Floats], 
     mean_rate = step * (density * rate).sum(axis=1, keepdims=True)
     change = density * (mean_rate - rate)
     area = step * (change[:, 1:] + change[:, :-1]) / 2
-    none = np.zeros((len(times), 1))
-    from_left = np.concatenate([none, np.cumsum(area, axis=1)], axis=1)
-    from_right = -np.concatenate([np.cumsum(area[:, ::-1], axis=1)[:, ::-1], none], axis=1)
+    from_left = np.pad(np.cumsum(area, axis=1), ((0, 0), (1, 0)))
+    from_right = -np.pad(np.cumsum(area[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
     is_left = step * np.cumsum(density, axis=1) < 0.5
     with np.errstate(divide="ignore", invalid="ignore"):
         velocity = -np.where(is_left, from_left, from_right) / density
