@@ -1,12 +1,13 @@
 """The table of times to an error of log Z."""
 
+import math
 from statistics import median
 
 from benchmarks import summary
 from benchmarks.common import targets_of
 from benchmarks.log_z_error import ASKED, BASELINES, ERRORS
 from benchmarks.store import across_machines
-from boltzflow.studies.markdown import count, power_of_ten, seconds, table
+from boltzflow.studies.markdown import RAISED, count, seconds, table
 from boltzflow.studies.rows import Row
 
 METHODS = (*ASKED, *BASELINES)
@@ -44,6 +45,11 @@ def draw_log_z(rows: list[Row]) -> str:
     if behind:
         wins = f"A baseline is first on {'; '.join(behind)}."
     return "\n\n".join([table(header, lines), _note(rows, of_baselines), *mixed, wins])
+
+
+def power_of_ten(value: float) -> str:
+    """0.01 as 10⁻²."""
+    return "10" + f"{round(math.log10(value))}".translate(RAISED)
 
 
 def _note(rows: list[Row], of_baselines: list[list[summary.TimeTo | None]]) -> str:

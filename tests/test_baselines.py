@@ -12,7 +12,7 @@ from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.studies.baselines import nuts, smc, tempering
 from boltzflow.studies.baselines.common import Answer, draw, fitted_gaussian, shrunk, wide_gaussian
-from boltzflow.studies.baselines.compare import Entry, at_equal_cost, truth_of
+from boltzflow.studies.baselines.compare import at_equal_cost, errors, truth_of
 
 DIM = 4
 SHAPE = np.array([[2.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0.5, 0], [0, 0.2, 0, 1]])  # the Gaussian's Cholesky factor
@@ -80,11 +80,11 @@ def test_shrunk_covariances_keep_their_variances_and_have_a_cholesky_factor():
 def test_short_smc_run_passes_on_moments_and_step_size(monkeypatch):
     runs = []
 
-    def run(self, program, energy, key, start, size, *, settings):
+    def run(energy, key, start, size, *, settings):
         runs.append((*settings, float(size), np.asarray(start.mean).tolist()))
         return smc.SMCResult(jnp.zeros(()), jnp.ones(2), jnp.eye(2), jnp.array(3), 0.7, 1.0, jnp.asarray(0.25))
 
-    monkeypatch.setattr(smc.Stopwatch, "run", run)
+    monkeypatch.setattr(smc, "run_smc", run)
     answer = smc.estimate_log_z(mixture_2().energy, 2, jax.random.key(0), 64_000, std=10.0)
     assert runs[0] == (4000, 0.5, 2, 6, pytest.approx(1.2 * 2**-0.25), [0, 0])
     assert runs[1] == (64_000, 0.9, 4, 0, 0.25, [1, 1])
@@ -128,7 +128,7 @@ def test_errors_are_taken_against_exact_samples():
     np.testing.assert_allclose(truth.mean, [1, -2], atol=5 * 2 / 512)
     np.testing.assert_allclose(truth.square, [5, 8], atol=5 * 10 / 512)
     answer = Answer(target.log_z + 0.5, truth.mean + truth.mean_scale, truth.square, 0.0, 0.0, 0, 0, {})
-    assert Entry("some", 1, answer).errors(truth) == pytest.approx((0.5, 1.0, 0.0), abs=1e-6)
+    assert errors(answer, truth) == pytest.approx((0.5, 1.0, 0.0), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from benchmarks import ess_tables, forward_ess, log_z_error, log_z_tables, paper_way, summary, tables
-from benchmarks.clock import Clock, covered
 from benchmarks.common import TASKS
 from benchmarks.log_z_error import ALONE, TARGET_ERROR
 from benchmarks.store import RESULTS, Store, newest, source_hash
@@ -74,24 +73,6 @@ def test_stored_rows_are_rewritten_without_a_change(path, tmp_path):
 def test_row_that_is_not_finite_is_a_failure(tmp_path, value):
     row = Store("some", tmp_path).measured(lambda: {"fine": 1.0, "bad": value}, "s", target="a")
     assert row["failure"] == "ValueError: bad is not finite"
-
-
-def test_clock_separates_compiling():
-    assert covered([(0, 1), (2, 4), (2.5, 3), (3.5, 5)]) == 4
-
-    @jax.jit
-    def slow_to_compile(x):
-        for _ in range(300):
-            x = jax.numpy.sin(x) + 1
-        return x
-
-    with Clock() as clock:
-        slow_to_compile(1.0).block_until_ready()
-        first = clock.lap()
-        slow_to_compile(1.0).block_until_ready()
-        second = clock.lap()
-    assert first.compile_seconds > first.seconds >= 0
-    assert second.compile_seconds == 0 < second.seconds
 
 
 def test_source_hash_depends_on_code_alone(tmp_path, monkeypatch):

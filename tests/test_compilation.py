@@ -28,3 +28,28 @@ def test_programs_are_dropped_above_half_of_map_limit(monkeypatch, tmp_path, mos
 def test_make_room_ignores_systems_without_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(compiling, "_MAPS", tmp_path / "none")
     compiling.make_room()
+
+
+def test_stopwatch_counts_overlapping_spans_once():
+    with compiling.Stopwatch() as watch:
+        for start, end in [(0, 1), (2, 4), (2.5, 3), (3.5, 5)]:
+            watch._listen("/jax/core/compile/backend_compile", start, end)
+        watch._listen("/jax/other", 0, 100)
+        assert watch.compile_seconds == 4
+
+
+def test_stopwatch_keeps_compilation_apart():
+    @jax.jit
+    def slow_to_compile(x):
+        for _ in range(300):
+            x = jnp.sin(x) + 1
+        return x
+
+    with compiling.Stopwatch() as first:
+        slow_to_compile(1.0).block_until_ready()
+    with compiling.Stopwatch() as second:
+        slow_to_compile(1.0).block_until_ready()
+    assert first.compile_seconds > first.seconds >= 0
+    assert second.compile_seconds == 0 < second.seconds
+    seconds = second.seconds
+    assert second.seconds == seconds  # it stopped

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import multiprocessing
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from boltzflow.errors import InputError, TrainingError
 from boltzflow.studies import markdown, paper
 from boltzflow.studies.paper import cells, draw
 from boltzflow.studies.paper.cells import Cell, config_of
-from boltzflow.studies.paper.experiments import EXPERIMENTS
+from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure
 from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
 from boltzflow.studies.paper.reproduce import _side_by_side, _tasks
 from boltzflow.studies.paper.results import find, keep, reached, results, seeds, step_seconds
@@ -72,7 +74,7 @@ def test_velocity_explodes_where_mass_changes_mode():
 def test_every_cell_of_the_tables_is_published():
     for name in ("table1", "table2"):
         for cell in EXPERIMENTS[name].cells:
-            assert {"hausdorff", "reverse_kl", "reverse_ess"} <= set(published()[name][cell.target][cell.method])
+            assert {"hausdorff", "reverse_kl", "reverse_ess"} <= set(published(cell))
 
 
 def test_baselines_keep_the_base_of_the_paper():
@@ -131,10 +133,10 @@ def trained(monkeypatch):
         seen.append((cell.target, cell.method, seed))
         if seed == 1 and cell.method == "reverse_kl_loss":
             raise TrainingError("diverged")
-        return seed
+        return SimpleNamespace(seed=seed, draws=None)
 
     monkeypatch.setattr(cells, "train", train)
-    monkeypatch.setattr(cells, "measure", a_result)
+    monkeypatch.setattr(cells, "measure", lambda run: a_result(run.seed))
     return seen
 
 
@@ -170,9 +172,9 @@ def test_only_the_named_cells_are_trained(tmp_path, trained):
 def test_rows_added_by_another_process_during_training_are_kept(tmp_path, trained, monkeypatch):
     other, config = Cell("table2", "m6_0", "continuity"), config_of(CELL, "default")
 
-    def measure(seed):
-        keep(tmp_path, other, "paper", config, a_result(seed))
-        return a_result(seed)
+    def measure(run):
+        keep(tmp_path, other, "paper", config, a_result(run.seed))
+        return a_result(run.seed)
 
     monkeypatch.setattr(cells, "measure", measure)
     paper.reproduce("table2", folder=tmp_path, num_seeds=1, only=["m1_5/continuity"])
@@ -180,7 +182,7 @@ def test_rows_added_by_another_process_during_training_are_kept(tmp_path, traine
 
 
 def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp_path, trained, monkeypatch):
-    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda folder, preset: b"png")
+    drawn = dataclasses.replace(EXPERIMENTS["fig10"], draw=lambda rows: b"png")
     monkeypatch.setitem(EXPERIMENTS, "fig10", drawn)
     fig10 = tmp_path / "fig10.png"
     settings = {"folder": tmp_path, "only": [CELL.name]}
@@ -191,7 +193,7 @@ def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp
 
 
 def test_picture_of_a_path_is_drawn_with_its_seed_0_or_where_it_is_missing(tmp_path, trained, monkeypatch):
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
     fig3 = tmp_path / "fig3.png"
     assert fig3 in paper.reproduce("fig3", folder=tmp_path) and fig3.read_bytes() == b"png"
     assert fig3 not in paper.reproduce("fig3", folder=tmp_path, num_seeds=2)
@@ -327,13 +329,13 @@ def test_interrupted_cell_resumes_with_the_same_numbers(tmp_path):
 
 
 def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path, trained, monkeypatch):
-    monkeypatch.setitem(paper.reproduce.__globals__, "path_panels", lambda run: b"png")
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
     paper.reproduce("all", folder=tmp_path, only=["eq18/continuity_linear"])  # of table1, fig4 and paths
     assert trained == [("eq18", "continuity_linear", seed) for seed in range(5)] and (tmp_path / "fig4.png").exists()
     cell = Cell("table1", "eq18", "continuity_linear")
     tasks = _tasks({cell: 3}, tmp_path, "quick", {})
-    assert [(task.seed, task.pictured) for task in tasks] == [(0, True), (1, False), (2, False)]
-    assert tasks[0].cell.figure == "fig4" and Cell("penalties", "eq18", "penalty_abs").figure == ""
+    assert [(task.seed, task.figure) for task in tasks] == [(0, "fig4"), (1, ""), (2, "")]
+    assert path_figure(Cell("penalties", "eq18", "penalty_abs")) == ""
 
 
 def test_one_cell_and_its_figure_for_real(tmp_path):
@@ -342,7 +344,7 @@ def test_one_cell_and_its_figure_for_real(tmp_path):
     [(task, outcome)] = _side_by_side(tasks, 2, paper.Watcher())
     result, png = outcome
     assert task.config.loss == "reverse-kl" and set(result["metrics"]) == set(cells.METRICS) and result["jobs"] == 2
-    assert task.pictured and task.cell.figure == "fig2" and png.startswith(b"\x89PNG")
+    assert task.figure == "fig2" and png.startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

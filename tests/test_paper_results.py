@@ -54,7 +54,7 @@ def test_every_cell_of_the_tables_has_its_seeds(table, cell):
 def test_continuity_is_nowhere_worse_than_published(table, cell):
     """Within the spread of both and the printed digits; the best value needed is that of exact samples."""
     row, exact = found(table, cell)
-    for metric, theirs in published()[table][cell.target][cell.method].items():
+    for metric, theirs in published(cell).items():
         bound, allowed = theirs[0], tolerance(theirs, 3 if table == "table1" else 2)
         mean, spread = (float(v) for v in row["metrics"][metric])
         if metric.endswith("ess"):
@@ -94,7 +94,7 @@ def test_page_states_the_forward_ess_over_as_many_samples_as_in_the_paper():
     rows = json.loads((ROOT / "results" / "benchmarks" / "forward_ess.json").read_text("utf-8"))["rows"]
     said = []
     for target in ("eq18", "eq2"):
-        theirs = published()["table1"][target]["continuity_trainable"]["forward_ess"]
+        theirs = published(Cell("table1", target, "continuity_trainable"))["forward_ess"]
         sets = np.array([row["sets"] for row in rows if row["key"]["target"] == TARGETS[target][0]])
         means, enough = sets.mean(axis=0), theirs[0] - tolerance(theirs, 3)
         counts = [means >= enough, np.round(means, 3) >= theirs[0], sets.min(axis=0) >= enough]

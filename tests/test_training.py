@@ -15,7 +15,6 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.continuity import LogZRate, Transport
 from boltzflow.model.fields import AbstractVectorField, TimeMixture
 from boltzflow.model.interpolations import Linear
-from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
 from boltzflow.run import Run
@@ -272,7 +271,7 @@ def test_training_returns_to_the_last_good_state_with_a_lower_rate():
     transport = build_transport(
         TINY, bf.Parts(), pilot.base, correlated_gaussian(), pilot.clock, jax.random.key(1), None
     )
-    trainer = Trainer(transport, pilot, TINY, 100, jax.random.key(2), jax.random.key(3), Stopwatch())
+    trainer = Trainer(transport, pilot, TINY, 100, jax.random.key(2), jax.random.key(3))
     assert np.isfinite(trainer.take_steps(10)) and trainer.state.rate == 1.0
     good = trainer.state.good
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, trainer.state.params)

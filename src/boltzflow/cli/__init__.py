@@ -16,14 +16,7 @@ from boltzflow.numerics.compiling import use_compilation_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: The words after `boltzflow`; by default those of this process.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command in `argv`, by default the words of this process; return the exit status."""
     try:
         action = parse(sys.argv[1:] if argv is None else argv)
         use_compilation_cache()
@@ -43,6 +36,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(what: object, status: int) -> int:
-    """One line on standard error."""
     print("boltzflow: " + " ".join(str(what).split()), file=sys.stderr)
     return status

@@ -16,18 +16,7 @@ _RADII = (10.0, 100.0)  # of far points, in units of x
 
 
 def check_target(target: AbstractDensity) -> list[str]:
-    """Check a target before any training.
-
-    Args:
-        target: The target.
-
-    Returns:
-        The findings as sentences; a sentence that begins with "advice:" calls for a change of the energy.
-
-    Raises:
-        InputError: The energy does not trace under JAX, or is not one real finite number at points from N(0, 1); its
-            gradient is not the derivative of its values; or its log Z, log_prob and samples contradict each other.
-    """
+    """The findings as sentences, an "advice:" where the energy should change; `InputError` for an unusable target."""
     key = jax.random.key(0)
     points = jax.random.normal(key, (_NUM_POINTS, target.dim))
     check_energy(target, points)
@@ -50,7 +39,6 @@ def check_target(target: AbstractDensity) -> list[str]:
 
 
 def _energy_time(target: AbstractDensity, key: jax.Array) -> str:
-    """The time of one energy with its gradient in a batch, without compilation."""
     points = jax.random.normal(key, (_NUM_TIMED, target.dim))
     evaluate = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))
     jax.block_until_ready(evaluate(points))

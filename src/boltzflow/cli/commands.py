@@ -12,14 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 import boltzflow
 import boltzflow.run
 from boltzflow.cli.check import check_target
-from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, standing
+from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, say, standing
 from boltzflow.cli.progress import make_display
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import load_function, load_target
@@ -27,9 +24,9 @@ from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
 from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import whole_number
-from boltzflow.report.formatting import format_error, format_value
+from boltzflow.report.formatting import format_error, format_value, plain_table
 from boltzflow.run import Run
-from boltzflow.sampling.corrections import CORRECTIONS, Corrected
+from boltzflow.sampling.corrections import CORRECTIONS
 from boltzflow.statistics.estimates import Estimate, reverse_ess
 from boltzflow.storage.files import check_writable, locked, write_arrays
 from boltzflow.storage.run_folder import check_seed, seed_folders
@@ -38,7 +35,7 @@ _MIN_STATES = 100  # of all chains; R-hat of fewer is noise
 
 
 def given_folder(directory: str | None) -> Path:
-    """The folder that a command was given; raises `InputError` where it was given none."""
+    """The folder that a command was given, or `InputError`."""
     if not directory:
         raise InputError("give the folder of a run, as in runs/double-well-1")
     return Path(directory)
@@ -52,21 +49,14 @@ def _folder_of_one_run(directory: str | None) -> Path:
     return folder
 
 
-# --- report -----------------------------------------------------------------------------------------------------------
-
-
 def report(directory: str | None) -> int:
     """Measure the finished run in a folder again and write its report."""
     folder = _folder_of_one_run(directory)
     run = boltzflow.run.load(folder)
     check_writable(folder)
-    console = output()
-    with locked(folder), make_display(console) as display:
+    with locked(folder), make_display(output()) as display:
         measured = measure(run, folder, display)
-    return conclude(measured, folder, console)
-
-
-# --- sample -----------------------------------------------------------------------------------------------------------
+    return conclude(measured, folder)
 
 
 def sample(
@@ -93,11 +83,10 @@ def sample(
     key = stream_key(seed, Stream.SAMPLE_COMMAND)
     arrays, sentence = _corrected(run, key, num_samples, correct) if correct else _weighted(run, key, num_samples)
     write_arrays(path, arrays)
-    console = output()
-    console.print(Text(f"{num_samples:,} samples: {path}"), soft_wrap=True)
+    say(f"{num_samples:,} samples: {path}")
     if sentence:
-        console.print(Text(sentence), soft_wrap=True)
-    return standing(folder, console)
+        say(sentence)
+    return standing(folder)
 
 
 def _weighted(run: Run, key: PRNGKeyArray, num_samples: int) -> tuple[dict[str, np.ndarray], str]:
@@ -119,19 +108,10 @@ def _corrected(run: Run, key: PRNGKeyArray, num_samples: int, method: str) -> tu
         sentence += f", acceptance {samples.acceptance:.0%}"
     if samples.chain is not None:
         arrays["chain"] = samples.chain
-        sentence += _mixing(samples)
+        if num_samples >= _MIN_STATES and importlib.util.find_spec("arviz_stats"):
+            found = mixing(samples)
+            sentence += f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
     return arrays, sentence
-
-
-def _mixing(samples: Corrected) -> str:
-    """R-hat and ESS of the chains, where ArviZ is installed and there are enough states."""
-    if len(samples.x) < _MIN_STATES or importlib.util.find_spec("arviz_stats") is None:
-        return ""
-    found = mixing(samples)
-    return f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
-
-
-# --- expect -----------------------------------------------------------------------------------------------------------
 
 
 def expect(directory: str | None, observable: str | None, num_samples: int) -> int:
@@ -142,20 +122,19 @@ def expect(directory: str | None, observable: str | None, num_samples: int) -> i
     num_samples = whole_number("num-samples", num_samples, at_least=0)
     fn = load_function(observable)
     estimates = boltzflow.run.load(folder).expectation(fn, num_samples)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("observable")
     table.add_column("value", justify="right")
     table.add_column("error", justify="right")
-    doubts = []
+    doubts = {}
     for label, value, stderr, doubt in _numbers(observable.rpartition(":")[2], estimates):
         table.add_row(label, format_value(value, stderr), format_error(stderr))
-        if doubt and doubt not in doubts:
-            doubts.append(doubt)
-    console = output()
-    console.print(table)
+        doubts[doubt] = True
+    doubts.pop("", None)
+    output().print(table)
     for doubt in doubts:
-        console.print(Text(f"Not to be relied on: {doubt}", "red"), soft_wrap=True)
-    return standing(folder, console) or (DISTRUSTED if doubts else DONE)
+        say(f"Not to be relied on: {doubt}", "red")
+    return standing(folder) or (DISTRUSTED if doubts else DONE)
 
 
 def _numbers(name: str, estimates: Any) -> Iterator[tuple[str, float, float, str]]:
@@ -171,37 +150,29 @@ def _numbers(name: str, estimates: Any) -> Iterator[tuple[str, float, float, str
             yield label, float(values[index]), float(stderrs[index]), doubt
 
 
-# --- targets ----------------------------------------------------------------------------------------------------------
-
-
 def check(target: str | None, options: Mapping[str, int | float]) -> int:
     """Check a target before any training, and print what was found."""
     if not target:
         raise InputError("say which target to check, as in path/to/file.py:name")
     loaded = load_target(target, options)
-    console = output()
     for sentence in check_target(loaded.target):
-        console.print(Text(f"- {sentence}"), soft_wrap=True)
+        say(f"- {sentence}")
     dim = f" --dim {options['dim']}" if "dim" in options else ""
-    console.print(Text(f"{target} can be run: boltzflow run {target}{dim}"), soft_wrap=True)
+    say(f"{target} can be run: boltzflow run {target}{dim}")
     return DONE
 
 
 def targets() -> int:
     """Print a table of the targets that ship."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     for header in ("target", "dim", "options", "what it is", "known exactly"):
         table.add_column(header)
     for record in SHIPPED.values():
         options = "\n".join(f"--{option.name.replace('_', '-')} {option.default}" for option in record.options)
         table.add_row(record.name, str(record.factory().dim), options, record.description, ", ".join(record.exact))
-    console = output()
-    console.print(table)
-    console.print(Text("Your own: boltzflow run path/to/file.py:name --dim 8"))
+    output().print(table)
+    say("Your own: boltzflow run path/to/file.py:name --dim 8")
     return DONE
-
-
-# --- boltzflow itself -------------------------------------------------------------------------------------------------
 
 
 def version() -> int:
@@ -210,11 +181,20 @@ def version() -> int:
     return DONE
 
 
+_OVERVIEW = """usage: boltzflow COMMAND [arguments]
+
+Learn a flow to a Boltzmann density from its energy alone, and know
+whether to trust it.
+
+commands:
+{}
+
+boltzflow COMMAND --help lists the arguments of a command.
+boltzflow --version prints the version."""
+
+
 def overview(summaries: Mapping[str, str]) -> int:
     """Print the commands, each with its summary."""
-    lines = ["usage: boltzflow COMMAND [arguments]", ""]
-    lines += ["Learn a flow to a Boltzmann density from its energy alone, and know", "whether to trust it.", ""]
-    lines += ["commands:", *(f"  {name:<11}{summary}" for name, summary in summaries.items()), ""]
-    lines += ["boltzflow COMMAND --help lists the arguments of a command.", "boltzflow --version prints the version."]
-    print("\n".join(lines))
+    listed = "\n".join(f"  {name:<11}{summary}" for name, summary in summaries.items())
+    print(_OVERVIEW.format(listed))
     return DONE

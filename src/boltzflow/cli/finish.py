@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 import boltzflow
-import boltzflow.run
-from boltzflow.cli.progress import LiveDisplay, PlainDisplay
+from boltzflow.cli.progress import Display
 from boltzflow.errors import InputError
 from boltzflow.report.formatting import render_console
 from boltzflow.report.html import html_page
@@ -31,7 +30,12 @@ def output() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
 
 
-def measure(run: Run, folder: Path, display: LiveDisplay | PlainDisplay) -> Report:
+def say(sentence: str, style: str = "") -> None:
+    """Print a line, which only the terminal breaks."""
+    output().print(Text(sentence, style), soft_wrap=True)
+
+
+def measure(run: Run, folder: Path, display: Display) -> Report:
     """The report of a run that is saved, written to its folder as report.html and, last, report.json."""
     display.phase("evaluate")
     report = run.report()
@@ -50,35 +54,32 @@ def read_report(folder: Path) -> Report:
     return Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
 
 
-def conclude(report: Report, folder: Path, console: Console) -> int:
+def conclude(report: Report, folder: Path) -> int:
     """Print the report and its place; return the exit status."""
+    console = output()
     console.print()
     render_console(report, console)
-    console.print(Text(f"report: {folder / REPORT_HTML}"), soft_wrap=True)
-    hint = f"samples: boltzflow sample {folder} --num-samples 10000 --out samples.npz"
-    console.print(Text(hint), soft_wrap=True)
+    say(f"report: {folder / REPORT_HTML}")
+    say(f"samples: boltzflow sample {folder} --num-samples 10000 --out samples.npz")
     return DONE if report.verdict.trustworthy else DISTRUSTED
 
 
-def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], folder: Path, console: Console) -> int:
+def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], folder: Path) -> int:
     """Compare the seeds, write seeds.json, print the table of all seeds; return the exit status."""
     together = compare_seeds(reports, failures)
     write_text(folder / SEEDS_JSON, together.to_json(boltzflow.__version__))
+    console = output()
     console.print()
     render_seeds(together, console)
-    places = f"reports: {folder / 'seed-N' / REPORT_HTML}; all in one: {folder / SEEDS_JSON}"
-    console.print(Text(places), soft_wrap=True)
+    say(f"reports: {folder / 'seed-N' / REPORT_HTML}; all in one: {folder / SEEDS_JSON}")
     return DONE if together.trustworthy else DISTRUSTED
 
 
-def standing(folder: Path, console: Console) -> int:
-    """The exit status of samples and averages from a finished run, which are no better than its report.
-
-    The run is distrusted without a report, with a report that distrusts it, and beside seeds that disagree with it.
-    """
+def standing(folder: Path) -> int:
+    """The exit status of samples and averages from a finished run, which are no better than its report."""
     doubt = _doubt(folder)
     if doubt:
-        console.print(Text(doubt, "red"), soft_wrap=True)
+        say(doubt, "red")
     return DISTRUSTED if doubt else DONE
 
 

@@ -24,33 +24,25 @@ from boltzflow.sampling.corrections import CORRECTIONS
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """One argument of a command: an option `--name`, or a word at its place where it is `positional`.
-
-    `help` is a sentence, to which a `default` that is not None is added; the default False makes a flag, which has no
-    value. `kind` is the type of the value: str, int, float, bool ("true" or "false") or a `Literal` of strings.
-    """
+    """One argument of a command."""
 
     name: str
-    help: str
-    kind: Any = str
+    help: str  # a sentence, to which a `default` is added
+    kind: Any = str  # or int, float, bool ("true" or "false"), a `Literal` of strings
     metavar: str = ""
-    default: Any = None
-    positional: bool = False
+    default: Any = None  # False makes a flag, which has no value
+    positional: bool = False  # a word at its place instead of an option `--name`
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: its function, which takes each argument by name and returns the exit status, one line, and arguments.
+    """A command."""
 
-    The given options of the target come as a dictionary `options`, the given settings as `settings`. A command with
-    settings also gets the whole command line as `command`, for the records.
-    """
-
-    function: Callable[..., int]
+    function: Callable[..., int]  # takes each argument by name, and returns the exit status
     summary: str
     arguments: Sequence[Argument] = ()
-    has_target_options: bool = False
-    has_settings: bool = False
+    has_target_options: bool = False  # takes the given options of a target as a dictionary `options`
+    has_settings: bool = False  # takes the given settings as `settings`, and the command line as `command`
 
 
 # --- the arguments ----------------------------------------------------------------------------------------------------
@@ -161,17 +153,9 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def parse(argv: Sequence[str]) -> Callable[[], int]:
-    """The call that a command line stands for.
+    """The call that a command line stands for; `InputError` for an unknown word or a value of the wrong type.
 
-    Args:
-        argv: The words after `boltzflow`.
-
-    Returns:
-        A function without arguments that does the work and returns the exit status.
-
-    Raises:
-        InputError: For an unknown command, option or word, and for a value of the wrong type.
-        SystemExit: After printing the help of a command.
+    It raises `SystemExit` after printing the help of a command.
     """
     first = argv[0] if argv else ""
     if first not in COMMANDS:
@@ -214,9 +198,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command, with its arguments in groups."""
     command = COMMANDS[name]
     words = [argument.metavar for argument in command.arguments if argument.positional]
-    usage = " ".join(["boltzflow", name, *words, "[options]"])
     parser = argparse.ArgumentParser(
-        usage=usage,
+        usage=" ".join(["boltzflow", name, *words, "[options]"]),
         description=command.summary,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -232,7 +215,6 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _add(group: argparse._ActionsContainer, arguments: Iterable[Argument]) -> None:
-    """Add arguments to a parser, or to a group in it."""
     for argument in arguments:
         flag, default, kind = _flag(argument.name), argument.default, argument.kind
         text = argument.help if default is None or default is False else f"{argument.help} (default: {default})"
@@ -252,7 +234,6 @@ def _flag(name: str) -> str:
 
 
 def _value(flag: str, kind: type, text: str) -> int | float | bool:
-    """The value of an option from its text."""
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):

@@ -5,21 +5,16 @@ Both displays are context managers around the work. They take each `Progress` of
 
 import math
 import time
+from collections.abc import Iterable
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
 from boltzflow.training.loop import Progress
 
-_PHASES = {
-    "pilot": "looking for modes",
-    "compile": "compiling",
-    "train": "training",
-    "evaluate": "measuring",
-}
+_PHASES = {"pilot": "looking for modes", "compile": "compiling", "train": "training", "evaluate": "measuring"}
 _ESS_WORDS = (
     (0.01, "no overlap yet"),
     (0.1, "little overlap"),
@@ -37,70 +32,63 @@ def ess_in_words(ess: float) -> str:
     return next(words for limit, words in _ESS_WORDS if not ess >= limit)
 
 
-def make_display(console: Console) -> "LiveDisplay | PlainDisplay":
-    """The live display where the console is a terminal, plain lines elsewhere."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
-
-
 def _numbers(loss: float | None, ess: float | None, message: str) -> str:
     parts = [] if loss is None else [f"loss {loss:.4g}"]
     parts += [] if ess is None else [f"reverse ESS {ess:.3f} ({ess_in_words(ess)})"]
     return ", ".join([*parts, message] if message else parts)
 
 
-class LiveDisplay:
+class LiveDisplay(Bars):
     """A line for each phase: name, bar of steps, elapsed and remaining time; below them loss and reverse ESS."""
 
     def __init__(self, console: Console):
-        self._bars = Bars(
+        self._phase = ""
+        self._numbers = ""
+        self._reverse_ess: float | None = None
+        super().__init__(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<17}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[steps]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=8,
         )
-        self._phase = ""
-        self._numbers = ""
-        self._task: TaskID | None = None
-        self._reverse_ess: float | None = None
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
-
-    def __enter__(self) -> "LiveDisplay":
-        self._live.start(refresh=True)
-        return self
 
     def __exit__(self, *exception: object) -> None:
         if exception[0] is None:
             self._finish()
-        self._live.stop()
+        self.stop()
 
     def show(self, progress: Progress) -> None:
         """Move the bar. The last ESS stays on display until the next one comes."""
         self.phase(progress.phase)
         self._reverse_ess = progress.reverse_ess if progress.reverse_ess is not None else self._reverse_ess
         self._numbers = _numbers(progress.loss, self._reverse_ess, progress.message)
-        if self._task is not None and progress.phase == "train":
+        if progress.phase == "train":
             steps = f"{progress.step}/{progress.num_steps}"
-            self._bars.update(self._task, total=progress.num_steps, completed=progress.step, steps=steps)
+            self.update(self.task_ids[-1], total=progress.num_steps, completed=progress.step, steps=steps)
 
     def phase(self, phase: str) -> None:
         """Begin a phase, unless it is the current one."""
         if phase != self._phase:
             self._finish()
             self._phase = phase
-            self._task = self._bars.add_task(_PHASES.get(phase, phase), total=None, steps="")
+            self.add_task(_PHASES.get(phase, phase), total=None, steps="")
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the bars."""
-        self._live.console.print(Text(sentence), soft_wrap=True)
+        self.console.print(Text(sentence), soft_wrap=True)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, and the numbers below them."""
+        yield self.make_tasks_table(self.tasks)
+        yield Text(f"  {self._numbers}", "dim", no_wrap=True, overflow="ellipsis")
 
     def _finish(self) -> None:
-        if self._task is not None:
-            self._bars.update(self._task, total=1, completed=1)
-
-    def _render(self) -> RenderableType:
-        return Group(self._bars, Text(f"  {self._numbers}", "dim", no_wrap=True, overflow="ellipsis"))
+        for task in self.task_ids[-1:]:
+            self.update(task, total=1, completed=1)
 
 
 class PlainDisplay:
@@ -144,3 +132,11 @@ class PlainDisplay:
         """Print a sentence after the elapsed time."""
         seconds = time.perf_counter() - self._start
         self._console.print(f"{seconds:6.1f} s  {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+Display = LiveDisplay | PlainDisplay
+
+
+def make_display(console: Console) -> Display:
+    """The live display where the console is a terminal, plain lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

@@ -1,26 +1,24 @@
 """The commands `compare` and `reproduce`. The parser imports this file only for them: studies are slow to import."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 import boltzflow.run
-from boltzflow.cli.finish import DONE, output
+from boltzflow.cli.finish import DONE, output, say
 from boltzflow.cli.progress import LiveDisplay, make_display
 from boltzflow.config import make_preset
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import whole_number
+from boltzflow.report.formatting import plain_table
 from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import check_seed
 from boltzflow.studies import paper
-from boltzflow.studies.baselines.compare import Entry, Truth, at_equal_cost, baselines, of_flow, truth_of
+from boltzflow.studies.baselines.common import Answer
+from boltzflow.studies.baselines.compare import Truth, at_equal_cost, baselines, errors, of_flow, truth_of
 from boltzflow.training.loop import Progress
 
 FOLDER = "results/paper"
@@ -29,8 +27,6 @@ PAGE = "docs/paper.md"
 _MAX_SEEDS = 1000
 _MAX_JOBS = 64
 _WORDS = {"reverse_ess": "reverse ESS", "r_hat": "R-hat", "beta": "β reached"}
-
-# --- compare ----------------------------------------------------------------------------------------------------------
 
 
 def compare(target: str | None, options: Mapping[str, int | float], seed: int, preset: str, start_std: float) -> int:
@@ -43,56 +39,52 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
     make_preset(preset)
     others = baselines()
     loaded = load_target(target, options)
-    console = output()
-    with make_display(console) as display:
+    with make_display(output()) as display:
         run = boltzflow.run.fit(
             loaded.target, seed=seed, preset=preset, name=loaded.name, options=loaded.options, on_progress=display.show
         )
         display.phase("evaluate")
         flow = of_flow(run)
         truth = truth_of(loaded.target)
-    evaluations = flow.answer.evaluations
-    seconds = flow.answer.seconds
-    at_evaluations = [flow]
-    at_seconds = [flow]
+    tables = {
+        f"At {flow.evaluations:,} energy evaluations": {"flow": flow},
+        f"In {flow.seconds:.0f} seconds": {"flow": flow},
+    }
     for method, (baseline, smallest) in others.items():
-        console.print(Text(f"{method} …"))
-        first, second = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, evaluations, seconds)
-        at_evaluations.append(Entry(method, *first))
-        at_seconds.append(Entry(method, *second))
-    _print_entries(console, f"At {evaluations:,} energy evaluations", at_evaluations, truth)
-    _print_entries(console, f"In {seconds:.0f} seconds", at_seconds, truth)
+        say(f"{method} …")
+        found = at_equal_cost(baseline, smallest, loaded.target, seed, start_std, flow.evaluations, flow.seconds)
+        for answers, (_, answer) in zip(tables.values(), found, strict=True):
+            answers[method] = answer
+    for title, answers in tables.items():
+        _print_answers(title, answers, truth)
     if truth is None:
-        sentence = "No exact answer of this target is known: where the numbers differ, this table cannot decide."
-        console.print(Text(sentence), soft_wrap=True)
+        say("No exact answer of this target is known: where the numbers differ, this table cannot decide.")
     return DONE
 
 
-def _print_entries(console: Console, title: str, entries: Sequence[Entry], truth: Truth | None) -> None:
+def _print_answers(title: str, answers: Mapping[str, Answer], truth: Truth | None) -> None:
     """A row for each method: errors (or log Z where nothing is exact), cost, and diagnostics."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
+    table.title = title
+    table.title_justify = "left"
     headers = ("error of log Z", "of ⟨x⟩", "of ⟨x²⟩") if truth else ("log Z",)
     table.add_column("method")
     for header in (*headers, "evaluations", "seconds", "compiling"):
         table.add_column(header, justify="right")
     table.add_column("diagnostics")
-    for entry in entries:
-        answer = entry.answer
-        numbers = [f"{value:.2g}" for value in entry.errors(truth)] if truth else [f"{answer.log_z:.6g}"]
+    for method, answer in answers.items():
+        numbers = [f"{value:.2g}" for value in errors(answer, truth)] if truth else [f"{answer.log_z:.6g}"]
         numbers = ["–" if number == "nan" else number for number in numbers]
         cost = [f"{answer.evaluations:,}", f"{answer.seconds:.1f}", f"{answer.compile_seconds:.1f}"]
-        table.add_row(entry.method, *numbers, *cost, _diagnostics(answer.detail))
-    console.print(table)
-    console.print()
+        table.add_row(method, *numbers, *cost, _diagnostics(answer.detail))
+    output().print(table)
+    say("")
 
 
 def _diagnostics(detail: Mapping[str, Any]) -> str:
     if "trusted" in detail:
         return f"not trusted, reverse ESS {detail['reverse_ess']:.3f}"
     return ", ".join(f"{_WORDS.get(name, name)} {value:.3g}" for name, value in detail.items())
-
-
-# --- reproduce --------------------------------------------------------------------------------------------------------
 
 
 def reproduce(
@@ -107,7 +99,7 @@ def reproduce(
     """Reproduce a table or figure of the paper, and print the files that were written.
 
     The preset quick spends most of its time in the compiler, which keeps one core busy: it trains two seeds at a time
-    and, unless `XLA_FLAGS` is set, lets the compiler optimize less. Its results have a folder of their own.
+    and lets the compiler optimize less.
     """
     if not name:
         raise InputError(f"say what to reproduce: {', '.join(paper.names())}")
@@ -124,44 +116,32 @@ def reproduce(
     path = Path(page or (folder / "paper.md" if out or is_quick else PAGE))
     check_writable(folder)
     only = [cell.strip() for cell in cells.split(",")] if cells is not None else []
-    console = output()
-    with _ConsoleWatcher(console) as watcher:
+    with _ConsoleWatcher() as watcher:
         files = paper.reproduce(
             name, folder=folder, preset=preset, num_seeds=seeds or 0, watcher=watcher, only=only, jobs=jobs
         )
     paper.write_page(path, folder, "quick" if is_quick else "default")
     for file in [*files, path]:
-        console.print(Text(f"{file}"), soft_wrap=True)
+        say(f"{file}")
     return DONE
 
 
-class _ConsoleWatcher(paper.Watcher):
+class _ConsoleWatcher(contextlib.ExitStack, paper.Watcher):
     """A line when a seed begins or ends, and on a terminal the live display."""
 
-    def __init__(self, console: Console):
-        self._console = console
-        self._display: LiveDisplay | None = None
-
-    def __enter__(self) -> "_ConsoleWatcher":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close(*exception)
+    _display: LiveDisplay | None = None
 
     def begin(self, what: str) -> None:
-        self._console.print(Text(what, "bold" if self._console.is_terminal else ""), soft_wrap=True)
+        say(what, "bold")
 
     def on_progress(self, progress: Progress) -> None:
-        if self._console.is_terminal and not self._display:
-            self._display = LiveDisplay(self._console).__enter__()
+        console = output()
+        if console.is_terminal and not self._display:
+            self._display = self.enter_context(LiveDisplay(console))
         if self._display:
             self._display.show(progress)
 
     def end(self, what: str) -> None:
-        self._close(None)
-        self._console.print(Text(f"  {what}"), soft_wrap=True)
-
-    def _close(self, *exception: object) -> None:
-        if self._display:
-            self._display.__exit__(*exception)
-            self._display = None
+        self.close()
+        self._display = None
+        say(f"  {what}")

@@ -1,7 +1,6 @@
 """The commands `run` and `resume`: from a command line to trained flows in their folders, with reports.
 
-The folder of one run is DIR itself; of several seeds each has a folder DIR/seed-N. Seeds are trained one after another
-by the code that trains a single run: fit, save, measure.
+The folder of one run is DIR itself; of several seeds, trained one after another, each has a folder DIR/seed-N.
 """
 
 import contextlib
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.text import Text
 
 import boltzflow
 import boltzflow.run
 from boltzflow.cli.commands import given_folder
-from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, read_report, standing
-from boltzflow.cli.progress import LiveDisplay, PlainDisplay, make_display
+from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, read_report, say, standing
+from boltzflow.cli.progress import Display, make_display
 from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import LoadedTarget, load_target, reload_target
@@ -26,21 +24,11 @@ from boltzflow.numerics.validation import whole_number
 from boltzflow.report.report import Report
 from boltzflow.run import Run
 from boltzflow.storage import files, run_folder
-from boltzflow.storage.run_folder import (
-    CHECKPOINT,
-    REPORT_HTML,
-    REPORT_JSON,
-    GivenSettings,
-    RunRecord,
-    check_seed,
-    seed_folder,
-)
+from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, REPORT_JSON, GivenSettings, RunRecord, check_seed
 from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
 
 _MAX_SEEDS = 100
-
-# --- run --------------------------------------------------------------------------------------------------------------
 
 
 def run(
@@ -55,10 +43,7 @@ def run(
     settings: Mapping[str, Any],
     command: str,
 ) -> int:
-    """Train a flow, or one for each seed, and report. Nothing is written before the input is validated.
-
-    The file `config` gives what the command line leaves out: target, its options, seed, preset. `settings` override it.
-    """
+    """Train a flow, or one for each seed, and report; the file `config` gives what the command line leaves out."""
     if seed is not None:
         check_seed(seed)
     whole_number("seeds", seeds, at_least=1, at_most=_MAX_SEEDS)
@@ -83,13 +68,12 @@ def run(
         version=boltzflow.__version__,
     )
     directory = Path(out) if out else run_folder.free_folder(loaded.short_name)
-    run_folder.claim(directory, overwrite)
-    if seeds == 1:
-        return _do(_Work(loaded, directory, {directory: record}))
-    check_seed(record.seed + seeds - 1)
-    numbers = range(record.seed, record.seed + seeds)
-    records = {seed_folder(directory, number): dataclasses.replace(record, seed=number) for number in numbers}
-    for folder in records:
+    records = {directory: record}
+    if seeds > 1:
+        check_seed(record.seed + seeds - 1)
+        several = [dataclasses.replace(record, seed=record.seed + i) for i in range(seeds)]
+        records = {run_folder.seed_folder(directory, each.seed): each for each in several}
+    for folder in dict.fromkeys([directory, *records]):
         run_folder.claim(folder, overwrite)
     return _do(_Work(loaded, directory, records))
 
@@ -106,23 +90,16 @@ def _merged(start: Config, in_file: Mapping[str, Any], given: Mapping[str, Any])
     return with_changes(with_changes(start, in_file), given)
 
 
-# --- resume -----------------------------------------------------------------------------------------------------------
-
-
 def resume(directory: str | None) -> int:
-    """Finish an interrupted run, or several seeds, with the numbers of an undisturbed run, bit for bit.
-
-    Finished seeds are kept, interrupted ones go on from their last snapshot, the others are trained.
-    """
+    """Finish an interrupted run, or several seeds, with the numbers of an undisturbed run, bit for bit."""
     folder = given_folder(directory)
     seeds = run_folder.seed_folders(folder)
     records = {each: run_folder.read_record(each) for each in seeds or [folder]}
     if all(_is_trained(each) and (each / REPORT_JSON).exists() for each in records):
-        console = output()
-        console.print(Text(f"{folder} is finished; nothing to resume."), soft_wrap=True)
+        say(f"{folder} is finished; nothing to resume.")
         if not seeds:
-            return standing(folder, console)
-        return conclude_seeds({records[each].seed: read_report(each) for each in seeds}, {}, folder, console)
+            return standing(folder)
+        return conclude_seeds({records[each].seed: read_report(each) for each in seeds}, {}, folder)
     files.check_writable(folder)
     first = next(iter(records.values()))
     target = reload_target(first.target, first.options, first.path, first.sha256, where=str(folder))
@@ -134,64 +111,50 @@ def _is_trained(folder: Path) -> bool:
     return (folder / CHECKPOINT / checkpoint.FILE).exists()
 
 
-# --- the work on one run, or on one seed after another ----------------------------------------------------------------
-
-
 @dataclasses.dataclass
 class _Work:
-    """The runs of one target at or below `directory`, by folder, and how far the work on them is."""
+    """The runs of one target, by folder, and how far the work on them is."""
 
     loaded: LoadedTarget
     directory: Path
-    records: Mapping[Path, RunRecord]
+    records: Mapping[Path, RunRecord]  # of one run in `directory`, or of seeds below it
     is_open: bool = False  # the folders exist, and what they hold belongs to these runs
     stage: str = ""  # for the sentence of an interruption, as in "at step 3 of 10"
-
-    @property
-    def has_seeds(self) -> bool:
-        """Whether the runs are seeds with folders below `directory`."""
-        return self.directory not in self.records
 
 
 def _do(work: _Work) -> int:
     """Do the work and print the report; return the exit status."""
-    console = output()
     with files.locked(work.directory), _how_to_go_on(work):
-        if work.has_seeds:
+        if work.directory not in work.records:
             return _do_seeds(work)
-        [folder] = work.records
-        with make_display(console) as display:
-            report = _report(work, folder, display)
-    return conclude(report, folder, console)
+        with make_display(output()) as display:
+            report = _report(work, work.directory, display)
+    return conclude(report, work.directory)
 
 
 def _do_seeds(work: _Work) -> int:
-    """Do one seed after another, then compare them. A seed that diverges does not stop the others.
-
-    Raises `SeedsError` at the end if a seed diverged.
-    """
-    console = output()
+    """Do one seed after another, then compare them; raises `SeedsError` at the end if a seed diverged."""
     reports: dict[int, Report] = {}
     failures: dict[int, TrainingError] = {}
     for number, (folder, record) in enumerate(work.records.items(), start=1):
         seed = record.seed
-        console.print(Text(f"seed {seed} ({number} of {len(work.records)})", "bold"), soft_wrap=True)
+        say(f"seed {seed} ({number} of {len(work.records)})", "bold")
         try:
-            with files.locked(folder), make_display(console) as display:
+            with files.locked(folder), make_display(output()) as display:
                 reports[seed] = _report(work, folder, display)
             word = "trusted" if reports[seed].verdict.trustworthy else "not trusted"
-            console.print(Text(f"seed {seed} is {word}: {folder / REPORT_HTML}"), soft_wrap=True)
+            say(f"seed {seed} is {word}: {folder / REPORT_HTML}")
         except TrainingError as failure:
             failures[seed] = failure
-            console.print(Text(f"seed {seed} failed: {failure}", "red"), soft_wrap=True)
+            say(f"seed {seed} failed: {failure}", "red")
     texts = {seed: str(failure) for seed, failure in failures.items()}
-    status = conclude_seeds(reports, texts, work.directory, console) if reports else 0
+    status = conclude_seeds(reports, texts, work.directory) if reports else 0
     if failures:
         raise SeedsError(failures, list(reports))
     return status
 
 
-def _report(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> Report:
+def _report(work: _Work, folder: Path, display: Display) -> Report:
     """The report of one run, after the steps that the run still lacks: training, saving, measuring."""
     work.stage = "before the first step"
     if not (work.is_open and _is_trained(folder)):
@@ -204,7 +167,7 @@ def _report(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> R
     return measure(finished, folder, display)
 
 
-def _train(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> Run:
+def _train(work: _Work, folder: Path, display: Display) -> Run:
     """The trained run, saved. The folders are opened after the pilot, which has shown that the energy is usable."""
     record = work.records[folder]
 
@@ -217,10 +180,8 @@ def _train(work: _Work, folder: Path, display: LiveDisplay | PlainDisplay) -> Ru
         _open(work)
         if progress.phase == "train":
             work.stage = f"at step {progress.step} of {progress.num_steps}"
-            row = {"step": progress.step, "seconds": progress.seconds}
-            measured = {"loss": progress.loss, "reverse_ess": progress.reverse_ess}
-            known = {name: value for name, value in measured.items() if value is not None}
-            run_folder.append_metrics(folder, row | known)
+            row = {name: getattr(progress, name) for name in ("step", "seconds", "loss", "reverse_ess")}
+            run_folder.append_metrics(folder, row)
 
     finished = boltzflow.run.fit(
         work.loaded.target,
@@ -244,10 +205,10 @@ def _open(work: _Work) -> None:
     """Make the folders of all runs, each with its config.toml, unless this was done before."""
     if work.is_open:
         return
-    if work.has_seeds:
-        run_folder.open_seed_folders(work.directory, work.records.values())
-    else:
+    if work.directory in work.records:
         run_folder.open_folder(work.directory, work.records[work.directory])
+    else:
+        run_folder.open_seed_folders(work.directory, work.records.values())
     work.is_open = True
 
 

@@ -24,6 +24,7 @@ class Stopwatch:
 
     def __exit__(self, *exception: object) -> None:
         jax.monitoring.unregister_event_time_span_listener(self._listen)
+        self._end = time.time()
 
     @property
     def compile_seconds(self) -> float:
@@ -38,11 +39,12 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """Seconds of everything else."""
-        return time.time() - self._start - self.compile_seconds
+        return (self._end or time.time()) - self._start - self.compile_seconds
 
     def lap(self) -> None:
         """Start the time anew."""
         self._start = time.time()
+        self._end = 0.0
         self._spans: list[tuple[float, float]] = []
 
     def _listen(self, event: str, start_time: float, end_time: float, **_: Any) -> None:

@@ -158,7 +158,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 # --- metrics.jsonl ----------------------------------------------------------------------------------------------------
 
 
-def append_metrics(directory: Path, row: Mapping[str, float]) -> None:
+def append_metrics(directory: Path, row: Mapping[str, float | None]) -> None:
     """One more line of `metrics.jsonl`."""
     with (directory / METRICS).open("a", encoding="utf-8") as file:
         file.write(_json_line(row))
@@ -183,7 +183,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _json_line(row: Mapping[str, float]) -> str:
+def _json_line(row: Mapping[str, float | None]) -> str:
     """Strict JSON: what is not finite is a string, as in `report.json`; what is None is left out."""
     plain = {
         key: value if math.isfinite(value) else str(float(value)) for key, value in row.items() if value is not None

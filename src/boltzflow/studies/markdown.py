@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,15 +34,9 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "nan"
     if abs(value) >= 1e6:
-        power = math.floor(math.log10(abs(value)))
-        return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}".replace("-", "−")
+        return ("−" if value < 0 else "") + count(abs(value))
     digits = max(0, 4 - max(0, math.floor(math.log10(max(abs(value), 1)))))
     return f"{value + 0.0:.{digits}f}".replace("-", "−")
-
-
-def plus_minus(mean: float, spread: float) -> str:
-    """A mean and its spread."""
-    return f"{number(mean)} ± {number(spread)}"
 
 
 def seconds(value: float) -> str:
@@ -53,14 +47,9 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
-def power_of_ten(value: float) -> str:
-    """0.01 as 10⁻²."""
-    return "10" + f"{round(math.log10(value))}".translate(_RAISED)
-
-
 def count(value: float) -> str:
     """A large number, as 3.4·10⁶."""
     power = len(f"{value:.0f}") - 1
     if power < 4:
         return f"{value:.0f}"
-    return f"{value / 10**power:.1f}·10{str(power).translate(_RAISED)}"
+    return f"{value / 10**power:.1f}·10{str(power).translate(RAISED)}"

@@ -11,23 +11,12 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """The rows of one file.
-
-    Args:
-        path: The file. A missing file has no rows; `write` creates it.
-
-    Raises:
-        InputError: The file holds no rows.
-
-    Attributes:
-        rows: The rows, in the order of writing.
-        head: The other entries of the file.
-    """
+    """The rows of one file; a missing file has none, and a file of something else raises `InputError`."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.head: dict[str, Any] = {}
-        self.rows: list[Row] = []
+        self.head: dict[str, Any] = {}  # the other entries of the file
+        self.rows: list[Row] = []  # in the order of writing
         if path.exists():
             try:
                 self.head = json.loads(path.read_text(encoding="utf-8"))
@@ -40,10 +29,7 @@ class Rows:
         return next((row for row in self.rows if all(row.get(name) == values[name] for name in values)), None)
 
     def put(self, row: Row, *names: str) -> None:
-        """Appends a row, removes the rows that equal it in the entries `names`, and writes the file.
-
-        Raises `ValueError` for a number that is not finite.
-        """
+        """Appends a row, removes the rows that equal it in the entries `names`, and writes the file."""
         self.rows = [other for other in self.rows if any(other.get(name) != row[name] for name in names)] + [row]
         self.write()
 

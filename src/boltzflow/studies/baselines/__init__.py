@@ -1,11 +1,6 @@
 """The methods that a user would take instead of a flow, each tuned as an expert would, and all of them at equal cost.
 
-The methods are NUTS and adaptive tempered sequential Monte Carlo, which need BlackJAX, and parallel tempering. Each of
-them is a function of these arguments that returns a `common.Answer`:
-
-    energy: The energy of one point `(dim,)`.
-    dim: The dimension.
-    key: The random key.
-    budget: The number of draws, particles or sweeps.
-    std: Standard deviation of the wide Gaussian N(0, std² I) that the method starts from.
+NUTS, adaptive tempered SMC and parallel tempering are functions of the energy of one point, the dimension, a key, the
+budget (draws, particles or sweeps) and `std`, the scale of the wide Gaussian that they start from; each returns an
+`Answer`. The first two need BlackJAX.
 """

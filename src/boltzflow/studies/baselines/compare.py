@@ -26,10 +26,7 @@ Baseline = Callable[..., Answer]
 
 @dataclass(frozen=True)
 class Truth:
-    """The exact answers of a target: log Z, and the means and standard deviations of x and x², all `(dim,)`.
-
-    The moments are those of 262,144 exact samples: the means are known to 0.002 of a standard deviation.
-    """
+    """The exact log Z of a target, and the means and standard deviations of x and x² over 262,144 exact samples."""
 
     log_z: float
     mean: Float[np.ndarray, " dim"]
@@ -38,22 +35,11 @@ class Truth:
     square_scale: Float[np.ndarray, " dim"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a comparison: a method, its budget (particles, sweeps or draws) and its answer."""
-
-    method: str
-    budget: int
-    answer: Answer
-
-    def errors(self, truth: Truth) -> tuple[float, float, float]:
-        """The errors of log Z, of the mean of x and of the mean of x².
-
-        The last two are root mean squares over coordinates, in standard deviations.
-        """
-        mean = (self.answer.mean - truth.mean) / truth.mean_scale
-        square = (self.answer.square - truth.square) / truth.square_scale
-        return self.answer.log_z - truth.log_z, _rms(mean), _rms(square)
+def errors(answer: Answer, truth: Truth) -> tuple[float, float, float]:
+    """The errors of log Z, and of the means of x and x²: root mean squares of standard deviations."""
+    mean = (answer.mean - truth.mean) / truth.mean_scale
+    square = (answer.square - truth.square) / truth.square_scale
+    return answer.log_z - truth.log_z, np.sqrt(np.mean(mean**2)), np.sqrt(np.mean(square**2))
 
 
 def truth_of(target: AbstractDensity) -> Truth | None:
@@ -64,35 +50,29 @@ def truth_of(target: AbstractDensity) -> Truth | None:
     return Truth(float(target.log_z), x.mean(axis=0), (x**2).mean(axis=0), x.std(axis=0), (x**2).std(axis=0))
 
 
-def of_flow(run: Run) -> Entry:
-    """The answer of a finished run.
-
-    Its cost is that of the pilot, the training, the samples of the report, and the annealing along the path where log Z
-    comes from there.
-    """
+def of_flow(run: Run) -> Answer:
+    """The answer of a finished run, with the cost of all that it needs."""
     means = run.expectation(lambda x: {"mean": x, "square": x**2})
-    estimates = run.report().estimates
+    report = run.report()
+    estimates = report.estimates
     cost = run.trained.cost
     num_samples = len(run.samples.x)
-    evaluations = int(cost["gradient_evaluations"])
+    gradients = int(cost["gradient_evaluations"])
     start = time.perf_counter()
     run.sample(jax.random.key(run.seed), num_samples)  # a second time, compiled, to measure its seconds
     if estimates["log_z"].method != estimates["log_z_importance"].method:
-        evaluations += flow_smc(run.draws).num_gradients
-    detail = {"reverse_ess": float(estimates["reverse_ess"].value)}
-    if not run.report().verdict.trustworthy:
-        detail["trusted"] = 0.0
-    answer = Answer(
+        gradients += flow_smc(run.draws).num_gradients
+    trust = {} if report.verdict.trustworthy else {"trusted": 0.0}
+    return Answer(
         log_z=float(run.log_z().value),
         mean=np.asarray(means["mean"].value, np.float64),
         square=np.asarray(means["square"].value, np.float64),
         seconds=cost["train_seconds"] + time.perf_counter() - start,
         compile_seconds=cost["compile_seconds"],
         energy_evaluations=num_samples,
-        gradient_evaluations=evaluations,
-        detail=detail,
+        gradient_evaluations=gradients,
+        detail={"reverse_ess": float(estimates["reverse_ess"].value), **trust},
     )
-    return Entry("flow", num_samples, answer)
 
 
 def baselines() -> Mapping[str, tuple[Baseline, int]]:
@@ -112,40 +92,22 @@ def at_equal_cost(
     """A baseline with two budgets: one that takes as many evaluations as the flow, one that takes as many seconds.
 
     The budget grows until a run costs between 0.7 and 1 of the flow's cost; only that run counts. A baseline that costs
-    more with its smallest budget keeps that budget, and its answer states the cost.
-
-    Args:
-        baseline: One of `baselines()`.
-        smallest: Its smallest budget.
-        target: The target.
-        seed: The seed.
-        std: Standard deviation of the wide Gaussian that the baseline starts from.
-        evaluations: Energy evaluations of the flow.
-        seconds: Seconds of the flow, without compilation.
-
-    Returns:
-        (budget, answer) for the evaluations and for the seconds.
+    more with its `smallest` budget keeps that budget.
     """
     measure = functools.partial(baseline, target.energy, target.dim, jax.random.key(seed + 1000), std=std)
     largest = max(_MOST_NUMBERS // target.dim, smallest)
-    return [
-        _with_cost(measure, lambda answer: answer.evaluations, evaluations, smallest, largest),
-        _with_cost(measure, lambda answer: answer.seconds, seconds, smallest, largest),
-    ]
 
-
-def _with_cost(
-    measure: Callable[[int], Answer], cost: Callable[[Answer], float], wanted: float, smallest: int, largest: int
-) -> tuple[int, Answer]:
-    """The budget of a wanted cost. Fixed costs make the cost grow less than the budget: no step exceeds `wanted`."""
-    budget = smallest
-    answer = measure(budget)
-    while cost(answer) < _LEAST_SHARE * wanted and budget < largest:
-        growth = min(max(wanted / max(cost(answer), 1e-9), 1.2), _MOST_GROWTH)
-        budget = min(round(budget * growth), largest)
+    def with_cost(cost: Callable[[Answer], float], wanted: float) -> tuple[int, Answer]:
+        """Fixed costs make the cost grow less than the budget: no step exceeds `wanted`."""
+        budget = smallest
         answer = measure(budget)
-    return budget, answer
+        while cost(answer) < _LEAST_SHARE * wanted and budget < largest:
+            growth = min(max(wanted / max(cost(answer), 1e-9), 1.2), _MOST_GROWTH)
+            budget = min(round(budget * growth), largest)
+            answer = measure(budget)
+        return budget, answer
 
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    return [
+        with_cost(lambda answer: answer.evaluations, evaluations),
+        with_cost(lambda answer: answer.seconds, seconds),
+    ]

@@ -7,6 +7,7 @@ R-hat of the chains shows. The method has no estimate of log Z.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +31,10 @@ class Chains(NamedTuple):
 
 def sample(energy: Callable, dim: int, key: PRNGKeyArray, num_draws: int, *, std: float) -> Answer:
     """Means over `num_draws` draws (rounded up to an even number) of each of 16 chains, after 500 steps of warm-up."""
-    watch = Stopwatch()
-    num_draws += num_draws % 2
+    length = (num_draws + 1) // 2
     start = draw(wide_gaussian(dim, std), jax.random.fold_in(key, 1), NUM_CHAINS)
-    found = watch.run(run_chains, energy, key, start, num_draws=num_draws)
+    with Stopwatch() as watch:
+        found = jax.block_until_ready(run_chains(energy, key, start, length=length))
     mean = np.asarray(found.mean, np.float64)
     square = np.asarray(found.square, np.float64)
     return Answer(
@@ -44,12 +45,13 @@ def sample(energy: Callable, dim: int, key: PRNGKeyArray, num_draws: int, *, std
         compile_seconds=watch.compile_seconds,
         energy_evaluations=0,
         gradient_evaluations=int(np.asarray(found.num_gradients, np.int64).sum()),
-        detail={"acceptance": float(found.acceptance.mean()), "r_hat": r_hat(mean, square, num_draws // 2)},
+        detail={"acceptance": float(found.acceptance.mean()), "r_hat": r_hat(mean, square, length)},
     )
 
 
-def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains dim"], *, num_draws: int) -> Chains:
-    """All chains from `start`, to be called under jit."""
+@eqx.filter_jit
+def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains dim"], *, length: int) -> Chains:
+    """All chains from `start`, each with two halves of `length` draws, under jit."""
     import blackjax
 
     def log_density(x: Array) -> Array:
@@ -73,17 +75,16 @@ def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains 
             gradients = gradients + info.num_integration_steps
             return (state, first + x, second + x**2, gradients, rate + info.acceptance_rate), None
 
-        means = []
-        squares = []
-        gradients = jnp.sum(spent)
-        rate = jnp.zeros(())
-        for half_key in jax.random.split(key):
+        def half(carry: Any, key: PRNGKeyArray) -> Any:
+            state, gradients, rate = carry
             zero = jnp.zeros_like(x)
-            keys = jax.random.split(half_key, num_draws // 2)
+            keys = jax.random.split(key, length)
             (state, first, second, gradients, rate), _ = jax.lax.scan(step, (state, zero, zero, gradients, rate), keys)
-            means.append(first / (num_draws // 2))
-            squares.append(second / (num_draws // 2))
-        return Chains(jnp.stack(means), jnp.stack(squares), gradients, rate / num_draws)
+            return (state, gradients, rate), (first / length, second / length)
+
+        carry = (state, jnp.sum(spent), jnp.zeros(()))
+        (_, gradients, rate), (mean, square) = jax.lax.scan(half, carry, jax.random.split(key))
+        return Chains(mean, square, gradients, rate / (2 * length))
 
     return jax.vmap(chain)(jax.random.split(key, len(start)), start)
 

@@ -1,28 +1,22 @@
 """Adaptive tempered sequential Monte Carlo (SMC) with Hamiltonian moves: BlackJAX's kernel, tuned as an expert would.
 
 The inverse temperature β grows such that each step keeps 90 % of effective samples. The mass matrix is the weighted
-covariance of the particles, which still carry weights after a step. The step size follows the acceptance rate towards
-0.75 and is jittered by particle. Resampling is systematic. The whole loop is one compiled program.
-
-SMC runs twice. A short run from a wide Gaussian (few particles, 50 % of effective samples, 2 moves at each β) locates
-the target; at β = 1 it goes on moving until its step size has settled. The second run starts from the Gaussian fitted
-to these particles, with that step size in units of the particles' standard deviations. The fitted start reduced the
-error of the same number of particles on every target here. Both runs count in the time.
-
-BlackJAX's own tuner does not receive the parameters that it tunes, so the loop's state carries the step size.
+covariance of the particles. The step size follows the acceptance rate towards 0.75 and is jittered by particle. A short
+run from a wide Gaussian (few particles, 50 % of effective samples, 2 moves at each β) locates the target. The second
+run starts from the Gaussian fitted to its particles; this reduced the error on every target here.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.numerics.compiling import Stopwatch
-from boltzflow.studies.baselines.common import Answer, adapted, draw, fitted_gaussian, shrunk, wide_gaussian
+from boltzflow.studies.baselines.common import Answer, adapted, answer_of, draw, fitted_gaussian, shrunk, wide_gaussian
 
 NUM_LEAPFROG = 5
 MIN_SHORT_PARTICLES = 2000
@@ -30,12 +24,12 @@ MAX_STEPS = 500
 
 
 class Settings(NamedTuple):
-    """Number of particles, fraction of effective samples kept by a step, moves in a step, further steps at β = 1."""
+    """The settings of one run."""
 
     num_particles: int
-    target_ess: float = 0.9
-    num_moves: int = 4
-    num_settling: int = 0
+    target_ess: float = 0.9  # fraction of effective samples that a step keeps
+    num_moves: int = 4  # in a step
+    num_settling: int = 0  # further steps at β = 1
 
 
 class SMCResult(NamedTuple):
@@ -54,7 +48,6 @@ def estimate_log_z(
     energy: Callable, dim: int, key: PRNGKeyArray, num_particles: int, *, std: float, fit_start: bool = True
 ) -> Answer:
     """log Z = log ∫ exp(-energy(x)) dx by SMC with `num_particles`; without `fit_start` without the short run."""
-    watch = Stopwatch()
     start = wide_gaussian(dim, std)
     size = jnp.asarray(1.2 * dim**-0.25)
     runs = [Settings(num_particles)]
@@ -62,34 +55,31 @@ def estimate_log_z(
         # The step size lags behind a β that grows so fast: six further steps at β = 1 settle it.
         runs.insert(0, Settings(max(MIN_SHORT_PARTICLES, num_particles // 16), 0.5, num_moves=2, num_settling=6))
     found: SMCResult | None = None
-    num_gradients = num_energies = 0
-    for run_key, settings in zip(jax.random.split(key, len(runs)), runs, strict=True):
-        if found is not None:
-            start = fitted_gaussian(np.asarray(found.mean), np.asarray(found.covariance))
-            size = found.size
-        found = watch.run(run_smc, energy, run_key, start, size, settings=settings)
-        num_points = settings.num_particles * int(found.num_steps)
-        num_gradients += num_points * (1 + settings.num_moves * NUM_LEAPFROG)
-        num_energies += 2 * num_points
+    gradients = 0
+    energies = 0
+    with Stopwatch() as watch:
+        for run_key, settings in zip(jax.random.split(key, len(runs)), runs, strict=True):
+            if found is not None:
+                start = fitted_gaussian(found.mean, found.covariance)
+                size = found.size
+            found = run_smc(energy, run_key, start, size, settings=settings)
+            num_points = settings.num_particles * int(found.num_steps)
+            gradients += num_points * (1 + settings.num_moves * NUM_LEAPFROG)
+            energies += 2 * num_points
     assert found is not None
     detail = {"temperatures": int(found.num_steps), "acceptance": float(found.acceptance), "beta": float(found.beta)}
-    mean = np.asarray(found.mean, np.float64)
-    return Answer(
-        log_z=float(start.log_z) + float(found.log_ratio),
-        mean=mean,
-        square=mean**2 + np.diag(np.asarray(found.covariance, np.float64)),
-        seconds=watch.seconds,
-        compile_seconds=watch.compile_seconds,
-        energy_evaluations=num_energies,
-        gradient_evaluations=num_gradients,
-        detail=detail,
-    )
+    log_z = float(start.log_z) + float(found.log_ratio)
+    return answer_of(watch, log_z, found.mean, found.covariance, detail, gradients, energies)
 
 
+@eqx.filter_jit
 def run_smc(
     energy: Callable, key: PRNGKeyArray, start: Gaussian, size: Float[Array, ""], *, settings: Settings
 ) -> SMCResult:
-    """One run from `start` to the target, to be called under jit; `size` is the first step size of the moves."""
+    """One run from `start` to the target, under jit; `size` is the first step size of the moves.
+
+    BlackJAX's own tuner does not receive the parameters that it tunes, so the loop's state carries the step size.
+    """
     import blackjax
     from blackjax.smc import adaptive_tempered, resampling
 
@@ -115,9 +105,8 @@ def run_smc(
         }
         state, info = kernel(step_key, state, settings.num_moves, parameters)
         rate = jnp.mean(info.update_info.acceptance_rate)
-        size = adapted(size, rate, gain=1.5)
         settled += state.tempering_param >= 1
-        return count + 1, settled, state, size, rate, log_ratio + info.log_likelihood_increment
+        return count + 1, settled, state, adapted(size, rate, gain=1.5), rate, log_ratio + info.log_likelihood_increment
 
     def is_under_way(carry: tuple) -> Array:
         count, settled, state, *_ = carry

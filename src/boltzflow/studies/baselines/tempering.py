@@ -1,21 +1,16 @@
 """Parallel tempering: chains at inverse temperatures β from a Gaussian to the target, which swap points.
 
-At β_r the energy is f_0 + β_r V, V = f - f_0. A sweep moves every chain by Hamiltonian dynamics, preconditioned by the
-covariance found at its β, draws the chains at β = 0 anew, and swaps neighbors, even and odd pairs in turn (the
-non-reversible scheme). Rounds of tuning on a quarter of the chains place the β such that all pairs reject swaps equally
-often, choose their number by the barrier Λ between Gaussian and target (2 Λ + 1, Syed et al. 2022), fit the Gaussian to
-the target's chain (a variational reference, Surjanovic et al. 2022), and adapt the step sizes. Then all settings stay
-fixed, and log Z is a sum of bridges between neighbors (Bennett 1976, Meng & Wong 1996):
-
-    Z_{r+1} / Z_r = e^c E_r[s(-Δβ V - c)] / E_{r+1}[s(Δβ V + c)],    s the logistic function,
-
-exact for every c and best at c = log Z_{r+1}/Z_r, for which the tuning's estimate is used.
+At β_r the energy is f_0 + β_r V, V = f - f_0. Tuning places the β such that all pairs reject swaps equally often, takes
+2 Λ + 1 of them (Λ the barrier, Syed et al. 2022), and fits the Gaussian to the target's chain (Surjanovic et al. 2022).
+log Z is a sum of bridges between neighbors (Bennett 1976), with s the logistic function and c = log Z_{r+1}/Z_r tuned:
+    Z_{r+1} / Z_r = e^c E_r[s(-Δβ V - c)] / E_{r+1}[s(Δβ V + c)].
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.numerics.compiling import Stopwatch
-from boltzflow.studies.baselines.common import Answer, adapted, draw, fitted_gaussian, shrunk, wide_gaussian
+from boltzflow.studies.baselines.common import Answer, adapted, answer_of, draw, fitted_gaussian, shrunk, wide_gaussian
 
 NUM_CHAINS = 256
 NUM_TUNING_CHAINS = 64
@@ -35,32 +30,42 @@ ROUND_SWEEPS = 64
 NUM_BURN_IN = 64
 
 
-class Tuning(NamedTuple):
-    """The adapted settings: β, Cholesky factors, leapfrog step sizes, and log Z_{r+1}/Z_r of neighbors."""
+Points = Float[Array, "R chains dim"]  # R: the number of β
+PerBeta = Float[Array, " R"]
+PerPair = Float[Array, " R-1"]  # of neighbors
 
-    betas: Float[Array, " R"]
-    scale_tril: Float[Array, "R dim dim"]
-    size: Float[Array, " R"]
-    log_ratio: Float[Array, " R-1"]
+
+class Tuning(NamedTuple):
+    """The adapted settings."""
+
+    betas: PerBeta
+    scale_tril: Float[Array, "R dim dim"]  # Cholesky factors of the covariances
+    size: PerBeta  # leapfrog steps
+    log_ratio: PerPair  # log Z_{r+1}/Z_r
 
 
 class Round(NamedTuple):
-    """The result of a round of sweeps: points, step sizes, moments at each β, rejection rates of swaps, and the two
-    means of each bridge."""
+    """The result of a round of sweeps."""
 
-    x: Float[Array, "R chains dim"]
-    size: Float[Array, " R"]
+    x: Points
+    size: PerBeta
     mean: Float[Array, "R dim"]
     covariance: Float[Array, "R dim dim"]
-    acceptance: Float[Array, " R"]
-    rejection: Float[Array, "sweeps R-1"]
-    upper: Float[Array, "sweeps R-1"]
-    lower: Float[Array, "sweeps R-1"]
+    acceptance: PerBeta
+    rejection: Float[Array, "sweeps R-1"]  # of swaps
+    upper: Float[Array, "sweeps R-1"]  # the mean in the numerator of a bridge
+    lower: Float[Array, "sweeps R-1"]  # and in its denominator
 
 
 def estimate_log_z(energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: int, *, std: float) -> Answer:
     """log Z = log ∫ exp(-energy(x)) dx by parallel tempering, from `num_sweeps` sweeps after tuning."""
-    watch = Stopwatch()
+    with Stopwatch() as watch:
+        return _estimate_log_z(energy, dim, key, num_sweeps, std, watch)
+
+
+def _estimate_log_z(
+    energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: int, std: float, watch: Stopwatch
+) -> Answer:
     start = wide_gaussian(dim, std)
     gradients = 0
 
@@ -68,34 +73,26 @@ def estimate_log_z(energy: Callable, dim: int, key: PRNGKeyArray, num_sweeps: in
         nonlocal gradients
         gradients += x.shape[0] * x.shape[1] * num_sweeps * (NUM_LEAPFROG + 1)
         round_key = jax.random.fold_in(key, index)
-        return watch.run(run_round, energy, round_key, start, x, tuning, num_sweeps=num_sweeps, adapt=adapt)
+        return run_round(energy, round_key, start, x, tuning, num_sweeps=num_sweeps, adapt=adapt)
 
     tuning = first_tuning(start)
     x = jnp.stack([draw(start, jax.random.fold_in(key, 1000), NUM_TUNING_CHAINS)] * FIRST_REPLICAS)
     for index in range(WIDE_ROUNDS + FITTED_ROUNDS):
         found = sweep(index, x, tuning, ROUND_SWEEPS, adapt=True)
         if index == WIDE_ROUNDS - 1:
-            start = fitted_gaussian(np.asarray(found.mean[-1]), shrunk(np.asarray(found.covariance[-1], np.float64)))
+            start = fitted_gaussian(found.mean[-1], shrunk(np.asarray(found.covariance[-1], np.float64)))
         tuning, x = retune(tuning, found, resize=index == WIDE_ROUNDS)  # after one round with the fitted Gaussian
     x = jnp.tile(x, (1, NUM_CHAINS // NUM_TUNING_CHAINS, 1))  # the copies separate during the burn-in
     burnt = sweep(100, x, tuning, NUM_BURN_IN, adapt=True)
     tuning = tuning._replace(size=burnt.size, log_ratio=jnp.asarray(bridges(burnt, tuning), jnp.float32))
     found = sweep(101, burnt.x, tuning, num_sweeps, adapt=False)
-    mean = np.asarray(found.mean[-1], np.float64)
-    return Answer(
-        log_z=float(start.log_z) + float(bridges(found, tuning).sum()),
-        mean=mean,
-        square=mean**2 + np.diag(np.asarray(found.covariance[-1], np.float64)),
-        seconds=watch.seconds,
-        compile_seconds=watch.compile_seconds,
-        energy_evaluations=0,
-        gradient_evaluations=gradients,
-        detail={
-            "temperatures": len(tuning.betas),
-            "acceptance": float(found.acceptance.min()),
-            "barrier": float(np.asarray(found.rejection).mean(axis=0).sum()),
-        },
-    )
+    detail = {
+        "temperatures": len(tuning.betas),
+        "acceptance": float(found.acceptance.min()),
+        "barrier": float(np.asarray(found.rejection).mean(axis=0).sum()),
+    }
+    log_z = float(start.log_z) + float(bridges(found, tuning).sum())
+    return answer_of(watch, log_z, found.mean[-1], found.covariance[-1], detail, gradients)
 
 
 def first_tuning(start: Gaussian) -> Tuning:
@@ -106,17 +103,14 @@ def first_tuning(start: Gaussian) -> Tuning:
     return Tuning(betas, scale_tril, size, jnp.zeros(FIRST_REPLICAS - 1))
 
 
+@eqx.filter_jit
 def run_round(
-    energy: Callable,
-    key: PRNGKeyArray,
-    start: Gaussian,
-    x: Float[Array, "R chains dim"],
-    tuning: Tuning,
-    *,
-    num_sweeps: int,
-    adapt: bool,
+    energy: Callable, key: PRNGKeyArray, start: Gaussian, x: Points, tuning: Tuning, *, num_sweeps: int, adapt: bool
 ) -> Round:
-    """`num_sweeps` sweeps from `x`, to be called under jit; `adapt` adapts the leapfrog steps to their acceptance."""
+    """`num_sweeps` sweeps from `x`, under jit; `adapt` adapts the leapfrog steps to their acceptance.
+
+    A sweep moves every chain, draws the chains at β = 0 anew, and swaps neighbors, even and odd pairs in turn.
+    """
     step_width = jnp.diff(tuning.betas)[:, None]
 
     def potential(x: Array) -> Array:
@@ -128,18 +122,16 @@ def run_round(
         x, rate = hamiltonian_move(energy, start, tuning, move_key, x, size)
         x = x.at[0].set(draw(start, draw_key, x.shape[1]))
         x, v, rejection = swap(swap_key, index, x, potential(x), step_width)
-        size = adapted(size, rate, gain=0.3 * adapt)
-        first = first + x.sum(axis=1)
-        second = second + jnp.einsum("rci,rcj->rij", x, x)
+        sums = (first + x.sum(axis=1), second + jnp.einsum("rci,rcj->rij", x, x))
         c = tuning.log_ratio[:, None]
         upper = jax.nn.sigmoid(-step_width * v[:-1] - c).mean(axis=1)
         lower = jax.nn.sigmoid(step_width * v[1:] + c).mean(axis=1)
-        return (x, size, first, second), (rate, rejection, upper, lower)
+        return (x, adapted(size, rate, gain=0.3 * adapt), *sums), (rate, rejection, upper, lower)
 
-    sums = jnp.zeros((x.shape[0], x.shape[2])), jnp.zeros_like(tuning.scale_tril)
     num_points = num_sweeps * x.shape[1]
+    carry = (x, tuning.size, jnp.zeros((x.shape[0], x.shape[2])), jnp.zeros_like(tuning.scale_tril))
     seen: Any
-    (x, size, first, second), seen = jax.lax.scan(sweep, (x, tuning.size, *sums), jnp.arange(num_sweeps))
+    (x, size, first, second), seen = jax.lax.scan(sweep, carry, jnp.arange(num_sweeps))
     rates, rejection, upper, lower = seen
     mean = first / num_points
     covariance = second / num_points - jnp.einsum("ri,rj->rij", mean, mean)
@@ -147,13 +139,8 @@ def run_round(
 
 
 def hamiltonian_move(
-    energy: Callable,
-    start: Gaussian,
-    tuning: Tuning,
-    key: PRNGKeyArray,
-    x: Float[Array, "R chains dim"],
-    size: Float[Array, " R"],
-) -> tuple[Float[Array, "R chains dim"], Float[Array, " R"]]:
+    energy: Callable, start: Gaussian, tuning: Tuning, key: PRNGKeyArray, x: Points, size: PerBeta
+) -> tuple[Points, PerBeta]:
     """Every chain after one Metropolized trajectory, and the acceptance rate at each β."""
     momentum_key, size_key, accept_key = jax.random.split(key, 3)
     step = size[:, None, None] * jax.random.uniform(size_key, (*x.shape[:2], 1), minval=0.6, maxval=1.4)
@@ -183,29 +170,18 @@ def hamiltonian_move(
 
 
 def swap(
-    key: PRNGKeyArray,
-    index: Int[Array, ""],
-    x: Float[Array, "R chains dim"],
-    v: Float[Array, "R chains"],
-    step_width: Float[Array, "R-1 1"],
-) -> tuple[Float[Array, "R chains dim"], Float[Array, "R chains"], Float[Array, " R-1"]]:
+    key: PRNGKeyArray, index: Int[Array, ""], x: Points, v: Float[Array, "R chains"], step_width: Float[Array, "R-1 1"]
+) -> tuple[Points, Float[Array, "R chains"], PerPair]:
     """Chains and their V after exchanges between the even (or odd) pairs of neighbors; rejection rates of all pairs."""
     log_ratio = step_width * (v[1:] - v[:-1])
     rejection = 1 - jnp.exp(jnp.minimum(log_ratio, 0)).mean(axis=1)
     due = (jnp.arange(len(log_ratio)) % 2 == index % 2)[:, None]
     accept = due & (jnp.log(jax.random.uniform(key, log_ratio.shape)) < log_ratio)
-    none = jnp.zeros_like(accept[:1])
-    with_upper = jnp.concatenate([accept, none])
-    with_lower = jnp.concatenate([none, accept])
-
-    def exchanged(a: Array) -> Array:
-        up, down = (mask.reshape(mask.shape + (1,) * (a.ndim - 2)) for mask in (with_upper, with_lower))
-        return jnp.where(up, jnp.roll(a, -1, axis=0), jnp.where(down, jnp.roll(a, 1, axis=0), a))
-
-    return exchanged(x), exchanged(v), rejection
+    source = jnp.arange(len(v))[:, None] + jnp.pad(accept, ((0, 1), (0, 0))) - jnp.pad(accept, ((1, 0), (0, 0)))
+    return jnp.take_along_axis(x, source[..., None], axis=0), jnp.take_along_axis(v, source, axis=0), rejection
 
 
-def retune(tuning: Tuning, found: Round, resize: bool) -> tuple[Tuning, Float[Array, "R chains dim"]]:
+def retune(tuning: Tuning, found: Round, resize: bool) -> tuple[Tuning, Points]:
     """The tuning for the next round, and its first points: those of the nearest β of the last round."""
     betas = np.asarray(tuning.betas, np.float64)
     rejection = np.asarray(found.rejection, np.float64).mean(axis=0)

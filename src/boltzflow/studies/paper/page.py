@@ -1,28 +1,23 @@
-"""The tables and pictures of `docs/paper.md`: published, our and exact numbers, cell by cell, from the stored rows.
-
-The page's prose stands in the page; `write_page` replaces the marked parts alone. Where there is no page yet it writes
-one of titles and marked parts.
-"""
+"""The tables and pictures of `docs/paper.md`: published, our and exact numbers, cell by cell, from the stored rows."""
 
 import importlib.resources
 import math
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
+from statistics import median, median_high
 
 from boltzflow.errors import InputError
 from boltzflow.storage.files import write_text
 from boltzflow.studies import markdown
-from boltzflow.studies.markdown import number, plus_minus
+from boltzflow.studies.markdown import number, seconds
 from boltzflow.studies.paper import draw
 from boltzflow.studies.paper.cells import MASSES, METRICS, SIZES, Cell, config_of
-from boltzflow.studies.paper.experiments import EXPERIMENTS, picture, write_picture
-from boltzflow.studies.paper.results import curve_of, find, of_seeds, reached, results, step_seconds
+from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure, picture, write_picture
+from boltzflow.studies.paper.results import find, found, of_seeds, reached, results, step_seconds
 from boltzflow.studies.rows import Row
 
 TARGETS = {
@@ -57,13 +52,7 @@ _GOOD = 0.95
 
 
 def write_page(path: Path, folder: Path, preset: str) -> None:
-    """Writes the marked parts of a page, or a page of titles and marked parts where `path` has none.
-
-    Args:
-        path: The page.
-        folder: The folder of the rows and pictures.
-        preset: The preset whose rows are shown.
-    """
+    """Writes the marked parts of a page, or a page of titles and marked parts where `path` has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     write_text(path, page(folder, preset, os.path.relpath(folder, path.parent), text))
@@ -83,9 +72,8 @@ def page(folder: Path, preset: str, link: str, text: str = "") -> str:
 
 def _preset(folder: Path, preset: str, link: str) -> str:
     """The preset, with a warning about the seconds where seeds were trained side by side."""
-    tables = {cell.table for experiment in EXPERIMENTS.values() for cell in experiment.cells}
-    rows = [row for table in sorted(tables) for row in results(folder, table).rows if row["preset"] == preset]
-    jobs = max((run.get("jobs", 1) for row in rows for run in row.get("runs", ())), default=1)
+    rows = found(folder, [cell for experiment in EXPERIMENTS.values() for cell in experiment.cells], preset)
+    jobs = max((run.get("jobs", 1) for row in rows.values() for run in row["runs"]), default=1)
     warning = (
         f" Some of these seeds were trained side by side, up to {jobs} at a time on one machine: their seconds are "
         "longer, and their steps per second fewer, than those of a training alone."
@@ -103,9 +91,10 @@ def plain_name(target: str) -> str:
     return f"N = {SIZES.get(target, 16)}, m = {MASSES.get(target, 1.5):g}"
 
 
-def published() -> Mapping[str, Any]:
-    """The paper's tables: `published()[table][target][method][metric]` is [mean, standard deviation]."""
-    return tomllib.loads(importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8"))
+def published(cell: Cell) -> Mapping[str, Sequence[float]]:
+    """The published [mean, standard deviation] of a cell's metrics; empty for a cell that no table has."""
+    text = importlib.resources.files(__package__).joinpath("published.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text).get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
 
 
 def spread_digits(table: str) -> int:
@@ -132,7 +121,7 @@ def over_seeds(row: Row, metric: str) -> str:
     if len(values) == 1:
         return number(values[0])
     if not spread > max(abs(mean), 1.0):
-        return plus_minus(mean, spread)
+        return f"{number(mean)} ± {number(spread)}"
     return f"{number(median(values))} ({number(values[0])} to {number(values[-1])})"
 
 
@@ -142,10 +131,9 @@ def over_seeds(row: Row, metric: str) -> str:
 def compared(
     metric: str, paper: Sequence[float], seeds: Iterable[float], digits: int, floor: Sequence[float] | None = None
 ) -> str:
-    """Our seeds against the `paper` ([mean, spread]): better, equal within `tolerance`, or worse.
+    """Our seeds against the `paper` ([mean, spread]): better, equal within `tolerance`, or worse, or a count of each.
 
-    One word where all seeds are alike, else the number of seeds of each kind. A published mean below the `floor` of a
-    metric (mean and spread of a perfect sampler) counts as the floor.
+    A published mean below the `floor` (mean and spread of a perfect sampler) counts as the floor.
     """
     mean = float(paper[0])
     allowed = tolerance(paper, digits)
@@ -154,10 +142,10 @@ def compared(
         allowed += floor[1]
     sign = 1 if metric in _HIGHER_IS_BETTER else -1
     gains = [sign * (value - mean) for value in seeds]
-    found = Counter(EQUAL if abs(gain) <= allowed else BETTER if gain > 0 else WORSE for gain in gains)
-    if len(found) == 1:
-        return next(iter(found))
-    return ", ".join(f"{found[name]} {name}" for name in (BETTER, EQUAL, WORSE) if found[name])
+    kinds = Counter(EQUAL if abs(gain) <= allowed else BETTER if gain > 0 else WORSE for gain in gains)
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return ", ".join(f"{kinds[name]} {name}" for name in (BETTER, EQUAL, WORSE) if kinds[name])
 
 
 def tolerance(paper: Sequence[float], digits: int) -> float:
@@ -167,15 +155,13 @@ def tolerance(paper: Sequence[float], digits: int) -> float:
 
 def _table(name: str, folder: Path, preset: str, link: str) -> str:
     """One table for each target: method, metric, published, ours, exact, comparison."""
-    printed = published()[name]
+    cells = EXPERIMENTS[name].cells
+    rows = found(folder, cells, preset)
     parts = []
-    for target in dict.fromkeys(cell.target for cell in EXPERIMENTS[name].cells):
+    for target in dict.fromkeys(cell.target for cell in cells):
         exact = find(folder, Cell(name, target, "exact"), preset)
-        lines: list[Sequence[str]] = []
-        for cell in EXPERIMENTS[name].cells:
-            row = find(folder, cell, preset) if cell.target == target else None
-            if row and exact:
-                lines += _lines(cell, row, exact, printed[target][cell.method])
+        ours = [(cell, row) for cell, row in rows.items() if cell.target == target]
+        lines = [line for cell, row in ours for line in _lines(cell, row, exact)] if exact else []
         parts.append(f"**{TARGETS[target]}**" + (f", log Z = {exact['log_z']:.6f}" if exact else ""))
         parts.append(_table_of(("method", "metric", "published", "ours", "exact", ""), lines))
     return "\n\n".join([*parts, *_provenance(name, folder, preset)])
@@ -185,7 +171,8 @@ def _table_of(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return markdown.table(header, lines) if lines else NOT_RUN
 
 
-def _lines(cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[float]]) -> Iterable[Sequence[str]]:
+def _lines(cell: Cell, row: Row, exact: Row) -> Iterator[Sequence[str]]:
+    printed = published(cell)
     digits = spread_digits(cell.table)
     method = f"{METHODS[cell.method]} ({row['seeds']} seeds, {_seconds(row)})"
     for metric in (name for name in METRICS if name in row["metrics"]):
@@ -197,7 +184,7 @@ def _lines(cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[floa
             LABELS[metric],
             as_printed(theirs, digits) if theirs else "–",
             over_seeds(row, metric),
-            plus_minus(mean, spread) if spread else number(mean),
+            number(mean) + (f" ± {number(spread)}" if spread else ""),
             compared(metric, theirs, of_seeds(row, metric), digits, floor) if theirs else "",
         )
         method = ""
@@ -211,8 +198,8 @@ def _lines(cell: Cell, row: Row, exact: Row, printed: Mapping[str, Sequence[floa
 
 def _seconds(row: Row) -> str:
     """The time of a seed, and the number of trusted seeds."""
-    values = sorted(float(value) for value in row["train_seconds"])
-    return f"{values[len(values) // 2]:.0f} s each, {sum(run['trusted'] for run in row['runs'])} trusted"
+    time = median_high(float(value) for value in row["train_seconds"])
+    return f"{time:.0f} s each, {sum(run['trusted'] for run in row['runs'])} trusted"
 
 
 def _provenance(name: str, folder: Path, preset: str) -> list[str]:
@@ -236,150 +223,127 @@ def _figure(name: str, folder: Path, preset: str, link: str) -> str:
 
 def _speed(folder: Path, preset: str, link: str) -> str:
     """The paper's two claims as numbers: optimizer steps per second, and steps and seconds to a reverse ESS of 0.9."""
+    rows = found(folder, EXPERIMENTS["fig11"].cells, preset)
+    methods = {"reverse_kl_loss": "reverse KL", "continuity": "continuity"}
     lines = []
     for target, num_sites in SIZES.items():
-        cells = [cell for cell in EXPERIMENTS["fig11"].cells if cell.target == target]
-        runs = [row["runs"][0] for cell in cells if (row := find(folder, cell, preset))]
-        if len(runs) < len(cells):
-            continue
-        line = [str(num_sites)]
-        for run in runs:
-            there = reached(run["curve"], 0.9)
-            line.append(f"{1 / step_seconds(run['curve']):.1f}")
-            line.append(number(float(run["metrics"]["reverse_ess"])))
-            line.append(f"{there[0]}, {there[1]:.0f} s" if there else f"not in {run['steps']}")
-        lines.append(line)
+        runs = [row["runs"][0] for cell, row in rows.items() if cell.target == target]
+        if len(runs) == len(methods):
+            lines.append([str(num_sites), *(text for run in runs for text in _speed_of(run))])
     columns = ("steps/s", "final ESS", "steps to 0.9")
-    header = ("N", *(f"{name}: {column}" for name in ("reverse KL", "continuity") for column in columns))
-    return _table_of(header, lines)
+    return _table_of(("N", *(f"{name}: {column}" for name in methods.values() for column in columns)), lines)
+
+
+def _speed_of(run: Row) -> list[str]:
+    there = reached(run["curve"], 0.9)
+    when = f"{there[0]}, {there[1]:.0f} s" if there else f"not in {run['steps']}"
+    return [f"{1 / step_seconds(run['curve']):.1f}", number(float(run["metrics"]["reverse_ess"])), when]
 
 
 def _paths(folder: Path, preset: str, link: str) -> str:
-    found = [(cell, find(folder, cell, preset)) for cell in EXPERIMENTS["paths"].cells]
     lines = [
         [METHODS[cell.method], f"{row['seeds']}", *(over_seeds(row, name) for name in METRICS), _seconds(row)]
-        for cell, row in found
-        if row
+        for cell, row in found(folder, EXPERIMENTS["paths"].cells, preset).items()
     ]
     return _table_of(("method", "seeds", *(LABELS[name] for name in METRICS), "training"), lines)
 
 
 def _penalties(folder: Path, preset: str, link: str) -> str:
-    metrics = ("reverse_ess", "forward_ess", "reverse_kl")
     lines = []
-    for cell in sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target):
-        row = find(folder, cell, preset)
-        if row:
-            name = METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
-            numbers = [over_seeds(row, metric) for metric in metrics]
-            lines.append([plain_name(cell.target), name, str(row["seeds"]), *numbers])
+    cells = sorted(EXPERIMENTS["penalties"].cells, key=lambda cell: cell.target)
+    for cell, row in found(folder, cells, preset).items():
+        name = METHODS[cell.method] if cell.table == "penalties" else "|r| + r²"
+        numbers = [over_seeds(row, metric) for metric in ("reverse_ess", "forward_ess", "reverse_kl")]
+        lines.append([plain_name(cell.target), name, f"{row['seeds']}", *numbers])
     return _table_of(("target", "L", "seeds", "reverse ESS", "forward ESS", "reverse KL"), lines)
 
 
 # --- the paper preset -------------------------------------------------------------------------------------------------
 
-
-def _paper_cells() -> list[Cell]:
-    """Every cell that the paper trains, without its ablations."""
-    return list(dict.fromkeys(cell for name in ("table1", "table2", "fig11") for cell in EXPERIMENTS[name].cells))
+_PAPER_CELLS = list(dict.fromkeys(cell for name in ("table1", "table2", "fig11") for cell in EXPERIMENTS[name].cells))
+"""Every cell that the paper trains, without its ablations."""
 
 
 def _paper_preset(folder: Path, preset: str, link: str) -> str:
     """The preset "paper" beside the default preset: the table, the pictures and the missing cells."""
-    found = _found(folder)
-    if not found:
+    rows = found(folder, _PAPER_CELLS, "paper")
+    if not rows:
         return "Not run yet: on two cores a small cell takes about an hour, most take days."
     header = ("target", "method", "", "published", "paper preset", "default preset")
-    parts = [markdown.table(header, [line for each in found for line in _preset_lines(*each)])]
+    lines = [line for cell, row in rows.items() for line in _preset_lines(cell, row, find(folder, cell, "default"))]
+    parts = [markdown.table(header, lines)]
     if (folder / f"{PAPER_PRESET}.png").exists():
         parts.append(f"![Reverse ESS with the paper preset and with the default preset]({link}/{PAPER_PRESET}.png)")
-    for cell, *_ in found:
-        path = picture(folder, cell.figure, "paper")
-        if cell.figure and path.exists():
+    for cell in rows:
+        figure = path_figure(cell)
+        path = picture(folder, figure, "paper")
+        if figure and path.exists():
             what = f"{plain_name(cell.target)}, {METHODS[cell.method]}, paper preset"
             parts += [f"{what}:", f"![{what}]({link}/{path.name})"]
     missing: dict[str, list[str]] = {}
-    for cell in _paper_cells():
-        if all(cell != other for other, *_ in found):
+    for cell in _PAPER_CELLS:
+        if cell not in rows:
             missing.setdefault(plain_name(cell.target), []).append(METHODS[cell.method])
     listed = "; ".join(f"{target}: {' and '.join(methods)}" for target, methods in missing.items())
     return "\n\n".join([*parts, f"Not run with this preset, for lack of time: {listed}."] if listed else parts)
 
 
 def draw_paper_preset(folder: Path, changed: Collection[Cell]) -> list[Path]:
-    """Draws the reverse ESS during training where the rows of a cell changed or the file is missing.
-
-    Returns the file, [] where nothing is drawn.
-    """
-    found = _found(folder)
-    is_current = (folder / f"{PAPER_PRESET}.png").exists() and not set(changed) & set(_paper_cells())
-    if is_current or not found:
+    """Draws the reverse ESS during training where a row changed or the file is missing. Returns the file, or []."""
+    rows = found(folder, _PAPER_CELLS, "paper")
+    is_current = (folder / f"{PAPER_PRESET}.png").exists() and not set(changed) & set(_PAPER_CELLS)
+    if is_current or not rows:
         return []
-    curves = {}
-    for cell, row, default in found:
+    shown = {}
+    for cell, row in rows.items():
         label = f"{plain_name(cell.target)}: {METHODS[cell.method]}" + (", stopped" if _is_stopped(cell, row) else "")
-        curves[label] = [curve_of(row)[:, [0, 1, 3]], curve_of(default)[:, [0, 1, 3]] if default else None]
-    return [write_picture(folder, PAPER_PRESET, "default", draw.paper_preset(curves))]
+        shown[label] = (row, find(folder, cell, "default"))
+    return [write_picture(folder, PAPER_PRESET, "default", draw.paper_preset(shown))]
 
 
-def _found(folder: Path) -> list[tuple[Cell, Row, Row | None]]:
-    """Each cell with a row of the preset "paper", that row, and the row of the default preset."""
-    rows = [(cell, find(folder, cell, "paper"), find(folder, cell, "default")) for cell in _paper_cells()]
-    return [(cell, row, default) for cell, row, default in rows if row]
-
-
-def _preset_lines(cell: Cell, row: Row, default: Row | None) -> Iterable[Sequence[str]]:
+def _preset_lines(cell: Cell, row: Row, default: Row | None) -> Iterator[Sequence[str]]:
     asked = config_of(cell, "paper").num_steps
-    steps = f"{_steps(row)}" + (f", **stopped before {asked}**" if _is_stopped(cell, row) else "")
-    yield plain_name(cell.target), METHODS[cell.method], "steps", f"{asked}", steps, f"{_steps(default)}"
-    yield "", "", "training", "–", _duration(row), _duration(default)
-    yield "", "", "a step, median", "–", _step_time(row), _step_time(default)
-    yield "", "", f"reverse ESS ≥ {_GOOD:g} from", "–", _reached(row), _reached(default)
-    printed = published().get(cell.table, {}).get(cell.target, {}).get(cell.method, {})
-    for metric in METRICS:
-        if metric in row["metrics"]:
-            theirs = as_printed(printed[metric], spread_digits(cell.table)) if metric in printed else "–"
-            yield "", "", LABELS[metric], theirs, _value(row, metric), _value(default, metric)
+    digits = spread_digits(cell.table)
+    printed = {LABELS[metric]: as_printed(theirs, digits) for metric, theirs in published(cell).items()}
+    printed["steps"] = f"{asked}"
+    ours = _facts(row)
+    if _is_stopped(cell, row):
+        ours["steps"] += f", **stopped before {asked}**"
+    defaults = _facts(default) if default else {}
+    name = (plain_name(cell.target), METHODS[cell.method])
+    for what, value in ours.items():
+        yield *name, what, printed.get(what, "–"), value, defaults.get(what, "–")
+        name = ("", "")
 
 
-def _steps(row: Row | None) -> int | str:
-    return int(row["runs"][0]["steps"]) if row else "–"
+def _facts(row: Row) -> dict[str, str]:
+    """The steps and times of a row, and its metrics over the seeds."""
+    return {
+        "steps": f"{row['runs'][0]['steps']}",
+        "training": _duration(median(float(value) for value in row["train_seconds"])),
+        "a step, median": seconds(median(step_seconds(run["curve"]) for run in row["runs"])),
+        f"reverse ESS ≥ {_GOOD:g} from": _reached(row),
+        **{LABELS[metric]: over_seeds(row, metric) for metric in METRICS if metric in row["metrics"]},
+    }
 
 
 def _is_stopped(cell: Cell, row: Row) -> bool:
-    """Whether training ended before the paper's last step."""
     return int(row["runs"][0]["steps"]) < config_of(cell, "paper").num_steps
 
 
-def _duration(row: Row | None) -> str:
-    if not row:
-        return "–"
-    seconds = median(float(value) for value in row["train_seconds"])
+def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _step_time(row: Row | None) -> str:
-    return f"{median(step_seconds(run['curve']) for run in row['runs']):.3g} s" if row else "–"
-
-
-def _reached(row: Row | None) -> str:
+def _reached(row: Row) -> str:
     """When the median seed reached the ESS, seen at one of some twenty looks."""
-    if not row:
-        return "–"
-    found = sorted((there[1], there[0]) for run in row["runs"] if (there := reached(run["curve"], _GOOD)))
-    if len(found) <= len(row["runs"]) / 2:
+    looks = sorted((there[1], there[0]) for run in row["runs"] if (there := reached(run["curve"], _GOOD)))
+    if len(looks) <= len(row["runs"]) / 2:
         return "not"
-    seconds, step = found[(len(row["runs"]) - 1) // 2]
+    seconds, step = looks[(len(row["runs"]) - 1) // 2]
     return f"{seconds:.3g} s, step {step}"
-
-
-def _value(row: Row | None, metric: str) -> str:
-    if not row or metric not in row["metrics"]:
-        return "–"
-    mean, spread = (float(value) for value in row["metrics"][metric])
-    return plus_minus(mean, spread) if row["seeds"] > 1 else number(mean)
 
 
 _OTHER_PARTS = {"speed": "Speed over N", "paper_preset": "The paper preset"}

@@ -1,5 +1,6 @@
 """Reproducing a table or figure: trains missing seeds, stores each seed when it is measured, draws."""
 
+import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
@@ -7,9 +8,8 @@ import os
 import shutil
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from boltzflow.config import Config
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.numerics.validation import did_you_mean
 from boltzflow.report.figures import path_panels
-from boltzflow.studies.paper import cells, results
+from boltzflow.studies.paper import cells, experiments, results
 from boltzflow.studies.paper.cells import Cell
-from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, draw_from_rows, picture, write_picture
+from boltzflow.studies.paper.experiments import EXPERIMENTS, Experiment, path_figure, picture
 from boltzflow.studies.paper.page import draw_paper_preset
 from boltzflow.training.loop import Progress
 
@@ -45,35 +45,16 @@ def reproduce(
     *,
     folder: Path,
     preset: str = "default",
-    num_seeds: int = 0,
+    num_seeds: int = 0,  # of each cell; 0: as many as in the paper, 1 in the preset "quick"
     watcher: Watcher | None = None,
-    changes: Mapping[str, Any] | None = None,
-    only: Sequence[str] = (),
-    jobs: int = 1,
+    changes: Mapping[str, Any] | None = None,  # settings on top of those of every cell
+    only: Sequence[str] = (),  # names of the cells to train; () for all
+    jobs: int = 1,  # seeds trained at a time, each in its own process; a row of more than one records the number
 ) -> list[Path]:
-    """Reproduces a table or figure of the paper.
+    """Trains the seeds of a table or figure that are not stored, draws its pictures, and returns the written files.
 
-    Stored seeds are not trained again, and an interrupted training resumes. A seed whose training diverges is reported
-    to the watcher and left out. The picture of a path is drawn when its seed 0 is trained, which happens also where
-    the file is missing. A picture of rows is drawn when its experiment is reproduced, and drawn again when its rows
-    change.
-
-    Args:
-        name: A name of `names()`.
-        folder: The folder of rows and pictures.
-        preset: The settings of every cell: "quick", "default" or "paper". Defaults to "default".
-        num_seeds: Seeds of each cell. Defaults to 0: as many as in the paper, 1 in the preset "quick".
-        watcher: Callbacks. Defaults to none.
-        changes: Settings on top of those of every cell. Defaults to none.
-        only: Names of the cells to train. Defaults to all.
-        jobs: Seeds trained at a time, each in its own process. Above 1 the seconds of a seed are longer than those of
-            a training alone, and its row records the number. Defaults to 1.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        InputError: Unknown name.
+    An interrupted training resumes. A seed whose training diverges is reported to the watcher and left out. Pictures
+    of other experiments are drawn again when their rows change.
     """
     if name not in names():
         raise InputError(f"there is nothing named {name!r} to reproduce; there are {', '.join(EXPERIMENTS)}, all")
@@ -97,11 +78,11 @@ def reproduce(
         written += files
     for cell in wanted:
         if results.find(folder, Cell(cell.table, cell.target, "exact"), preset) is None:
-            results.put(folder, cell.table, results.exact_row(cell.target, preset))
+            results.put_exact(folder, cell.table, cell.target, preset)
     for figure, experiment in EXPERIMENTS.items():
         is_outdated = picture(folder, figure, preset).exists() and not changed.isdisjoint(experiment.cells)
         if figure in work or is_outdated:
-            written += draw_from_rows(folder, figure, preset)
+            written += experiments.draw_from_rows(folder, figure, preset)
     return list(dict.fromkeys([*written, *draw_paper_preset(folder, changed)]))
 
 
@@ -112,38 +93,30 @@ def _with_cells(name: str, work: Mapping[str, Experiment], only: Sequence[str]) 
         if wanted not in there:
             has = f"it has {', '.join(there)}" if there else "it trains nothing"
             raise InputError(f"{name} has no cell {wanted!r}{did_you_mean(wanted, there)}; {has}")
-    chosen = {}
-    for title, experiment in work.items():
-        kept = [cell for cell in experiment.cells if cell.name in only]
-        if kept:
-            chosen[title] = dataclasses.replace(experiment, cells=kept)
-    return chosen
-
-
-# --- trainings --------------------------------------------------------------------------------------------------------
+    kept = {title: [cell for cell in experiment.cells if cell.name in only] for title, experiment in work.items()}
+    return {title: dataclasses.replace(work[title], cells=chosen) for title, chosen in kept.items() if chosen}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A seed to train; `keep` is the folder of its snapshots, `pictured` whether its path is drawn."""
+    """A seed to train."""
 
     cell: Cell
     config: Config
     seed: int
-    keep: Path
-    pictured: bool
+    keep: Path  # the folder of its snapshots
+    figure: str  # of its path, "" where none is drawn
 
     @property
     def what(self) -> str:
-        """A description for people."""
+        """The seed in words."""
         return f"{self.cell.target} {self.cell.method} seed {self.seed}"
 
 
-_INHERITED = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64")
-"""Settings of JAX that a process takes over from its parent."""
-
+# The record of a seed and the PNG of its path (empty where none is drawn), or the failure.
 Outcome = tuple[dict[str, Any], bytes] | TrainingError
-"""The record of a seed and the PNG of its path (empty where none is drawn), or the failure."""
+# The settings of JAX that a process takes over from its parent.
+_INHERITED = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64")
 
 
 def _tasks(wanted: Mapping[Cell, int], folder: Path, preset: str, changes: Mapping[str, Any]) -> list[_Task]:
@@ -151,22 +124,23 @@ def _tasks(wanted: Mapping[Cell, int], folder: Path, preset: str, changes: Mappi
     tasks = []
     for cell, num_seeds in wanted.items():
         config = cells.config_of(cell, preset, changes)
+        settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
         done = {run["seed"] for run in results.seeds(folder, cell, preset, config)}
         for seed in range(num_seeds):
-            pictured = seed == 0 and bool(cell.figure)
-            if seed not in done or (pictured and not picture(folder, cell.figure, preset).exists()):
-                tasks.append(_Task(cell, config, seed, _snapshots(folder, cell, config, seed), pictured))
+            figure = path_figure(cell) if seed == 0 else ""
+            if seed not in done or (figure and not picture(folder, figure, preset).exists()):
+                keep = folder / "training" / f"{cell.table}-{cell.target}-{cell.method}-seed-{seed}-{settings}"
+                tasks.append(_Task(cell, config, seed, keep, figure))
     return tasks
 
 
 def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1) -> Outcome:
-    """Trains, measures and draws."""
     try:
         run = cells.train(task.cell, task.config, task.seed, on_progress, task.keep)
     except TrainingError as error:
         return error
     result = cells.measure(run) | ({"jobs": jobs} if jobs > 1 else {})
-    return result, path_panels(run.draws) if task.pictured else b""
+    return result, path_panels(run.draws) if task.figure else b""
 
 
 def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
@@ -177,25 +151,30 @@ def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, 
 
 def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
     """Tasks in the order in which they end, without their progress."""
-    waiting = deque(tasks)
     running: dict[Future[Outcome], _Task] = {}
     fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
     settings = {name: jax.config.values[name] for name in _INHERITED}
     with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=(settings,)) as pool:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                task = waiting.popleft()
-                watcher.begin(task.what)
-                running[pool.submit(_outcome, task, Watcher().on_progress, jobs)] = task
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                try:
-                    yield task, future.result()
-                except BrokenProcessPool:
-                    raise TrainingError(
-                        f"{task.what}: a training process was killed, perhaps for lack of memory; run the command "
-                        "again with one job, and interrupted trainings resume"
-                    ) from None
+        for task in tasks:
+            if len(running) == jobs:
+                yield _first_ended(running)
+            watcher.begin(task.what)
+            running[pool.submit(_outcome, task, Watcher().on_progress, jobs)] = task
+        while running:
+            yield _first_ended(running)
+
+
+def _first_ended(running: dict[Future[Outcome], _Task]) -> tuple[_Task, Outcome]:
+    """Waits for a task to end, and removes it."""
+    future = next(as_completed(running))
+    task = running.pop(future)
+    try:
+        return task, future.result()
+    except BrokenProcessPool:
+        raise TrainingError(
+            f"{task.what}: a training process was killed, perhaps for lack of memory; run the command again with one "
+            "job, and interrupted trainings resume"
+        ) from None
 
 
 def _inherit(settings: Mapping[str, Any]) -> None:
@@ -204,14 +183,14 @@ def _inherit(settings: Mapping[str, Any]) -> None:
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     for name, value in settings.items():
         jax.config.update(name, value)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent
-    parent.join()
-    os._exit(1)
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Watcher) -> list[Path]:
@@ -224,17 +203,11 @@ def _keep(task: _Task, outcome: Outcome, folder: Path, preset: str, watcher: Wat
         # The file is read again here: another process may have added rows during the training.
         files.append(results.keep(folder, task.cell, preset, task.config, result))
         if png:
-            files.append(write_picture(folder, task.cell.figure, preset, png))
+            files.append(experiments.write_picture(folder, task.figure, preset, png))
         numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["metrics"].items()]
         said = ", ".join([f"{result['train_seconds']:.0f} s", f"{result['steps']} steps", *numbers])
     shutil.rmtree(task.keep, ignore_errors=True)
-    if task.keep.parent.exists() and not any(task.keep.parent.iterdir()):
+    with contextlib.suppress(OSError):  # other trainings keep theirs there
         task.keep.parent.rmdir()
     watcher.end(f"{task.what}: {said}")
     return files
-
-
-def _snapshots(folder: Path, cell: Cell, config: Config, seed: int) -> Path:
-    """The folder of the snapshots of a training: one for each cell, seed and settings."""
-    settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
-    return folder / "training" / f"{cell.table}-{cell.target}-{cell.method}-seed-{seed}-{settings}"
