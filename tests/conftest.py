@@ -12,13 +12,20 @@ import jax
 import jaxtyping
 import pytest
 
+from boltzflow.sampling import pilot
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
 
 _CACHE = "BOLTZFLOW_TEST_CACHE"  # a folder, or "off" for one that is gone with the session; workers inherit it
+_FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+"""Halve the compiler's time, and with it the processor time of the tests."""
+
 _HEAVY = (
     "test_training.py",
+    "test_kill.py",
     "test_resume.py",
-    "test_trust.py",
     "test_seeds.py",
     "test_pilot.py",
     "test_interop.py",
@@ -28,12 +35,13 @@ _HEAVY = (
     "test_contracts.py",
     "test_baselines.py",
     "test_coverage.py",
+    "test_minima.py",
 )
 """The files that take longest, tested first: with two workers a slow file at the end leaves a core idle."""
 
 
 def pytest_configure(config):
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true")
+    os.environ.setdefault("XLA_FLAGS", _FLAGS)
     if _CACHE not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         os.environ[_CACHE] = str(Path(home).expanduser() / "boltzflow" / "tests")
@@ -54,18 +62,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def small_pilot(request):
     """Pilots of few particles and descents, but for the files that set `FULL_PILOT`."""
-    if getattr(request.module, "FULL_PILOT", False):
-        yield
-        return
-    from boltzflow.sampling import pilot
-
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in _SMALL_PILOT.items():
-            patch.setattr(pilot, name, value)
+        if not getattr(request.module, "FULL_PILOT", False):
+            for stage in ("_SHORT", "_WIDE", "_PATH"):
+                patch.setattr(pilot, stage, getattr(pilot, stage)._replace(particles=512))
+            patch.setattr(pilot, "_DESCENT_STEPS", 20)
         yield
-
-
-_SMALL_PILOT: dict[str, int] = {}
 
 
 @pytest.fixture

@@ -43,8 +43,9 @@ def test_log_z_and_moments_of_a_gaussian(estimate):
     errors = np.array([answer.log_z - LOG_Z for answer in answers])
     assert np.abs(errors).max() < MAX_ERROR
     assert abs(errors.mean()) < MAX_T * errors.std(ddof=1) / np.sqrt(NUM_SEEDS)
+    assert answers[0].compile_seconds > 0
     for answer in answers:
-        assert answer.seconds > 0 and answer.compile_seconds > 0 and answer.gradient_evaluations > 1000
+        assert answer.seconds > 0 and answer.gradient_evaluations > 1000
         assert 0.4 < answer.detail["acceptance"] < 0.95
         check_moments(answer, 0.2)
 

@@ -13,6 +13,8 @@ from boltzflow.model.flow import Flow
 from boltzflow.sampling.corrections import CORRECTIONS, correct, independence_metropolis
 from gaussian_pair import make_pair, make_transport
 
+FULL_PILOT = True
+
 PAIR = make_pair(3, seed=2)
 COVARIANCE = PAIR.rotation @ np.diag(PAIR.variances) @ PAIR.rotation.T
 

@@ -13,6 +13,8 @@ from boltzflow.numerics.batching import map_points
 from boltzflow.sampling.coverage import weigh_missed_modes
 from two_wells import FAR, NEAR, wells
 
+FULL_PILOT = True
+
 WIDE_ALONE = Gaussian(NEAR, 2.25 * np.ones(5))
 
 

@@ -12,6 +12,8 @@ import boltzflow as bf
 from boltzflow.densities.from_file import load_target
 from boltzflow.statistics.estimates import disagreement, exact
 
+FULL_PILOT = True
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 

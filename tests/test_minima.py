@@ -11,6 +11,8 @@ from boltzflow.sampling.minima import descend, far_apart
 from boltzflow.sampling.pilot import run_pilot
 from two_wells import FAR, NEAR, wells
 
+FULL_PILOT = True
+
 
 @pytest.mark.parametrize(("least", "typical", "worst"), [(0.3, 1e-3, 1e-2), (0.1, 5.0, 100.0)])
 def test_descent_reaches_minimum_for_different_widths(least, typical, worst):

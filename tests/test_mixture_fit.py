@@ -17,6 +17,8 @@ from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import log_z_importance, samples_for
 from boltzflow.training.loop import without_a_flow
 
+FULL_PILOT = True
+
 TINY = dataclasses.replace(default_preset(), width=16, num_networks=2, num_eval_samples=8192)
 
 

@@ -14,6 +14,8 @@ from boltzflow.numerics.linalg import Circulant, dense
 from boltzflow.sampling.pilot import _unfinished, run_pilot
 from boltzflow.sampling.smc import _next_beta, run_smc
 
+FULL_PILOT = True
+
 # Two-sided 5 σ; the stated error has itself an error of some 10 %: false alarms below 1e-5 a case.
 SIGMA = 5
 

@@ -1,13 +1,7 @@
 """Interrupted training goes on to the last bit; what cannot be continued says why."""
 
 import dataclasses
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,7 +10,6 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.cli import main
 from boltzflow.config import default_preset
 from boltzflow.model.interpolations import Linear
 from boltzflow.storage import files
@@ -26,7 +19,6 @@ from boltzflow.training.step import initial_state
 
 TINY = dataclasses.replace(default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)
-SETTINGS = ["--num-steps", "400", "--width", "16", "--num-networks", "2", "--num-eval-samples", "2048"]
 
 
 class Killed(BaseException):
@@ -124,7 +116,7 @@ def untrained():
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_damaged_snapshot_is_passed_over_for_the_other(tmp_path, damage):
+def test_damaged_snapshot_is_passed_over_for_the_other(tmp_path, damage, unchecked):
     kept = snapshots.Snapshots(tmp_path, TARGET, TINY, 0)
     for step in (10, 20):
         kept.write(TrainingState(step, 1.0, untrained(), [{"step": step, "loss": np.nan}], 0))
@@ -180,37 +172,3 @@ def test_without_resume_it_starts_anew(undisturbed, folder):
     said = []
     same(fit(keep=folder, resume=False, said=said), undisturbed)
     assert min(progress.step for progress in said if progress.phase == "train") == 10
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def rows(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
-def test_killed_process_is_resumed_and_ends_as_if_nothing_had_happened(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    whole = [sys.executable, "-m", "boltzflow", "run", "mixture-2", *SETTINGS, "--out"]
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"]}
-    process = subprocess.Popen([*whole, "killed"], env=environment, stdout=subprocess.DEVNULL)
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 8):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "checkpoint" / "run.npz").exists()
-    status = main(["resume", "killed"])
-    assert status in (0, 3)
-    assert main(["run", "mixture-2", *SETTINGS, "--out", "whole"]) in (0, 3)
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    one, other = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("killed", "whole"))
-    assert one["estimates"] == other["estimates"] and one["verdict"] == other["verdict"]
-    assert not list((tmp_path / "killed" / "checkpoint").glob("state*"))
-    capsys.readouterr()
-    assert main(["resume", "killed"]) == status
-    assert "nothing to resume" in capsys.readouterr().out
-    (tmp_path / "killed" / "report.json").unlink()
-    assert main(["resume", "killed"]) in (0, 3)
-    assert (tmp_path / "killed" / "report.json").exists()

@@ -161,6 +161,6 @@ def test_paths_whose_clocks_differ_are_one_program():
         ([2**32], "a seed must be a whole number"),
     ],
 )
-def test_unusable_seeds_are_refused(seeds, says):
+def test_unusable_seeds_are_refused(seeds, says, unchecked):
     with pytest.raises(bf.InputError, match=says):
         bf.fit_seeds(two_wells(), seeds=seeds, config=FEW)

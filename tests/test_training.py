@@ -148,8 +148,14 @@ def twisted():
     return run
 
 
+@pytest.fixture(scope="module")
+def truth(twisted):
+    """The mean of x₀² over 2²⁰ exact samples."""
+    return float(jnp.mean(sample_batch(twisted.target, jax.random.key(5), 2**20)[0][:, 0] ** 2))
+
+
 @pytest.mark.parametrize(("solver", "steps", "trusted"), [("euler", 4, False), ("heun", 2, False), ("rk4", 8, True)])
-def test_the_solver_is_in_every_error_and_its_own_check(twisted, solver, steps, trusted):
+def test_the_solver_is_in_every_error_and_its_own_check(twisted, truth, solver, steps, trusted):
     """Of weights that are nearly equal, so that nothing else gives it away. log Z is 0 and its error the solver's."""
     config = dataclasses.replace(twisted.config, sample_solver=solver, sample_steps=steps)
     run = Run(twisted.target, config, 0, twisted.trained, "twisted")
@@ -158,7 +164,6 @@ def test_the_solver_is_in_every_error_and_its_own_check(twisted, solver, steps, 
     assert warned != trusted
     log_z = report.estimates["log_z"]
     assert abs(log_z.value) < 2 * log_z.stderr
-    truth = float(jnp.mean(sample_batch(twisted.target, jax.random.key(5), 2**20)[0][:, 0] ** 2))
     second = run.expectation(lambda x: x[0] ** 2)
     assert second.stderr < (0.03 if trusted else 0.3)
     assert abs(second.value - truth) < 4 * np.hypot(second.stderr, 0.005)
@@ -231,7 +236,7 @@ def test_wide_base_is_distrusted_for_its_weights():
     ids=lambda changes: next(iter(changes.values())),
 )
 def test_every_setting_trains(changes):
-    config = dataclasses.replace(TINY, num_steps=20, num_intervals=4, batch_size=64, num_eval_samples=1000, **changes)
+    config = dataclasses.replace(TINY, num_steps=20, num_eval_samples=1000, **changes)
     run = bf.fit(bf.mixture_2(), config=config)
     assert np.isfinite([row["loss"] for row in run.history]).all()
     assert np.isfinite(np.asarray(run.samples.x)).all()
@@ -245,7 +250,7 @@ def test_paper_preset_is_the_papers():
         assert (config.num_intervals, config.train_solver, config.batch_size) == (50, "rk4", 256)
         assert (config.optimizer, config.learning_rate, config.penalty) == ("adam", 3e-3, "abs+square")
         assert not config.jitter and config.points_per_step == 0 and config.pilot_fraction == 0
-    small = dataclasses.replace(far, num_steps=2)
+    small = dataclasses.replace(far, num_steps=2, batch_size=16)
     run = bf.fit(bf.mixture_2(), config=small, name="mixture-2")
     assert len(run.history) == 1 and run.pilot.clock.rate == 0
 
@@ -295,18 +300,6 @@ def test_unusable_targets_are_refused_with_a_sentence(unchecked):
         bf.fit(correlated_gaussian(), preset="fast")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mixture-2", "mixture-4", "chain"])
-def test_default_preset_reaches_what_is_promised(name):
-    target = {"mixture-2": bf.mixture_2, "mixture-4": bf.mixture_4, "chain": bf.DoubleWell}[name]()
-    report = bf.fit(target, seed=0).report()
-    assert report.verdict.trustworthy, report.verdict.warnings
-    assert report.estimates["reverse_ess"].value >= 0.98
-    assert report.estimates["forward_ess"].value >= 0.98
-    log_z = report.estimates["log_z"]
-    assert abs(log_z.value - float(target.log_z)) < min(0.005, 4 * log_z.stderr)
-
-
 def test_the_pilot_says_how_many_steps_the_target_needs(run):
     def with_betas(num):
         points = jnp.zeros((num + 1, 1, 2))
@@ -321,7 +314,7 @@ def test_a_flow_right_to_single_precision_is_trusted_without_a_word():
     rng = np.random.default_rng(0)
     rotation = np.linalg.qr(rng.normal(size=(10, 10)))[0]
     target = Gaussian(rng.normal(size=10), rotation @ np.diag(np.geomspace(0.1, 10, 10)) @ rotation.T)
-    config = dataclasses.replace(bf.Config(), num_steps=40, sample_steps=4, num_eval_samples=100_000)
+    config = dataclasses.replace(TINY, num_steps=40, sample_steps=4, num_eval_samples=100_000)
     report = bf.fit(target, config=config).report()
     assert report.verdict == Verdict(True, (), ())
     assert report.estimates["reverse_kl"].stderr > 1e-7

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
@@ -103,7 +103,7 @@ def _train(
     target: AbstractDensity,
     config: Config,
     base: AbstractDistribution | None,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " num"],
     on_progress: Callable[[Progress], None],
     parts: Parts,
     snapshots: Snapshots | None,

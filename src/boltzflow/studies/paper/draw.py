@@ -190,7 +190,7 @@ def paper_preset(rows: Mapping[str, tuple[Row, Row | None]]) -> bytes:
     return draw((1, 2), (9.6, 3.6 + 0.18 * (len(rows) // 3)), paint, sharey="row")
 
 
-def _over_time(axes: Sequence[Any], curve: Floats, y: Floats, label: str, dashed: bool, **style: Any) -> None:
+def _over_time(axes: NDArray[Any], curve: Floats, y: Floats, label: str, dashed: bool, **style: Any) -> None:
     """A line over the steps in one panel and over the seconds in the other; a dashed line is not in the legend."""
     for ax, x in zip(axes, curve.T[:2], strict=True):
         ax.plot(x, y, linestyle="--" if dashed else "-", label=None if dashed else label, **style)
