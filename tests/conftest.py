@@ -20,7 +20,8 @@ _FLAGS = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
-"""Halve the compiler's time, and with it the processor time of the tests."""
+"""Compile in half the time. On a fresh machine this outweighs programs that take up to twice as long (level 1 does
+not: 6:35 against 8:35 with an empty cache, 5:42 against 4:43 with a full one, on two cores)."""
 
 _HEAVY = (
     "test_training.py",

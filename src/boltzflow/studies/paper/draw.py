@@ -5,7 +5,7 @@ p_t on R with distribution functions F_t it is V_t = -(∂_t F_t) / p_t. Between
 and V_t explodes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
