@@ -12,7 +12,7 @@ import jax
 from boltzflow.cli import main
 
 FULL_PILOT = True  # the process has one
-SETTINGS = ["--num-steps", "200", "--width", "16", "--num-networks", "2", "--num-eval-samples", "512"]
+SETTINGS = ["--num-steps", "200", "--width", "16", "--num-networks", "2", "--num-eval-samples", "2048"]
 
 
 def rows(folder):

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,6 @@ import pytest
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.studies import markdown, paper
 from boltzflow.studies.paper import cells, draw
-from boltzflow.studies.paper import results as stored
 from boltzflow.studies.paper.cells import Cell, config_of
 from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure
 from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
@@ -128,7 +126,7 @@ def test_stored_rows_are_rewritten_without_a_change(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The seeds and cells that would be trained; nothing is trained, and one batch of exact samples is drawn."""
+    """The seeds and cells that would be trained; nothing is trained."""
     seen = []
 
     def train(cell, config, seed, on_progress, keep):
@@ -138,7 +136,6 @@ def trained(monkeypatch):
         return SimpleNamespace(seed=seed, draws=None)
 
     monkeypatch.setattr(cells, "train", train)
-    monkeypatch.setattr(stored, "put_exact", partial(stored.put_exact, num_seeds=1))
     monkeypatch.setattr(cells, "measure", lambda run: a_result(run.seed))
     return seen
 
