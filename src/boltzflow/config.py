@@ -90,6 +90,11 @@ class Config:
     sample_steps: int = _setting(
         0, "Steps of the final sampler; 0 takes the fewest that its solver's error, measured, allows.", at_least=0
     )
+    precision: Literal["auto", "double", "single"] = _setting(
+        "auto",
+        "The precision of answers: energies, samples, weights. Auto is double on a CPU and single on an accelerator. "
+        "Training is in single precision unless the energy, measured, needs double.",
+    )
     num_eval_samples: int = _setting(100_000, "Samples behind the report's estimates.", at_least=16)
     log_z_error: float = _setting(
         0.0,

@@ -1,5 +1,6 @@
 """Training a flow and asking it: `fit`, `fit_seeds`, `load`, and the `Run` that they return."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.from_file import reload_target
+from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
 from boltzflow.numerics.validation import whole_number
@@ -31,6 +33,8 @@ from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained, train
 from boltzflow.training.snapshots import Snapshots
+
+_parts_seen = itertools.count()
 
 
 @dataclass
@@ -54,11 +58,23 @@ class Run:
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     parts: Parts = NO_PARTS
+    programs: Programs | None = field(default=None, repr=False)
 
     @cached_property
     def draws(self) -> Draws:
         """Everything that the report is made from, each part drawn once."""
-        return Draws(self.target, self.config, self.seed, self.trained)
+        programs = self.programs or _programs_of(self.target, self.config, self.parts)
+        return Draws(self.target, self.config, self.seed, self.trained, programs)
+
+    def _checked_draws(self) -> Draws:
+        """The draws. Raises `InputError` where the energy reads other data than when the run was trained."""
+        programs = self.draws.programs
+        if not programs.fingerprint.startswith(energy_fingerprint(self.target, programs.double)):
+            raise InputError(
+                "the energy is not the one that this run was trained on: data that it reads have changed since; fit "
+                "again, or give the energy data of its own"
+            )
+        return self.draws
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -73,17 +89,17 @@ class Run:
     @property
     def flow(self) -> Flow:
         """The sampler, an `AbstractDistribution`."""
-        return self.draws.flow
+        return self._checked_draws().flow
 
     @property
     def samples(self) -> Samples:
         """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
-        return self.draws.samples
+        return self._checked_draws().samples
 
     @property
     def log_weights(self) -> Float[np.ndarray, " num"]:
         """The log-weights of `samples`, and of further samples that `config.log_z_error` needs, in double precision."""
-        return self.draws.log_weights
+        return self._checked_draws().log_weights
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """Draw independent samples with their weights. `report().verdict` says whether to trust them.
@@ -95,7 +111,7 @@ class Run:
         Returns:
             Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
         """
-        return self.draws.sample(key, num_samples)
+        return self._checked_draws().sample(key, num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -115,7 +131,9 @@ class Run:
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
-        return correct(self.flow, self.trained.transport, self.target, key, num_samples, method)
+        flow = self.flow
+        with self.draws.programs.answering():
+            return correct(flow, self.trained.transport, self.target, key, num_samples, method)
 
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
         """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.
@@ -133,9 +151,11 @@ class Run:
         Raises:
             InputError: `fn` fails or returns NaN.
         """
-        estimates = expect(fn, self.target.dim, self.draws.batches(num_samples))
-        coarse, fine, factor = self.draws.resolutions
-        both = (expect(fn, self.target.dim, [batch]) for batch in (coarse, fine))
+        draws = self._checked_draws()
+        coarse, fine, factor = draws.resolutions
+        with draws.programs.of_observable(fn, self.target.dim):
+            estimates = expect(fn, self.target.dim, draws.batches(num_samples))
+            both = [expect(fn, self.target.dim, [batch]) for batch in (coarse, fine)]
 
         def with_solver_error(estimate: Estimate, before: Estimate, after: Estimate) -> Estimate:
             change = factor * np.abs(np.subtract(after.value, before.value))
@@ -157,7 +177,7 @@ class Run:
 
     @cached_property
     def _report(self) -> Report:
-        return evaluate(self.draws, self.name, self.options)
+        return evaluate(self._checked_draws(), self.name, self.options)
 
     def report(self) -> Report:
         """Every estimate with its error, exact values where known, the cost, and the verdict."""
@@ -167,7 +187,7 @@ class Run:
         """(title, caption, PNG) of each figure of the report."""
         from boltzflow.report.figures import figures  # matplotlib is loaded where a figure is drawn
 
-        return figures(self.draws)
+        return figures(self._checked_draws())
 
     def save(self, folder: str | Path) -> None:
         """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code."""
@@ -180,7 +200,8 @@ class Run:
             "history": self.history,
             "cost": self.trained.cost,
         }
-        checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
+        with self._checked_draws().programs.answering():
+            checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
 
 
 def fit(
@@ -219,7 +240,8 @@ def fit(
     """
     [seed] = _check_seeds([seed])
     name, config = _settle(target, preset, config, name)
-    return _fit(target, config, seed, name, options, on_progress, parts, keep, resume)
+    programs = _programs_of(target, config, parts)
+    return _fit(target, config, seed, programs, name, options, on_progress, parts, keep, resume)
 
 
 def fit_seeds(
@@ -249,12 +271,13 @@ def fit_seeds(
     """
     seeds = _check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
+    programs = _programs_of(target, config, parts)
     runs: list[Run] = []
     failures: dict[int, TrainingError] = {}
     for seed in seeds:
         folder = seed_folder(Path(keep), seed) if keep is not None else None
         try:
-            runs.append(_fit(target, config, seed, name, options, on_progress, parts, folder, resume))
+            runs.append(_fit(target, config, seed, programs, name, options, on_progress, parts, folder, resume))
         except TrainingError as error:
             failures[seed] = error
     if failures:
@@ -266,6 +289,7 @@ def _fit(
     target: AbstractDensity,
     config: Config,
     seed: int,
+    programs: Programs,
     name: str,
     options: dict[str, Any] | None,
     on_progress: Callable[[Progress], None] | None,
@@ -274,8 +298,13 @@ def _fit(
     resume: bool,
 ) -> Run:
     snapshots = Snapshots(Path(keep), target, config, seed, resume, parts) if keep is not None else None
-    trained = train(target, config, seed, on_progress, parts, snapshots)
-    return Run(target, config, seed, trained, name, dict(options or {}), parts)
+    trained = train(target, config, seed, programs, on_progress, parts, snapshots)
+    return Run(target, config, seed, trained, name, dict(options or {}), parts, programs)
+
+
+def _programs_of(target: AbstractDensity, config: Config, parts: Parts) -> Programs:
+    """The programs of a run, which parts of the user's own share with no other run."""
+    return programs_of(target, config.precision, "" if parts == NO_PARTS else f" and parts {next(_parts_seen)}")
 
 
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
@@ -318,9 +347,11 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     directory = Path(directory)
     if target is None:
         target = _recorded_target(directory)
-    trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
-    config = Config(**record["config"])
-    return Run(target, config, record["seed"], trained, record["name"], record["options"], parts)
+    config = Config(**checkpoint.read_record(directory / CHECKPOINT)["config"])
+    programs = _programs_of(target, config, parts)
+    with programs.answering():
+        trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
+    return Run(target, config, record["seed"], trained, record["name"], record["options"], parts, programs)
 
 
 def _recorded_target(directory: Path) -> AbstractDensity:

@@ -13,12 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 BATCH_SIZE = 8192
 
 
-def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array, "num dim"]) -> Any:
+def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array | np.ndarray, "num dim"]) -> Any:
     """The results of a function of one point at every row of `x`, with a leading axis of length `num`.
 
-    The last batch is padded, so that all have the same size and the function is compiled once.
+    Points are cast to the precision in force. The last batch is padded, so that all have the same size and the function
+    is compiled once.
     """
     num = len(x)
+    x = jnp.asarray(x, float)
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])
     batches = [_mapped(function, x[i : i + BATCH_SIZE]) for i in range(0, len(x), BATCH_SIZE)]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num], *batches)

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, sample_batch
+from boltzflow.densities.precision import Programs, rounding_error
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, stream_key
@@ -42,16 +43,16 @@ class Samples:
         energy: The target's energy, `(num,)`.
     """
 
-    x: Float[Array, "num dim"]
-    log_weight: Float[Array, " num"]
-    log_prob: Float[Array, " num"]
-    energy: Float[Array, " num"]
+    x: Float[np.ndarray, "num dim"]
+    log_weight: Float[np.ndarray, " num"]
+    log_prob: Float[np.ndarray, " num"]
+    energy: Float[np.ndarray, " num"]
 
 
 class Weighted(NamedTuple):
     """Points and their log-weights -energy - log q, in double precision."""
 
-    x: Float[Array, "num dim"]
+    x: Float[np.ndarray, "num dim"]
     log_weight: Float[np.ndarray, " num"]
 
 
@@ -74,6 +75,7 @@ class Draws:
     config: Config
     seed: int
     trained: Trained
+    programs: Programs
 
     @property
     def pilot(self) -> Pilot:
@@ -86,13 +88,17 @@ class Draws:
         flow = make_flow(self.config, self.trained.transport)
         if self.config.sample_steps:
             return flow
-        return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
+        with self.programs.answering():
+            return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """Independent samples of the flow with their weights."""
-        x, log_prob = sample_batch(self.flow, key, num_samples)
-        energy = map_points(self.target.energy, x)
-        return Samples(x, -energy - log_prob, log_prob, energy)
+        flow = self.flow
+        with self.programs.answering():
+            x, log_prob = sample_batch(flow, key, num_samples)
+            energy = map_points(self.target.energy, x)
+        found = [np.asarray(array, np.float64) for array in (x, log_prob, energy)]
+        return Samples(found[0], -found[2] - found[1], found[1], found[2])
 
     @cached_property
     def samples(self) -> Samples:
@@ -105,17 +111,17 @@ class Draws:
 
         Of the further samples, 2²⁴ at most or 2²⁰ of a trained flow, nothing but their log-weights is kept.
         """
-        found = np.asarray(self.samples.log_weight, np.float64)
+        found = self.samples.log_weight
         most = MOST_SAMPLES if self.pilot.enough else _MOST_OF_A_FLOW
         num = samples_for(self.config.log_z_error, found, most)
         parts = [found]
         for start in range(len(found), num, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.MORE_WEIGHTS), start)
             more = self.sample(key, min(_STREAM_BATCH, num - start))
-            parts.append(np.asarray(more.log_weight, np.float64))
+            parts.append(more.log_weight)
         return np.concatenate(parts)
 
-    def batches(self, num_samples: int) -> Iterator[tuple[Array, Array]]:
+    def batches(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Points and log-weights, batch by batch: those of `samples`, or `num_samples` new ones where it is not 0."""
         if num_samples == 0:
             yield self.samples.x, self.samples.log_weight
@@ -128,7 +134,15 @@ class Draws:
     @cached_property
     def resolutions(self) -> Resolutions:
         """Samples from the same starting points in the flow's own steps and in twice as many."""
-        return two_resolutions(self.flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
+        flow = self.flow
+        with self.programs.answering():
+            return two_resolutions(flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
+
+    @cached_property
+    def rounding(self) -> float:
+        """The error of log Z from the rounding of the energy, measured at points of the pilot."""
+        with self.programs.answering():
+            return rounding_error(self.target, np.asarray(self.pilot.points))
 
 
 def two_resolutions(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Resolutions:
@@ -162,4 +176,6 @@ def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray
 
 def _weighted(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Weighted:
     x, log_prob = sample_batch(flow, key, BATCH_SIZE)
-    return Weighted(x, -np.asarray(map_points(target.energy, x), np.float64) - np.asarray(log_prob, np.float64))
+    return Weighted(
+        np.asarray(x), -np.asarray(map_points(target.energy, x), np.float64) - np.asarray(log_prob, np.float64)
+    )

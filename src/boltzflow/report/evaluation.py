@@ -54,6 +54,11 @@ _MIN_STDERR = 1e-4  # single precision along the path
 
 def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = None) -> Report:
     """Measure everything that a report has, and judge it. The target's `name` and `options` are for the record."""
+    with draws.programs.answering():
+        return _evaluate(draws, name, options)
+
+
+def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Report:
     start = time.perf_counter()
     target = draws.target
     log_weight = draws.log_weights
@@ -117,7 +122,7 @@ def solver_errors(draws: Draws) -> tuple[Estimate, float]:
     """The solver's error of a log-weight, and the numerical error of log Z.
 
     The first is the mean |change of a log-weight| when the solver takes twice as many steps from the same start. The
-    second adds, in quadrature, the change of log Z that is left at twice the steps and rounding in single precision.
+    second adds, in quadrature, the change of log Z that is left at twice the steps and the rounding of the energy.
     """
     coarse = draws.resolutions.coarse.log_weight
     fine = draws.resolutions.fine.log_weight
@@ -127,8 +132,7 @@ def solver_errors(draws: Draws) -> tuple[Estimate, float]:
     finite = np.isfinite(coarse) & np.isfinite(fine)
     shift = np.logaddexp.reduce(fine[finite]) - np.logaddexp.reduce(coarse[finite]) if finite.any() else 0.0
     estimate = Estimate(float(change.mean()), float(stderr), len(change), "|change of log-weight| at twice the steps")
-    rounding = np.finfo(np.float32).eps * float(np.mean(np.abs(draws.samples.energy)))
-    return estimate, float(np.hypot(draws.resolutions.factor * shift, rounding))
+    return estimate, float(np.hypot(draws.resolutions.factor * shift, draws.rounding))
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -144,15 +148,16 @@ def _from_samples(
 ) -> dict[str, Estimate]:
     log_weight = draws.log_weights
     pilot = draws.pilot
+    of_pilot = Estimate(pilot.log_z, pilot.log_z_stderr, pilot.num_particles, "annealing, no flow")
     estimates = {
         "log_z": importance,
         "log_z_importance": importance,
-        "log_z_pilot": Estimate(pilot.log_z, pilot.log_z_stderr, pilot.num_particles, "annealing, no flow"),
+        "log_z_pilot": _widened(of_pilot, draws.rounding),
     }
     if annealed:
         if not pilot.enough:
             estimates["log_z_rate"] = _log_z_rate(draws, float(np.std(log_weight[np.isfinite(log_weight)])))
-        estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed)
+        estimates["log_z_annealed"] = along_path = _widened(_log_z_annealed(annealed), draws.rounding)
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
     return estimates | {
@@ -168,7 +173,7 @@ def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
     """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training: the scatter of the log-weights stands for it."""
     transport = draws.trained.transport
     nodes, weights = np.polynomial.legendre.leggauss(64)
-    rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2, jnp.float32))
+    rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2))
     value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
     return Estimate(value, scatter, 0, "integral of C_t")
 
@@ -226,7 +231,7 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
     minima = np.asarray(draws.pilot.minima)
     if isinstance(target, AbstractDistribution):
         probes.append(sample_batch(target, stream_key(draws.seed, Stream.COVERAGE), _NUM_COVERAGE)[0])
-    x = jnp.concatenate([*probes, draws.pilot.minima])
+    x = np.concatenate([*probes, draws.pilot.minima])
     centered = -np.asarray(map_points(target.energy, x) + map_points(draws.flow.log_prob, x)) - log_z
     *parts, at_minima = np.split(centered, np.cumsum([len(probe) for probe in probes]))
     share, worst, part = max(

@@ -18,6 +18,11 @@ _NUM_SITE_SAMPLES = 20_000
 
 def figures(draws: Draws) -> list[Figure]:
     """(title, caption, PNG) of each figure that applies to the run."""
+    with draws.programs.answering():
+        return _figures(draws)
+
+
+def _figures(draws: Draws) -> list[Figure]:
     shown = [_training(draws)] if draws.trained.history else []
     if draws.target.dim == 2:
         caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
@@ -54,7 +59,7 @@ def path_panels(draws: Draws) -> bytes:
     path = draws.trained.transport.interpolation
     keys = jax.random.split(jax.random.key(draws.seed), _NUM_SHOWN)
     steps = np.linspace(0, flow.num_steps, _NUM_PANELS).round().astype(int)
-    times = jnp.asarray(steps / flow.num_steps, jnp.float32)
+    times = jnp.asarray(steps / flow.num_steps)
     trajectories = jax.jit(jax.vmap(flow.sample_path))(keys)[:, steps].swapaxes(0, 1)
     corners = jnp.concatenate([trajectories.reshape(-1, 2), draws.pilot.points])
     low, high = np.nanpercentile(np.asarray(corners), [0.2, 99.8], axis=0)

@@ -8,9 +8,8 @@ chain repeats a point where it is stuck, and SMC along the path suits a mediocre
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.errors import InputError
@@ -25,8 +24,8 @@ NUM_CHAINS = 4
 _PROPOSALS = 4  # per sample, for importance resampling
 _WARMUP = 0.1  # the share of a chain that is discarded
 
-Points = Float[Array, "num_proposals dim"]
-Energies = Float[Array, " num_proposals"]
+Points = Float[np.ndarray, "num_proposals dim"]
+Energies = Float[np.ndarray, " num_proposals"]
 LogWeights = Float[np.ndarray, " num_proposals"]
 
 
@@ -34,8 +33,8 @@ LogWeights = Float[np.ndarray, " num_proposals"]
 class Corrected:
     """Equally weighted samples of the target, and how they were made."""
 
-    x: Float[Array, "num dim"]
-    energy: Float[Array, " num"]
+    x: Float[np.ndarray, "num dim"]
+    energy: Float[np.ndarray, " num"]
     method: str
     num_distinct: int  # different points among `x`
     acceptance: float  # of the proposals or moves; NaN for importance resampling
@@ -64,10 +63,12 @@ def _annealed(flow: Flow, transport: Transport, target: AbstractDensity, key: PR
     runs = [run_flow_smc(transport, run_keys[0], solver_steps=flow.num_steps)]
     for run_key in run_keys[1:]:  # with the step size that the first run has chosen
         runs.append(run_flow_smc(transport, run_key, solver_steps=flow.num_steps, step_size=runs[0].step_size))
-    x = jnp.concatenate([run.x for run in runs])
+    x = np.concatenate([run.x for run in runs])
     log_weight = _usable(np.concatenate([run.log_weight for run in runs]))
     acceptance = float(np.mean([run.acceptance for run in runs]))
-    return _resampled(x, map_points(target.energy, x), log_weight, resample_key, num, "annealed", acceptance)
+    return _resampled(
+        x, np.asarray(map_points(target.energy, x)), log_weight, resample_key, num, "annealed", acceptance
+    )
 
 
 def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> Corrected:
@@ -86,8 +87,8 @@ def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int
 
 def _proposals(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> tuple[Points, Energies, LogWeights]:
     x, log_prob = sample_batch(flow, key, num)
-    energy = map_points(target.energy, x)
-    return x, energy, _usable(-np.asarray(energy, np.float64) - np.asarray(log_prob, np.float64))
+    energy = np.asarray(map_points(target.energy, x), np.float64)
+    return np.asarray(x), energy, _usable(-energy - np.asarray(log_prob, np.float64))
 
 
 def _usable(log_weight: LogWeights) -> LogWeights:

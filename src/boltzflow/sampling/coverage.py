@@ -103,7 +103,7 @@ def weigh_missed_modes(
             break
         lowest = int(np.nanargmin(energies_at(target, left)))
         fill_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
-        x = _fill(target, fill_key, jnp.asarray(left[lowest], jnp.float32), jnp.asarray(scale, jnp.float32))
+        x = _fill(target, fill_key, jnp.asarray(left[lowest], float), jnp.asarray(scale, float))
         mode = _gaussian(x, lattice_of(target))
         done = np.arange(len(left)) == lowest
         if not any(_within(known, mode.mean[None])[0] for known in modes):  # else its chains went to a known mode
@@ -133,8 +133,8 @@ def behind_barriers(
 
 
 def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"]:
-    """The energy at every row of `x`, in double precision."""
-    return np.asarray(map_points(density.energy, jnp.asarray(x, jnp.float32)), np.float64)
+    """The energy at every row of `x`, as NumPy doubles."""
+    return np.asarray(map_points(density.energy, jnp.asarray(x, float)), np.float64)
 
 
 @eqx.filter_jit
@@ -162,7 +162,7 @@ def _gaussian(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Ga
 
 
 def _within(mode: Gaussian, x: Points) -> Bool[np.ndarray, " num"]:
-    distance = jnp.linalg.norm(jax.vmap(mode.whiten)(jnp.asarray(x, jnp.float32)), axis=1)
+    distance = jnp.linalg.norm(jax.vmap(mode.whiten)(jnp.asarray(x, float)), axis=1)
     return np.array(distance <= np.sqrt(mode.dim) + 4)
 
 
@@ -178,5 +178,5 @@ def _weigh(target: AbstractDensity, log_prob: LogProb, mode: Gaussian, log_z: fl
     log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
     log_weight -= log_weight.max()
     center = np.average(np.asarray(x, np.float64), axis=0, weights=np.exp(log_weight))
-    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight, jnp.float32)))]
+    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight)))]
     return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))), points)]

@@ -45,7 +45,7 @@ _INFLATION = 3.0
 _DESCENT_STEPS = 100
 _MAX_MINIMA = 256
 _MAX_WIDENINGS = 8
-_MIN_STDERR = 1e-3  # of log Z: single precision and correlated particles allow no smaller error
+_MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,17 @@ class Pilot:
     base: AbstractDistribution
     clock: Clock
     active_subspace: Float[np.ndarray, "dim size"] | None  # where the target differs from a fitted Gaussian base
-    points: Float[Array, "num_points dim"]  # equally weighted points of the target, from the run that starts at `base`
-    wide_points: Float[Array, "num_wide dim"]  # the same from the wide run, with points of the modes that it missed
-    minima: Float[Array, "num_minima dim"]  # of the energy, or low points on the way to one, as far apart as possible
-    path_times: Float[Array, " num_knots"]  # from 0 to 1
-    path_points: Float[Array, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
+    points: Float[
+        np.ndarray, "num_points dim"
+    ]  # equally weighted points of the target, from the run that starts at `base`
+    wide_points: Float[
+        np.ndarray, "num_wide dim"
+    ]  # the same from the wide run, with points of the modes that it missed
+    minima: Float[
+        np.ndarray, "num_minima dim"
+    ]  # of the energy, or low points on the way to one, as far apart as possible
+    path_times: Float[np.ndarray, " num_knots"]  # from 0 to 1
+    path_points: Float[np.ndarray, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
     log_z: float
     log_z_stderr: float
     acceptance: float
@@ -107,11 +113,11 @@ def run_pilot(
         base=base,
         clock=clock,
         active_subspace=subspace,
-        points=run.x,
-        wide_points=wide_points,
-        minima=minima,
-        path_times=jnp.asarray(np.concatenate([[0.0], clock.inverse(run.betas)]), jnp.float32),
-        path_points=jnp.concatenate([start[None], run.path]),
+        points=np.asarray(run.x),
+        wide_points=np.asarray(wide_points),
+        minima=np.asarray(minima),
+        path_times=np.concatenate([[0.0], clock.inverse(run.betas)]),
+        path_points=np.concatenate([np.asarray(start)[None], run.path]),
         log_z=run.log_z,
         log_z_stderr=max(run.log_z_stderr, _MIN_STDERR),
         acceptance=run.acceptance,
@@ -179,7 +185,7 @@ def _find_minima(
         num_steps, num_saved, dim = run.path.shape
         points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
         starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
-    x, f = descend(target, jnp.concatenate(starts)[:num], num_steps=_DESCENT_STEPS)
+    x, f = descend(target, jnp.asarray(np.concatenate(starts)[:num]), num_steps=_DESCENT_STEPS)
     x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
     return jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
 
@@ -212,17 +218,21 @@ def _with_missed_modes(
 
 
 def _fit_mixture(
-    target: AbstractDensity, gaussian: Gaussian, x: Float[Array, "num dim"], key: PRNGKeyArray, defensive: float
+    target: AbstractDensity,
+    gaussian: Gaussian,
+    x: Float[Array | np.ndarray, "num dim"],
+    key: PRNGKeyArray,
+    defensive: float,
 ) -> FittedDensity:
     subspace = active_subspace(gaussian, np.asarray(x), _gradients(target, x), lattice_of(target))
     return fit_mixture(target, gaussian, subspace, np.asarray(x), key, defensive=defensive)
 
 
-def _fit(target: AbstractDensity, x: Float[Array, "num dim"]) -> Gaussian:
+def _fit(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Gaussian:
     return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), is_sign_symmetric(target))
 
 
-def _gradients(target: AbstractDensity, x: Float[Array, "num dim"]) -> Float[np.ndarray, "num dim"]:
+def _gradients(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
     return np.asarray(map_points(jax.grad(target.energy), x))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -56,16 +55,16 @@ def pilot_from(
     arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], base: AbstractDistribution | None
 ) -> Pilot:
     """The pilot of these contents; `base` is the base of training where the pilot did not fit one."""
-    points = jnp.asarray(arrays["pilot.points"])
+    points = arrays["pilot.points"]
     return Pilot(
         base=base or _base(arrays),
         clock=Clock(numbers["clock_rate"]),
         active_subspace=arrays.get("pilot.directions"),
         points=points,
-        wide_points=jnp.asarray(arrays["pilot.wide_points"]),
-        minima=jnp.asarray(arrays["pilot.minima"]),
-        path_times=jnp.asarray(arrays.get("pilot.path_times", np.ones(1, np.float32))),
-        path_points=jnp.asarray(arrays.get("pilot.path_points", points[None])),
+        wide_points=arrays["pilot.wide_points"],
+        minima=arrays["pilot.minima"],
+        path_times=arrays.get("pilot.path_times", np.ones(1)),
+        path_points=arrays.get("pilot.path_points", points[None]),
         complaints=tuple(numbers["complaints"]),
         enough=numbers["enough"],
         **{name: numbers[name] for name in _NUMBERS},

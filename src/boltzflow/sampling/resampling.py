@@ -35,6 +35,6 @@ def systematic_in_double(
     return np.minimum(np.searchsorted(cumulative, positions), len(cumulative) - 1)
 
 
-def spread(x: Float[Array, "num_particles dim"], num: int) -> Float[Array, "num dim"]:
+def spread(x: Float[Array | np.ndarray, "num_particles dim"], num: int) -> Any:
     """At most `num` particles at equal distances in the list: resampling keeps the offspring of a particle together."""
     return x[:: max(1, len(x) // num)][:num]

@@ -17,7 +17,7 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution, latt
 from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
-_PATH_NUMBERS = 2**20  # floats kept of the particles at each β: 4 MiB
+_PATH_NUMBERS = 2**19  # kept of the particles at each β: 4 MiB in double precision
 _LEAPFROG = 5  # steps of a move
 _SETTLING_STEPS = 5  # steps in β before the moves' step size has settled
 
@@ -30,7 +30,7 @@ class SMCSample:
     log_z: float
     log_z_stderr: float
     betas: Float[np.ndarray, " num_steps"]  # inverse temperatures, the last one 1 unless the run reached max_steps
-    path: Float[Array, "num_steps num_saved dim"]  # equally weighted particles at each of `betas`
+    path: Float[np.ndarray, "num_steps num_saved dim"]  # equally weighted particles at each of `betas`
     acceptance: float  # the lowest rate of the moves at any β after the first few
     num_ancestors: int  # first particles that still have descendants
     num_gradients: int  # of the target's energy
@@ -64,12 +64,12 @@ def run_smc(
     # Arrays and not constants of the program: SMC runs with other settings need no other compilation.
     settings = (jnp.asarray(ess_fraction), jnp.asarray(num_moves))
     betas: list[float] = []
-    path: list[Array] = []
+    path: list[np.ndarray] = []
     rates: list[float] = []
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
         particles = _temper(particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
         betas.append(float(particles.beta))
-        path.append(spread(particles.x, max(1, _PATH_NUMBERS // base.dim)))
+        path.append(np.asarray(spread(particles.x, max(1, _PATH_NUMBERS // base.dim))))
         rates.append(float(particles.rate))
     shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
     return SMCSample(
@@ -77,7 +77,7 @@ def run_smc(
         log_z=float(base.log_z) + float(particles.log_z),
         log_z_stderr=log_z_stderr(shares),
         betas=np.array(betas),
-        path=jnp.stack(path),
+        path=np.stack(path),
         acceptance=min(rates[_SETTLING_STEPS:] or rates[-1:]),
         num_ancestors=int(np.sum(shares > 0)),
         num_gradients=num_particles * len(betas) * (2 + num_moves * _LEAPFROG),

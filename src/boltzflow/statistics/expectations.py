@@ -150,7 +150,7 @@ def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-Batch = tuple[Float[Array, "num dim"], Float[Array, " num"] | Float[np.ndarray, " num"]]
+Batch = tuple[Float[np.ndarray, "num dim"], Float[np.ndarray, " num"]]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
@@ -158,7 +158,7 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
 
     Raises `InputError` where `fn` fails, is not numeric, or is not finite at a sample whose weight is not zero.
     """
-    point = jax.ShapeDtypeStruct((dim,), jnp.float32)
+    point = jax.ShapeDtypeStruct((dim,), jnp.dtype(float))
     try:
         leaves, tree = jax.tree.flatten(jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point))
     except Exception as error:  # whatever a user's function raises
@@ -171,7 +171,7 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
             raise InputError(f"the observable returns {leaf.dtype}: return real numbers")
 
     def flat(x):
-        return [jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(fn(x))]
+        return [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(fn(x))]
 
     sums = [StreamedExpectation() for _ in leaves]
     for x, log_weight in batches:

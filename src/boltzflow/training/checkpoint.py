@@ -29,7 +29,7 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     of_pilot, numbers = pilot_contents(trained.pilot, _KEPT_POINTS)
-    kept = dataclasses.replace(trained.pilot, points=jnp.asarray(of_pilot["pilot.points"]))
+    kept = dataclasses.replace(trained.pilot, points=of_pilot["pilot.points"])
     of_pilot["energies"] = energies(trained.transport.interpolation.target, kept)
     files.write(folder / FILE, {**arrays, **of_pilot}, {**record, "pilot": numbers})
 
@@ -50,14 +50,16 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     config = Config(**record["config"])
     pilot = pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
     check_target(folder / FILE, target, pilot, arrays["energies"])
-    transport = make_transport(config, parts, target, pilot, jax.random.key(0))
-    params, frozen = eqx.partition(transport, trainable(transport))
-    try:
-        params = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: _fitting(arrays[f"params{jax.tree_util.keystr(path)}"], leaf), params
-        )
-    except KeyError as error:
-        raise InputError(f"{folder / FILE} is damaged: it lacks {error}.") from None
+    in_double = any(name.startswith("params") and array.dtype == np.float64 for name, array in arrays.items())
+    with jax.enable_x64(in_double):
+        transport = make_transport(config, parts, target, pilot, jax.random.key(0))
+        params, frozen = eqx.partition(transport, trainable(transport))
+        try:
+            params = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: _fitting(arrays[f"params{jax.tree_util.keystr(path)}"], leaf), params
+            )
+        except KeyError as error:
+            raise InputError(f"{folder / FILE} is damaged: it lacks {error}.") from None
     return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"]), record
 
 
@@ -80,7 +82,7 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(f"{path} is not a checkpoint of format {files.FORMAT}, the one this version reads.")
     known = {field.name for field in dataclasses.fields(Config)}
     complete = "pilot" in record and {"pilot.points", "energies"} <= arrays.keys()
-    if set(record.get("config", ())) != known or not complete:
+    if not set(record.get("config", ())) <= known or not complete:
         raise InputError(f"{path} does not have the settings this version of boltzflow reads.")
     return arrays, record
 

@@ -14,6 +14,7 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy import check_energy
 from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.precision import Programs, trains_in_single
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch, make_room
@@ -72,11 +73,18 @@ class Trained:
     history: list[dict[str, float]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def in_double(self) -> bool:
+        """Whether the parameters are in double precision, because the energy needs it."""
+        leaves = jax.tree.leaves(eqx.filter(self.transport, trainable(self.transport)))
+        return any(leaf.dtype == np.float64 for leaf in leaves)
+
 
 def train(
     target: AbstractDensity,
     config: Config,
     seed: int,
+    programs: Programs,
     on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     snapshots: Snapshots | None = None,
@@ -94,28 +102,47 @@ def train(
     base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
     check_keys = jax.random.split(keys[0], _NUM_CHECKED)
-    check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
+    with programs.answering():
+        check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
     with Stopwatch() as watch:
-        return _train(target, config, base, keys, on_progress, parts, snapshots, watch)
+        with programs.answering():
+            pilot = _find_pilot(target, config, base, keys, parts, snapshots)
+            in_double = programs.double and not trains_in_single(target, pilot.points)
+        with programs.training(in_double):
+            return _train(target, config, pilot, keys, on_progress, parts, snapshots, watch)
+
+
+def _find_pilot(
+    target: AbstractDensity,
+    config: Config,
+    base: AbstractDistribution | None,
+    keys: Key[Array, " num"],
+    parts: Parts,
+    snapshots: Snapshots | None,
+) -> Pilot:
+    """The pilot of an interrupted training, or a new one, which is kept at once."""
+    if snapshots and (pilot := snapshots.read_pilot(base)):
+        return pilot
+    pilot_key, *_, mixture_key = keys
+    pilot = run_pilot(target, pilot_key, base=base, pace=config.clock)
+    if config.loss == "continuity" and parts == NO_PARTS and base is None:
+        pilot = without_a_flow(pilot, target, config, mixture_key)
+    if snapshots:
+        snapshots.write_pilot(pilot)
+    return pilot
 
 
 def _train(
     target: AbstractDensity,
     config: Config,
-    base: AbstractDistribution | None,
+    pilot: Pilot,
     keys: Key[Array, " num"],
     on_progress: Callable[[Progress], None],
     parts: Parts,
     snapshots: Snapshots | None,
     watch: Stopwatch,
 ) -> Trained:
-    pilot_key, network_key, train_key, ess_key, mixture_key = keys
-    pilot = snapshots.read_pilot(base) if snapshots else None
-    found_before = pilot is not None
-    if pilot is None:
-        pilot = run_pilot(target, pilot_key, base=base, pace=config.clock)
-        if config.loss == "continuity" and parts == NO_PARTS and base is None:
-            pilot = without_a_flow(pilot, target, config, mixture_key)
+    _, network_key, train_key, ess_key, _ = keys
     transport = make_transport(config, parts, target, pilot, network_key)
     transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
     trained = Trained(transport, pilot)
@@ -132,8 +159,6 @@ def _train(
         message = "no training needed: weighted samples of the mixture fitted to the pilot's points are enough"
     phase = "compile" if trainer else "evaluate"
     on_progress(Progress(phase, resumed.step if resumed else 0, num_steps, seconds(), message=message))
-    if snapshots and not found_before:
-        snapshots.write_pilot(pilot)
     if trainer:
         trained.history = _take_all_steps(trainer, seconds, on_progress, snapshots, resumed)
         trained.transport = trainer.transport
@@ -188,7 +213,7 @@ class Trainer:
         self.state = initial_state(params, config, num_steps, train_key)
         self.config = config
         self.num_steps = num_steps
-        self._path: PilotPath = padded_path(pilot.path_times, pilot.path_points)
+        self._path: PilotPath = padded_path(jnp.asarray(pilot.path_times, float), jnp.asarray(pilot.path_points, float))
         self._ess_key = ess_key
         self._before = self.state
 

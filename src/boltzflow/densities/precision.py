@@ -1,0 +1,162 @@
+"""The precision of a run's answers, and the error that the rounding of an energy leaves in log Z."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jaxtyping import Float
+
+from boltzflow.densities.base import AbstractDensity
+from boltzflow.errors import InputError
+from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.programs import computing, fingerprint
+
+Precision = Literal["auto", "double", "single"]
+
+_NUM_POINTS = 1000
+_NUM_PERTURBATIONS = 8  # of the constants
+_STEP = 1e-3  # of the fourth difference, in units of the spread of the points
+_FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
+_ROUNDING_OF_DATA = 12**-0.5  # the standard deviation of a rounding error in units of the last place
+_TRAINABLE_NOISE = 0.01  # of an energy in single precision: more would drown the residual
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled programs of one target as it was when this was made, and the precision of its answers."""
+
+    fingerprint: str
+    double: bool
+
+    def answering(self) -> contextlib.AbstractContextManager[None]:
+        """Compute what a user reads."""
+        return computing(self.fingerprint, double=self.double)
+
+    def of_observable(self, fn: Callable[[Any], Any], dim: int) -> contextlib.AbstractContextManager[None]:
+        """Compute what a user reads, with programs of this observable as it is now."""
+        with jax.enable_x64(self.double):
+            of_fn = fingerprint(fn, jax.ShapeDtypeStruct((dim,), jnp.dtype(float)))
+        return computing(f"{self.fingerprint} {of_fn}", double=self.double)
+
+    def training(self, double: bool) -> contextlib.AbstractContextManager[None]:
+        """Compute optimizer steps."""
+        return computing(self.fingerprint, double=double)
+
+
+def programs_of(target: AbstractDensity, precision: Precision = "auto", extra: str = "") -> Programs:
+    """The programs of `target` as it is now; `extra` tells them from others of the same target.
+
+    "auto" is double precision on CPUs and single precision on accelerators, or where the energy cannot be evaluated in
+    double precision.
+
+    Raises:
+        InputError: `precision` is "double" and the energy cannot be evaluated in it.
+    """
+    double = precision == "double" or (precision == "auto" and jax.default_backend() == "cpu")
+    if double and (reason := _refusal(target)):
+        if precision == "double":
+            raise InputError(f"the energy cannot be evaluated in double precision: {reason}")
+        double = False
+    return Programs(energy_fingerprint(target, double) + extra, double)
+
+
+def energy_fingerprint(target: AbstractDensity, double: bool) -> str:
+    """The fingerprint of the energy of `target` and of its gradient."""
+    with jax.enable_x64(double):
+        point = jax.ShapeDtypeStruct((target.dim,), jnp.dtype(float))
+        return fingerprint(jax.value_and_grad(target.energy), point)
+
+
+def _refusal(target: AbstractDensity) -> str:
+    """Why the energy has no value or gradient in double precision where it has both in single; or ""."""
+    try:
+        with jax.enable_x64(True):
+            jax.eval_shape(jax.value_and_grad(target.energy), jax.ShapeDtypeStruct((target.dim,), jnp.float64))
+    except Exception as error:  # whatever a user's function raises
+        try:
+            with jax.enable_x64(False):
+                jax.eval_shape(jax.value_and_grad(target.energy), jax.ShapeDtypeStruct((target.dim,), jnp.float32))
+        except Exception:  # wrong in both: the checks of the energy say how
+            return ""
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def trains_in_single(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> bool:
+    """Whether single precision gives the energies at points of the target to a hundredth, up to a constant offset.
+
+    A constant is learned with C_t, but not the roundings beside it. `x` is in double precision, and so is the caller.
+    """
+    x = np.asarray(x, np.float64)[:_NUM_POINTS]
+    exact = np.asarray(map_points(target.energy, x), np.float64)
+    with jax.enable_x64(False):
+        found = np.asarray(map_points(target.energy, x.astype(np.float32)), np.float64)
+    known = np.isfinite(exact)
+    difference = (found - exact)[known]
+    return bool(np.isfinite(difference).all() and np.std(difference) <= _TRAINABLE_NOISE) if known.any() else True
+
+
+def rounding_error(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
+    """The error of log Z from the rounding of the energy, measured at points `x` of the target.
+
+    It adds, in quadrature: the noise of the energy, from its fourth differences, which vanish for a smooth function;
+    the mean change of the energy where its constants in single precision change by their rounding; and, where answers
+    are in single precision, the mean change of the energy between single and double precision.
+    """
+    x = np.asarray(x, np.float64)
+    x = x[:: max(1, len(x) // _NUM_POINTS)][:_NUM_POINTS]
+    parts = [_noise(target, x), _error_of_constants(target, x)]
+    if jax.dtypes.canonicalize_dtype(float) == np.float32:
+        parts.append(_single_against_double(target, x))
+    return float(np.linalg.norm(np.array(parts)))
+
+
+def _noise(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
+    """The scatter of the energy about a smooth function: the median |Δ⁴ f| along random directions, as an RMS."""
+    directions = np.random.default_rng(0).normal(size=x.shape) / np.sqrt(x.shape[1])
+    step = _STEP * np.linalg.norm(x - x.mean(axis=0), axis=1, keepdims=True) * directions
+    values = np.stack([np.asarray(map_points(target.energy, x + k * step), np.float64) for k in range(-2, 3)])
+    fourth = np.abs(_FOURTH @ values)
+    fourth = fourth[np.isfinite(fourth)]
+    return float(np.median(fourth) / 0.6745 / np.linalg.norm(_FOURTH)) if len(fourth) else 0.0
+
+
+def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
+    """The RMS, over perturbations, of the mean change of the energy when its float32 constants change by a rounding."""
+    point = jax.ShapeDtypeStruct((x.shape[1],), jnp.dtype(float))
+    program: ClosedJaxpr = jax.make_jaxpr(lambda x: target.energy(x))(point)
+    constants = [np.asarray(constant) for constant in program.consts]
+    single = [constant.dtype == np.float32 and np.any(constant != np.round(constant)) for constant in constants]
+    if not any(single):
+        return 0.0
+    rng = np.random.default_rng(0)
+    before = np.asarray(map_points(target.energy, x), np.float64)
+    shifts = []
+    for _ in range(_NUM_PERTURBATIONS):
+        others = [
+            np.nextafter(constant, rng.choice([-np.inf, np.inf], constant.shape).astype(np.float32))
+            if narrow
+            else constant
+            for constant, narrow in zip(constants, single, strict=True)
+        ]
+        perturbed = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))
+        after = np.asarray(jax.jit(jax.vmap(lambda x: perturbed(x)[0]))(jnp.asarray(x, float)), np.float64)
+        change = after - before
+        shifts.append(np.mean(change[np.isfinite(change)]) if np.isfinite(change).any() else 0.0)
+    return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.square(shifts))))
+
+
+def _single_against_double(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
+    """|log of the mean of exp(f_single - f_double)|: what log Z loses by single precision; 0 where not measurable."""
+    if _refusal(target):
+        return 0.0
+    single = np.asarray(map_points(target.energy, x.astype(np.float32)), np.float64)
+    with jax.enable_x64(True):
+        double = np.asarray(map_points(target.energy, x.astype(np.float32).astype(np.float64)), np.float64)
+    change = (single - double)[np.isfinite(single - double)]
+    return float(abs(np.logaddexp.reduce(change) - np.log(len(change)))) if len(change) else 0.0
