@@ -144,11 +144,10 @@ def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]
             else constant
             for constant, narrow in zip(constants, single, strict=True)
         ]
-        perturbed = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))
-        after = np.asarray(jax.jit(jax.vmap(lambda x: perturbed(x)[0]))(jnp.asarray(x, float)), np.float64)
-        change = after - before
-        shifts.append(np.mean(change[np.isfinite(change)]) if np.isfinite(change).any() else 0.0)
-    return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.square(shifts))))
+        [after] = jax.jit(jax.vmap(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))))(jnp.asarray(x, float))
+        change = np.asarray(after, np.float64) - before
+        shifts.append(float(np.mean(change[np.isfinite(change)])) if np.isfinite(change).any() else 0.0)
+    return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.array(shifts) ** 2)))
 
 
 def _single_against_double(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
