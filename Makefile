@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick trust coverage overheads paper-way forward-ess examples kill-test install clean
+.PHONY: run test test-all bench bench-quick trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -66,6 +66,11 @@ paper-way: $(INSTALLED)
 forward-ess: $(INSTALLED)
 	$(BIN)/python -m benchmarks.forward_ess
 	$(BIN)/python -m benchmarks.tables --print forward_ess
+
+# A GPU: correctness, speed beside its arithmetic, default runs, the paper's procedure and tables; under eight minutes.
+gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.tables --print gpu
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)

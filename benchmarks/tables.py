@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.ess_tables import NOTHING, draw_ess, draw_forward, draw_paper
+from benchmarks.gpu_tables import draw_gpu
 from benchmarks.log_z_tables import draw_log_z
 from benchmarks.store import RESULTS, ROOT, across_machines, baseline_source, flow_source, newest
 from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overheads, draw_trust
@@ -110,6 +111,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], str]]] = {
     "log_z_error": (("log_z_error",), draw_log_z),
     "step_time": (("step_time",), draw_step_time),
     "sampling": (("sampling",), draw_sampling),
+    "gpu": (("gpu",), draw_gpu),
     "coverage": (("coverage",), draw_coverage),
     "confusion": (("trust",), draw_confusion),
     "trust": (("trust",), draw_trust),

@@ -2,17 +2,33 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import ess_tables, forward_ess, log_z_error, log_z_tables, paper_way, summary, tables
+from benchmarks import (
+    ess_tables,
+    forward_ess,
+    gpu,
+    gpu_checks,
+    log_z_error,
+    log_z_tables,
+    paper_way,
+    products,
+    summary,
+    tables,
+)
 from benchmarks.common import TASKS
 from benchmarks.log_z_error import ALONE, TARGET_ERROR
 from benchmarks.store import RESULTS, Store, newest, source_hash
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from boltzflow.config import Config
 from boltzflow.storage import files
 from boltzflow.studies import markdown
 from boltzflow.studies.baselines.common import Answer
@@ -306,3 +322,66 @@ def test_tables_of_trust_count_cases():
     good = {"key": key, "covered": covered, "reverse_ess": 0.99, "not_ok": 0, "trusted": True}
     text = tables.draw_coverage([good, {"key": key | {"target": "b"}, "failure": "ValueError: no"}])
     assert text.count("95.0 %") == 4 and "is 1.5 %" in text and "| ValueError: no |" in text
+
+
+def test_gpu_checks_run_on_a_cpu(tmp_path):
+    """On a CPU the card is the CPU: in double precision nothing differs, in single precision next to nothing."""
+    store = Store("gpu", tmp_path)
+    gpu_checks.correctness(store, num_points=64, size=16, config=Config(num_networks=1))
+    rows = {row["key"]["target"].split(",")[0]: row for row in store.rows}
+    assert not any("failure" in row for row in rows.values()) and len(rows) == 4
+    weights = rows["log-weights of a flow"]
+    assert weights["card_double_largest"] == 0 < weights["cpu_largest"] < 1e-4 < weights["spread"]
+    assert rows["gradient of the loss"]["card_double"] == 0 < rows["gradient of the loss"]["card"] < 1e-5
+    assert rows["products below full precision"]["loose"] == 0 < rows["products below full precision"]["products"]
+    text = tables.draw_gpu(store.rows)
+    assert "card, TF32" in text and "products in the traced programs 0 may be" in text
+
+
+def test_products_are_counted_over_loops_and_branches():
+    def some(x):
+        x = jax.lax.scan(lambda x, _: (x @ jnp.eye(4), None), x, length=5)[0]
+        return jax.lax.cond(x.sum() > 0, lambda: x, lambda: jnp.matmul(jnp.eye(4) @ x, x, precision="highest"))
+
+    found = products.products(jax.jit(some), jnp.ones((4, 4)))
+    assert products.flops(found) == 7 * 2 * 4**3 and products.num_loose(found) == 2
+
+
+def test_parts_of_the_gpu_program_share_the_time(monkeypatch):
+    clock = iter([0.0, 10.0, 10.0, 10.0])
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(gpu, "PARTS", {"a": (None, 1.0), "b": (None, 1.0), "c": (None, 2.0)})
+    # What a part leaves goes to those after it.
+    assert list(gpu.shares(["a", "b", "c"], 40.0)) == [("a", 10.0), ("b", 10.0), ("c", 30.0)]
+
+
+def test_gpu_program_says_where_there_is_no_card(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--only", "correctness", "--results", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    assert done.returncode == 1 and "no GPU here" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_rows_of_the_gpu_program_are_drawn():
+    chain = "double-well N=16 m=1.5"
+    run = {"total_seconds": 9.0, "pilot_seconds": 1.0, "train_seconds": 5.0, "compile_seconds": 4.0, "trusted": True}
+    rates = {"flops_highest": 5e13, "flops_default": 4e14, "bytes_per_second": 2e12}
+    step = {"flops": 1e9, "step_seconds": 1e-3, "step_bytes": 2**28, "peak_bytes": 2**30, "samples_per_second": 1e6}
+    log_z = {"log_z": 1.05, "log_z_stderr": 1e-4, "error": -1e-4, "reverse_ess": 0.999}
+    way = {"steps": 900, "published_steps": 10_000, "seconds": 90.0, "step_seconds": 0.1, "looks": [[500, 50.0, 0.25]]}
+    rows = [
+        {"method": "steps", "target": "the card", **rates},
+        {"method": "steps", "target": chain, "compile_seconds": 20.0, **step},
+        {"method": "default", "target": chain, **run, **log_z},
+        {"method": "paper", "target": chain, **way},
+        {"method": "tables", "target": "table1 eq2/continuity_linear", **run, "error": 0.1, "reverse_ess": 0.5},
+        {"method": "tables", "target": "table1 eq18/continuity_linear", "failure": "TrainingError: no"},
+    ]
+    text = tables.draw_gpu([{"key": {name: row.pop(name) for name in ("target", "method")}, **row} for row in rows])
+    assert f"| {chain} | 1 ms | 0.02 ms (1.0·10⁹) | 50 | 0.25 GiB | 1,000,000 | 1 GiB | 20 s |" in text
+    assert "50 TFlop/s in full precision, 400 by default, 2 TB/s" in text
+    assert f"| {chain} | 9 s | 1 s | 5 s | 4 s | 0.9990 | 1.05000 ± 0.0001 (-0.0001) | trusted |" in text
+    assert "900 of 10,000 steps in 90 s (10 steps per second), reverse ESS 0.250 at step 500." in text
+    assert "| table1 eq2/continuity_linear | 5 s | 9 s | 0.5000 | - | +0.1 | trusted |" in text
+    assert "Failed: table1 eq18/continuity_linear: TrainingError: no." in text

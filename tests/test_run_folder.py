@@ -2,9 +2,13 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import boltzflow
 from boltzflow.config import FIELD_TYPES, PRESETS, Config, checked_config, make_preset, with_changes
 from boltzflow.errors import InputError
 from boltzflow.storage import files, run_folder
@@ -231,3 +235,29 @@ def test_the_default_folder_is_the_first_that_is_free(tmp_path):
     assert run_folder.free_folder("banana-energy", tmp_path) == tmp_path / "banana-energy-1"
     (tmp_path / "banana-energy-1").mkdir()
     assert run_folder.free_folder("banana-energy", tmp_path) == tmp_path / "banana-energy-2"
+
+
+def test_package_works_from_a_checkout_without_installation():
+    """Another Python may have the dependencies and the sources alone: records then say so instead of a version."""
+    program = """
+import importlib.metadata as metadata
+find = metadata.distribution
+def distribution(name):
+    if name == "boltzflow":
+        raise metadata.PackageNotFoundError(name)
+    return find(name)
+metadata.distribution = distribution
+import boltzflow
+from boltzflow.report.evaluation import versions
+from boltzflow.cli import main
+assert main(["--version"]) == 0
+print(boltzflow.__version__, versions()["boltzflow"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "uninstalled uninstalled" and "boltzflow uninstalled" in done.stdout
+
+
+def test_own_version_is_asked_in_one_place():
+    root = Path(boltzflow.__file__).parent
+    asks = [path.name for path in root.rglob("*.py") if 'version("boltzflow")' in path.read_text("utf-8")]
+    assert asks == ["versions.py"]

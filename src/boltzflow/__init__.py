@@ -6,8 +6,6 @@
 True
 """
 
-from importlib.metadata import version
-
 from boltzflow import interop as interop  # its modules are imported when they are used
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
@@ -24,10 +22,11 @@ from boltzflow.model.interpolations import AbstractInterpolation
 from boltzflow.report.report import Report
 from boltzflow.run import Run, Samples, fit, fit_seeds, load
 from boltzflow.statistics.estimates import Estimate
+from boltzflow.storage.versions import own_version
 from boltzflow.training.build import Parts
 from boltzflow.training.loop import Progress
 
-__version__ = version("boltzflow")
+__version__ = own_version()
 
 __all__ = [
     "AbstractDensity",

@@ -8,6 +8,7 @@ import numpy as np
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy import check_energy
 from boltzflow.errors import InputError
+from boltzflow.numerics.compiling import compiled
 from boltzflow.testing.densities import check_density, check_distribution
 
 _NUM_POINTS = 64
@@ -40,7 +41,7 @@ def check_target(target: AbstractDensity) -> list[str]:
 
 def _energy_time(target: AbstractDensity, key: jax.Array) -> str:
     points = jax.random.normal(key, (_NUM_TIMED, target.dim))
-    evaluate = jax.jit(jax.vmap(jax.value_and_grad(target.energy)))
+    evaluate = compiled(jax.vmap(jax.value_and_grad(target.energy)))
     jax.block_until_ready(evaluate(points))
     start = time.perf_counter()
     jax.block_until_ready(evaluate(points))

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.numerics.batching import BATCH_SIZE
+from boltzflow.numerics.compiling import compiled
 
 
 class AbstractFixed(eqx.Module):
@@ -97,7 +98,7 @@ def sample_batch(
     return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
 
 
-@eqx.filter_jit
+@compiled
 def _sample(distribution, key):
     return jax.vmap(distribution.sample_and_log_prob)(jax.random.split(key, BATCH_SIZE))
 

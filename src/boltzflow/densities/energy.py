@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.indexing import out_of_range
@@ -89,10 +90,10 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
         raise InputError(f"points must have shape (num, {density.dim}), got {points.shape}")
     check_value(_traced(density, points[0]), density.dim)
-    batched = jax.jit(jax.vmap(density.energy))
+    batched = compiled(jax.vmap(density.energy))
     try:
         values = np.asarray(batched(points))
-        gradients = np.asarray(jax.jit(jax.vmap(jax.grad(density.energy)))(points))
+        gradients = np.asarray(compiled(jax.vmap(jax.grad(density.energy)))(points))
     except Exception as error:  # whatever a user's function raises under vmap or grad
         raise InputError(f"the energy fails in a batch or under jax.grad: {_first_line(error)}") from error
     places = np.asarray(points)
@@ -183,7 +184,7 @@ def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -
             images[f"lattice_shape {lattice} is declared, but a shift by one site along axis {axis}"] = shifted
     if is_sign_symmetric(density):
         images["sign_symmetric is declared, but the change of x to -x"] = -points
-    energy = jax.jit(jax.vmap(density.energy))
+    energy = compiled(jax.vmap(density.energy))
     here = energy(points)
     rounding = _ROUNDINGS * math.sqrt(density.dim) * float(jnp.finfo(here.dtype).eps) * float(jnp.abs(here).max())
     for words, image in images.items():

@@ -144,7 +144,7 @@ def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]
             else constant
             for constant, narrow in zip(constants, single, strict=True)
         ]
-        [after] = jax.jit(jax.vmap(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))))(jnp.asarray(x, float))
+        [after] = compiled(jax.vmap(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))))(jnp.asarray(x, float))
         change = np.asarray(after, np.float64) - before
         shifts.append(float(np.mean(change[np.isfinite(change)])) if np.isfinite(change).any() else 0.0)
     return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.array(shifts) ** 2)))

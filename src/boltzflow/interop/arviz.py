@@ -3,7 +3,6 @@
 Needs the extra `arviz`: pip install 'boltzflow[arviz]'.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.errors import InputError
 from boltzflow.interop import optional_module
 from boltzflow.sampling.corrections import Corrected
+from boltzflow.storage.versions import own_version
 
 if TYPE_CHECKING:
     from boltzflow.run import Run
@@ -41,7 +41,7 @@ def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct:
     log_z = report.estimates["log_z"]
     root = {
         "inference_library": "boltzflow",
-        "inference_library_version": version("boltzflow"),
+        "inference_library_version": own_version(),
         "target": run.name,
         "log_z": float(log_z.value),
         "log_z_stderr": float(log_z.stderr),

@@ -4,11 +4,12 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from boltzflow.numerics.compiling import compiled
 
 BATCH_SIZE = 8192
 
@@ -51,6 +52,6 @@ def numpy_generator(key: PRNGKeyArray) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
-@eqx.filter_jit
+@compiled
 def _mapped(function, x):
     return jax.vmap(function)(x)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Float, Int
 
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.tracing import (
     called,
     eqn_dependence,
@@ -48,7 +49,7 @@ def out_of_range(fn: Callable[[Any], Any], points: Float[Array, "num dim"]) -> s
         def one(x: Array) -> tuple[list[Any], _Found]:
             return reader.run(closed, [x], [True])
 
-        values, found = jax.jit(jax.vmap(one))(points)
+        values, found = compiled(jax.vmap(one))(points)
         found = np.asarray(found)
         return [np.asarray(v) for v in values], found[np.argmax(found[:, 1])]
 

@@ -43,6 +43,7 @@ from boltzflow.statistics.estimates import (
     reverse_kl,
     tail_excess,
 )
+from boltzflow.storage.versions import own_version
 
 _NUM_FORWARD = 20_000
 _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as samples grow
@@ -108,8 +109,9 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
 
 def versions() -> dict[str, str]:
     """The versions that produced the numbers, and the device."""
-    packages = {name: version(name) for name in ("boltzflow", "jax", "equinox", "diffrax", "optax", "numpy")}
-    return packages | {"python": platform.python_version(), "device": str(jax.devices()[0].device_kind)}
+    packages = {name: version(name) for name in ("jax", "equinox", "diffrax", "optax", "numpy")}
+    here = {"python": platform.python_version(), "device": str(jax.devices()[0].device_kind)}
+    return {"boltzflow": own_version(), **packages, **here}
 
 
 def flow_smc(draws: Draws) -> FlowSMCSample:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.numerics.compiling import compiled
 from boltzflow.report import plots
 from boltzflow.report.draws import Draws
 from boltzflow.report.html import Figure
@@ -60,7 +61,7 @@ def path_panels(draws: Draws) -> bytes:
     keys = jax.random.split(jax.random.key(draws.seed), _NUM_SHOWN)
     steps = np.linspace(0, flow.num_steps, _NUM_PANELS).round().astype(int)
     times = jnp.asarray(steps / flow.num_steps)
-    trajectories = jax.jit(jax.vmap(flow.sample_path))(keys)[:, steps].swapaxes(0, 1)
+    trajectories = compiled(jax.vmap(flow.sample_path))(keys)[:, steps].swapaxes(0, 1)
     corners = jnp.concatenate([trajectories.reshape(-1, 2), draws.pilot.points])
     low, high = np.nanpercentile(np.asarray(corners), [0.2, 99.8], axis=0)
     margin = 0.15 * (high - low)
@@ -68,11 +69,11 @@ def path_panels(draws: Draws) -> bytes:
     grid = jnp.stack(jnp.meshgrid(*axes), axis=-1)
     log_densities = None
     if draws.config.loss != "reverse-kl":
-        energy = jax.jit(jax.vmap(jax.vmap(jax.vmap(path.energy, (None, 0)), (None, 0)), (0, None)))
+        energy = compiled(jax.vmap(jax.vmap(jax.vmap(path.energy, (None, 0)), (None, 0)), (0, None)))
         log_densities = -energy(times, grid)
-    target_energy = jax.jit(jax.vmap(jax.vmap(draws.target.energy)))(grid)
+    target_energy = compiled(jax.vmap(jax.vmap(draws.target.energy)))(grid)
     arrow_points = trajectories[:, :: _NUM_SHOWN // _NUM_ARROWS]
-    arrows = jax.jit(jax.vmap(jax.vmap(flow.field.velocity, (None, 0))))(times, arrow_points)
+    arrows = compiled(jax.vmap(jax.vmap(flow.field.velocity, (None, 0))))(times, arrow_points)
     return plots.path_panels(
         times, (axes[0], axes[1]), -target_energy, trajectories, log_densities, arrow_points, arrows
     )

@@ -9,7 +9,6 @@ log-weight minus log Z: the log of target density over flow density at a point.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 from boltzflow.sampling.resampling import systematic
@@ -137,7 +137,7 @@ def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"
     return np.asarray(map_points(density.energy, jnp.asarray(x, float)), np.float64)
 
 
-@eqx.filter_jit
+@compiled
 def _fill(
     target: AbstractDensity, key: PRNGKeyArray, minimum: Float[Array, " dim"], scale: Float[Array, " dim"]
 ) -> Float[Array, "num dim"]:

@@ -12,7 +12,6 @@ import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from boltzflow.densities.base import lattice_of
 from boltzflow.model.continuity import Transport
 from boltzflow.model.integrate import solve
+from boltzflow.numerics.compiling import compiled
 from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, systematic
 from boltzflow.statistics.weights import effective_share
@@ -106,7 +106,7 @@ class _Population(NamedTuple):
     acceptance: Scalar
 
 
-@eqx.filter_jit
+@compiled
 def _run_population(
     transport: Transport,
     key: PRNGKeyArray,

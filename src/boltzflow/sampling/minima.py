@@ -4,19 +4,19 @@ SMC keeps a mode only if the mode has a fair share of the probability at every Î
 the width of its basin of attraction. The steps are those of Barzilai & Borwein (1988).
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from boltzflow.densities.base import AbstractDensity
+from boltzflow.numerics.compiling import compiled
 
 _TINY = 1e-30
 _MEMORY = 10
 
 
-@eqx.filter_jit
+@compiled
 def descend(
     target: AbstractDensity, x: Float[Array, "num dim"], *, num_steps: int = 100
 ) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:

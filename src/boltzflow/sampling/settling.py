@@ -7,13 +7,13 @@ changes neither their marginals nor their energies by more than its error.
 
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, lattice_of
+from boltzflow.numerics.compiling import compiled
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 
 _FIRST_BATCH = 8  # moves
@@ -62,7 +62,7 @@ def settle(
     return Settled(np.asarray(before), drifts[0], drifts[-1], total, len(x) * (1 + total * _LEAPFROG))
 
 
-@eqx.filter_jit
+@compiled
 def _batch(target, key, x, size, num_moves):
     """The points after a batch of moves, the step size, and the change of each average for each point."""
     moves = HamiltonianMoves(target.energy, num_moves, _LEAPFROG)

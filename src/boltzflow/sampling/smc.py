@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
+from boltzflow.numerics.compiling import compiled
 from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
@@ -86,7 +87,7 @@ def run_smc(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _start(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, *, num: int) -> _Particles:
     x, _ = jax.vmap(base.sample_and_log_prob)(jax.random.split(key, num))
     zero = jnp.zeros(())
@@ -94,7 +95,7 @@ def _start(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArra
     return _Particles(x, zero, zero, jnp.arange(num), jnp.asarray(0.5 * base.dim**-0.25), zero, num_nonfinite)
 
 
-@eqx.filter_jit
+@compiled
 def _temper(
     particles: _Particles,
     base: AbstractDistribution,

@@ -14,6 +14,7 @@ from boltzflow.config import Config
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.flow import Flow
 from boltzflow.model.losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
+from boltzflow.numerics.compiling import compiled
 from boltzflow.training.build import make_flow, make_optimizer
 
 _KNOT_BLOCK = 8
@@ -75,7 +76,7 @@ def initial_state(params: Transport, config: Config, num_steps: int, key: PRNGKe
     )
 
 
-@eqx.filter_jit
+@compiled
 def train_chunk(
     state: StepState, frozen: Transport, path: PilotPath, *, config: Config, length: int
 ) -> tuple[StepState, Float[Array, ""]]:
@@ -118,7 +119,7 @@ def train_chunk(
     return state, jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
 
 
-@eqx.filter_jit
+@compiled
 def first_nonfinite_point(
     state: StepState, frozen: Transport, path: PilotPath, *, config: Config
 ) -> tuple[Float[Array, ""], Float[Array, " dim"], Float[Array, ""], Bool[Array, ""]]:
@@ -143,7 +144,7 @@ def first_nonfinite_point(
     return times[first], x[first], target.energy(x[first]), bad.any()
 
 
-@eqx.filter_jit
+@compiled
 def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
     """The reverse ESS (22) of 2048 samples: enough to watch training, too few to report."""
     transport = eqx.combine(params, frozen)

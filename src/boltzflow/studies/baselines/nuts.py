@@ -7,13 +7,12 @@ R-hat of the chains shows. The method has no estimate of log Z.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.compiling import Stopwatch, compiled
 from boltzflow.studies.baselines.common import Answer, draw, wide_gaussian
 
 NUM_CHAINS = 16
@@ -49,7 +48,7 @@ def sample(energy: Callable, dim: int, key: PRNGKeyArray, num_draws: int, *, std
     )
 
 
-@eqx.filter_jit
+@compiled
 def run_chains(energy: Callable, key: PRNGKeyArray, start: Float[Array, "chains dim"], *, length: int) -> Chains:
     """All chains from `start`, each with two halves of `length` draws, under jit."""
     import blackjax

@@ -9,13 +9,12 @@ run starts from the Gaussian fitted to its particles; this reduced the error on 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.compiling import Stopwatch, compiled
 from boltzflow.studies.baselines.common import Answer, adapted, answer_of, draw, fitted_gaussian, shrunk, wide_gaussian
 
 NUM_LEAPFROG = 5
@@ -72,7 +71,7 @@ def estimate_log_z(
     return answer_of(watch, log_z, found.mean, found.covariance, detail, gradients, energies)
 
 
-@eqx.filter_jit
+@compiled
 def run_smc(
     energy: Callable, key: PRNGKeyArray, start: Gaussian, size: Float[Array, ""], *, settings: Settings
 ) -> SMCResult:

@@ -10,14 +10,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.numerics.compiling import Stopwatch
+from boltzflow.numerics.compiling import Stopwatch, compiled
 from boltzflow.studies.baselines.common import Answer, adapted, answer_of, draw, fitted_gaussian, shrunk, wide_gaussian
 
 NUM_CHAINS = 256
@@ -103,7 +102,7 @@ def first_tuning(start: Gaussian) -> Tuning:
     return Tuning(betas, scale_tril, size, jnp.zeros(FIRST_REPLICAS - 1))
 
 
-@eqx.filter_jit
+@compiled
 def run_round(
     energy: Callable, key: PRNGKeyArray, start: Gaussian, x: Points, tuning: Tuning, *, num_sweeps: int, adapt: bool
 ) -> Round:
