@@ -40,7 +40,7 @@ class Programs:
     def of_observable(self, fn: Callable[[Any], Any], dim: int) -> contextlib.AbstractContextManager[None]:
         """Compute what a user reads, with programs of this observable as it is now."""
         with jax.enable_x64(self.double):
-            of_fn = fingerprint(fn, jax.ShapeDtypeStruct((dim,), jnp.dtype(float)))
+            of_fn = fingerprint(fn, jax.ShapeDtypeStruct((dim,), _float()))
         return computing(f"{self.fingerprint} {of_fn}", double=self.double)
 
     def training(self, double: bool) -> contextlib.AbstractContextManager[None]:
@@ -68,8 +68,13 @@ def programs_of(target: AbstractDensity, precision: Precision = "auto", extra: s
 def energy_fingerprint(target: AbstractDensity, double: bool) -> str:
     """The fingerprint of the energy of `target` and of its gradient."""
     with jax.enable_x64(double):
-        point = jax.ShapeDtypeStruct((target.dim,), jnp.dtype(float))
+        point = jax.ShapeDtypeStruct((target.dim,), _float())
         return fingerprint(jax.value_and_grad(target.energy), point)
+
+
+def _float() -> np.dtype:
+    """The floating type in force."""
+    return jax.dtypes.canonicalize_dtype(float)
 
 
 def _refusal(target: AbstractDensity) -> str:
@@ -111,7 +116,7 @@ def rounding_error(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> 
     x = np.asarray(x, np.float64)
     x = x[:: max(1, len(x) // _NUM_POINTS)][:_NUM_POINTS]
     parts = [_noise(target, x), _error_of_constants(target, x)]
-    if jax.dtypes.canonicalize_dtype(float) == np.float32:
+    if _float() == np.float32:
         parts.append(_single_against_double(target, x))
     return float(np.linalg.norm(np.array(parts)))
 
@@ -128,7 +133,7 @@ def _noise(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
 
 def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
     """The RMS, over perturbations, of the mean change of the energy when its float32 constants change by a rounding."""
-    point = jax.ShapeDtypeStruct((x.shape[1],), jnp.dtype(float))
+    point = jax.ShapeDtypeStruct((x.shape[1],), _float())
     program: ClosedJaxpr = jax.make_jaxpr(lambda x: target.energy(x))(point)
     constants = [np.asarray(constant) for constant in program.consts]
     single = [constant.dtype == np.float32 and np.any(constant != np.round(constant)) for constant in constants]

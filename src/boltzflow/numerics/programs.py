@@ -55,11 +55,9 @@ def fingerprint(function: Callable[[Any], Any], *shapes: jax.ShapeDtypeStruct) -
 
 def _feed(digest: Any, value: Any) -> None:
     """Add a program, or anything that stands in one, to the digest."""
-    if isinstance(value, ClosedJaxpr):
-        _feed(digest, list(value.consts))
-        _feed(digest, value.jaxpr)
-    elif isinstance(value, Jaxpr):
-        _feed_equations(digest, value)
+    if isinstance(value, (ClosedJaxpr, Jaxpr)):  # one class from JAX 0.11 on
+        _feed(digest, list(getattr(value, "consts", ())))
+        _feed_equations(digest, getattr(value, "jaxpr", value))
     elif isinstance(value, dict):
         _feed(digest, [item for key in sorted(value, key=str) for item in (str(key), value[key])])
     elif isinstance(value, (list, tuple)):

@@ -158,7 +158,7 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
 
     Raises `InputError` where `fn` fails, is not numeric, or is not finite at a sample whose weight is not zero.
     """
-    point = jax.ShapeDtypeStruct((dim,), jnp.dtype(float))
+    point = jax.ShapeDtypeStruct((dim,), jax.dtypes.canonicalize_dtype(float))
     try:
         leaves, tree = jax.tree.flatten(jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point))
     except Exception as error:  # whatever a user's function raises
