@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError
+from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
+from boltzflow.numerics.indexing import out_of_range
 from boltzflow.numerics.validation import one_point, whole_number
 
 _NUM_SLOPES = 8
@@ -82,6 +84,7 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
     gradients; the gradient against central differences at the first eight points; each declared symmetry.
     """
+    separate_precisions()
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
         raise InputError(f"points must have shape (num, {density.dim}), got {points.shape}")
@@ -93,6 +96,10 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     except Exception as error:  # whatever a user's function raises under vmap or grad
         raise InputError(f"the energy fails in a batch or under jax.grad: {_first_line(error)}") from error
     places = np.asarray(points)
+    if words := out_of_range(density.energy, points):
+        raise InputError(
+            f"the energy {words}, where JAX silently takes the nearest one; x has the dimension {density.dim}"
+        )
     _check_finite("energy", values, places, "keep the energy finite wherever samples can go")
     advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
     _check_finite("gradient of the energy", gradients, places, advice)

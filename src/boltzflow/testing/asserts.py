@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from boltzflow.numerics.constants import separate_precisions
+
 
 def check_function(
     module: Any,
@@ -41,6 +43,7 @@ def check_function(
 
 def check_double_precision(name: str, module: Any, fn: Callable[[Any, Array], Array], points: np.ndarray) -> None:
     """Check that `fn(module, x)` keeps float64 and agrees with its value in float32."""
+    separate_precisions()
     single = np.asarray([eqx.filter_jit(fn)(module, x) for x in jnp.asarray(points)])
     with jax.enable_x64(True):
         compiled = eqx.filter_jit(fn)

@@ -1,0 +1,91 @@
+"""What a traced function depends on: sub-programs of an equation, and which outputs depend on which inputs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+
+def open_jaxpr(jaxpr: Any) -> Jaxpr:
+    """The jaxpr without its constants."""
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Any]:
+    """The jaxprs, closed or open, among the parameters of an equation."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (ClosedJaxpr, Jaxpr)):
+                yield item
+
+
+def called(eqn: JaxprEqn) -> Any:
+    """The jaxpr that an equation calls once with its own inputs (jit, remat, custom derivatives), or None."""
+    inner = list(sub_jaxprs(eqn))
+    is_call = len(inner) == 1 and eqn.primitive.name not in ("scan", "while", "cond")
+    fits = is_call and len(open_jaxpr(inner[0]).invars) == len(eqn.invars)
+    return inner[0] if fits and len(open_jaxpr(inner[0]).outvars) == len(eqn.outvars) else None
+
+
+def dependence(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
+    """Which outputs of a jaxpr depend on the inputs marked True. Shapes do not count, conditions do."""
+    jaxpr = open_jaxpr(jaxpr)
+    marked = {var for var, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
+
+    def is_marked(var: Any) -> bool:
+        return not isinstance(var, Literal) and var in marked
+
+    for eqn in jaxpr.eqns:
+        outputs = eqn_dependence(eqn, [is_marked(var) for var in eqn.invars])
+        marked.update(var for var, mark in zip(eqn.outvars, outputs, strict=True) if mark)
+    return [is_marked(var) for var in jaxpr.outvars]
+
+
+def eqn_dependence(eqn: JaxprEqn, inputs: Sequence[bool]) -> list[bool]:
+    """The same for one equation."""
+    name = eqn.primitive.name
+    if not any(inputs):
+        return [False] * len(eqn.outvars)
+    if name == "scan":
+        num_consts = eqn.params["num_consts"]
+        num_carry = eqn.params["num_carry"]
+        state = loop_dependence(
+            eqn.params["jaxpr"], inputs[:num_consts], inputs[num_consts:][:num_carry], inputs[num_consts + num_carry :]
+        )
+        every = dependence(eqn.params["jaxpr"], [*inputs[:num_consts], *state, *inputs[num_consts + num_carry :]])
+        return [*state, *every[num_carry:]]
+    if name == "while":
+        return while_dependence(eqn, inputs)
+    if name == "cond" and not inputs[0]:
+        branches = [dependence(branch, inputs[1:]) for branch in eqn.params["branches"]]
+        return [any(marks) for marks in zip(*branches, strict=True)]
+    inner = called(eqn)
+    return [True] * len(eqn.outvars) if inner is None else dependence(inner, inputs)
+
+
+def while_dependence(eqn: JaxprEqn, inputs: Sequence[bool]) -> list[bool]:
+    """The state of a while loop; where its length depends on an input, all of it does."""
+    num_cond = eqn.params["cond_nconsts"]
+    num_body = eqn.params["body_nconsts"]
+    state = loop_dependence(eqn.params["body_jaxpr"], inputs[num_cond:][:num_body], inputs[num_cond + num_body :], [])
+    [stop] = dependence(eqn.params["cond_jaxpr"], [*inputs[:num_cond], *state])
+    return [True] * len(state) if stop else state
+
+
+def loop_dependence(body: Any, consts: Sequence[bool], state: Sequence[bool], rows: Sequence[bool]) -> list[bool]:
+    """The state of a loop after any number of rounds of `body(consts, state, rows)`."""
+    state = list(state)
+    while True:
+        after = dependence(body, [*consts, *state, *rows])[: len(state)]
+        grown = [a or b for a, b in zip(state, after, strict=True)]
+        if grown == state:
+            return state
+        state = grown
+
+
+def depends_on_input(fn: Callable[[Any], Any], point: Any) -> list[bool]:
+    """Which leaves of the pytree `fn(point)` depend on the point at all."""
+    closed = jax.make_jaxpr(lambda x: [jnp.asarray(leaf) for leaf in jax.tree.leaves(fn(x))])(point)
+    return dependence(closed, [True] * len(closed.jaxpr.invars))
