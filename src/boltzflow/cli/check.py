@@ -38,6 +38,8 @@ def check_target(target: AbstractDensity) -> list[str]:
     ]
     if isinstance(target, AbstractDistribution):
         found.append(f"samples, log_prob and log Z ({float(target.log_z):.6g}) agree with each other")
+    if improper := getattr(target, "improper_sites", ()):
+        found.append(f"the prior of {', '.join(improper)} is improper: log Z is not a log evidence")
     return [*found, _energy_time(target, key), *_tails(target, points), *_precision(target, points)]
 
 
@@ -88,10 +90,11 @@ def _precision(target: AbstractDensity, points: jax.Array) -> list[str]:
         return []
     worst = max(coarse, key=lambda c: float(np.max(np.abs(c))))
     largest = float(np.max(np.abs(worst)))
+    step = float(np.spacing(np.float32(largest)))
     return [
-        f"advice: the energy holds {worst.size} data in single precision, up to {largest:.7g}, where the next number is "
-        f"{float(np.spacing(np.float32(largest))):.2g} away; keep them as a NumPy array in double precision, or subtract "
-        "an offset before they are converted"
+        f"advice: the energy holds {worst.size} data in single precision, up to {largest:.7g}, where the next number "
+        f"is {step:.2g} away; keep them as a NumPy array in double precision, or subtract an offset before they are "
+        "converted"
     ]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.densities.propriety import improper
-from boltzflow.errors import InputError
+from boltzflow.errors import InputError, place
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.indexing import out_of_range
@@ -156,9 +156,10 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
             "with its gradient to boltzflow.interop.callback.Callback"
         ) from error
     except Exception as error:  # whatever a user's function raises
+        where = place(error)
         raise InputError(
-            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}; "
-            "is this the right dimension?"
+            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}"
+            f"{f' ({where})' if where else ''}; is this the right dimension?"
         ) from error
 
 

@@ -94,7 +94,7 @@ def _along_rays(dim: int, energy: Callable[[Floats], Floats], points: Floats, ne
 def _along_axes(dim: int, energy: Callable[[Floats], Floats], points: Floats, near: Floats) -> str:
     lines = _axes(points, _RADII)
     far = energy(lines.reshape(-1, dim)).reshape(lines.shape[:-1])
-    falls, level = _stays_low(far, near[:_NUM_LINES].min(), 1)
+    falls, level = _stays_low(far, near[:_NUM_LINES], 1)
     for axis, side in np.argwhere((falls | level).all(axis=2)):  # on all lines
         end = f"x[{axis}] = {'-' if side else ''}{_RADII[-1]:.0e}"
         value = far[-1, axis, side, 0] + 0.0
@@ -113,7 +113,7 @@ def _axes(points: Floats, radii: tuple[float, ...]) -> Float[np.ndarray, "radius
     return far.astype(points.dtype)
 
 
-def _stays_low(far: Floats, near: float, dim: int) -> tuple[Floats, Floats]:
+def _stays_low(far: Floats, near: float | Floats, dim: int) -> tuple[Floats, Floats]:
     """Where the energy at the radii falls, and where it grows too slowly for a finite integral."""
     needed = np.log(np.array(_RADII[1:]) / np.array(_RADII[:-1])).reshape(-1, *[1] * (far.ndim - 1))
     with np.errstate(invalid="ignore"):
@@ -140,7 +140,8 @@ def _along_null(
     _, sizes, directions = np.linalg.svd(gradients, full_matrices=False)
     for direction in directions[sizes <= _NO_SLOPE * sizes[0]][:_MAX_NULL]:
         if _is_constant(energy, gradient, points[:_NUM_LINES], direction):
-            shown = ", ".join(f"{value:.2g}" for value in direction[:4]) + (", ..." if dim > 4 else "")
+            direction = direction * np.sign(direction[np.argmax(np.abs(direction))])
+            shown = ", ".join(f"{value:.2f}" for value in direction[:4]) + (", ..." if dim > 4 else "")
             return (
                 f"the energy does not change along the direction ({shown}), {_REMEDY}; fix this direction, or add a "
                 "prior or a confining term"
