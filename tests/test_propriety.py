@@ -12,6 +12,8 @@ from boltzflow.errors import InputError
 from boltzflow.interop.callback import Callback
 
 DESIGN = np.random.default_rng(0).normal(size=(50, 6))
+TIMES = np.linspace(0.0, 9.0, 40)
+WAVE = np.sin(2 * TIMES + 1)
 LEVEL = "directions the energy grows by less than dim·log"
 
 
@@ -38,6 +40,13 @@ def pairs(x):
         (lambda x: 1 - jnp.exp(-x @ x / 2), 5, LEVEL),
         (lambda x: 1e4 + jnp.tanh(x @ x), 2, LEVEL),
         (lambda x: jnp.sum(jnp.cos(x)), 2, LEVEL),
+        (
+            lambda x: 50 * jnp.sum((x[0] * jnp.sin(x[1] * TIMES + x[2]) - WAVE) ** 2) + x[0] ** 2 + x[1] ** 2,
+            3,
+            r"repeats itself along x\[2\], as that of an angle or phase without a prior",
+        ),
+        (lambda x: x[0] ** 2 + 1e3 * jnp.cos(jnp.pi / 180 * x[1]), 2, r"x\[1\]"),
+        (lambda x: x[0] ** 2 + 1e3 * jnp.sin(2 * jnp.pi * x[1] / 24) ** 2, 2, r"x\[1\]"),
         (lambda x: jnp.log1p(x @ x), 3, LEVEL),  # of a Student t with ν = -1
         (lambda x: -logsumexp(jnp.array([0.0, -x @ x])), 2, LEVEL),
         (lambda x: jnp.sum(jax.nn.softplus(-jnp.array([[1.0, 0.2], [0.9, -0.1]]) @ x)), 2, LEVEL),  # separable
@@ -64,6 +73,7 @@ def test_improper_energies_are_refused_with_their_direction(fn, dim, words, x64)
         (lambda x: x[0] ** 2 / 18 + 4.5 * x[0] + jnp.exp(-x[0]) * jnp.sum(x[1:] ** 2) / 2, 10),  # a funnel
         (lambda x: jnp.sum(jnp.log1p(jnp.exp(2 * x[:4])) - x[:4]) + x[4:] @ x[4:] / 2, 8),  # log-scales of a horseshoe
         (lambda x: jnp.sum(x + jnp.exp(-x)), 3),
+        (lambda x: x[0] ** 2 + 1e3 * jnp.cos(x[1]) + jnp.log1p(x[1] ** 2), 2),  # a phase with a Cauchy prior
         (lambda x: jnp.sum(jnp.exp(x) - 0.01 * x), 3),
         (lambda x: jnp.sum(jnp.sqrt(1 + jnp.abs(x))), 4),
         (lambda x: jnp.sum((x / 1e6) ** 2), 3),

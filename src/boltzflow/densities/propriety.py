@@ -19,7 +19,11 @@ from boltzflow.numerics.tracing import open_jaxpr, sub_jaxprs
 
 _RADII = (1e4, 1e8, 1e12)  # of far points, in units of x
 _NUM_LINES = 3  # in each direction
-_SHIFTS = (1.0, 1e3, 1e6)  # along a direction without gradient
+_SHIFTS = ((1.0, 1e3, 1e6),)  # along a direction without gradient
+_PERIODS = (  # shifts by multiples of 2π and of the whole numbers up to 10, of 24 and of 360
+    (2520 * 2 * math.pi, 3 * 2520 * 2 * math.pi),
+    (5040.0, 15120.0),
+)
 _MAX_DIM = 256  # for the search for such directions, which needs more gradients than dimensions
 _NO_SLOPE = 1e-10  # relative
 _MAX_NULL = 8  # of such directions that are tried
@@ -33,9 +37,10 @@ Floats = np.ndarray
 def improper(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
     """A sentence on why exp(-energy) has no finite integral, or "" where that is not certain.
 
-    Refused are an energy that falls outward, that does not change along some direction, or that grows too slowly from a
-    value at |x| = 10⁴ at most dim·log 10⁴ above its values at `points`. Nothing is evaluated for a distribution, whose
-    integral is known, or for an energy with a callback or an open loop, which may fail or not end at far points.
+    Refused are an energy that falls outward, that stays the same or repeats itself along a direction, or that grows too
+    slowly from a value at |x| = 10⁴ at most dim·log 10⁴ above its values at `points`. Nothing is evaluated for a
+    distribution, whose integral is known, or for an energy with a callback or an open loop, which may fail or not end
+    at far points.
     Energies are in double precision where they can be.
     """
     if isinstance(density, AbstractDistribution) or _is_fragile(jax.make_jaxpr(density.energy)(points[0])):
@@ -57,7 +62,14 @@ def _improper(density: AbstractDensity, points: Floats) -> str:
         return sentence
     if points.dtype != np.float64 or density.dim > _MAX_DIM:
         return ""
-    return _along_null(density.dim, energy, _in_chunks(jax.jit(jax.vmap(jax.grad(density.energy)))), points)
+    gradient = _in_chunks(jax.jit(jax.vmap(jax.grad(density.energy))))
+    for axis, direction in enumerate(np.eye(density.dim)):
+        if _is_constant(energy, gradient, points[:_NUM_LINES], direction, _PERIODS):
+            return (
+                f"the energy repeats itself along x[{axis}], as that of an angle or phase without a prior, {_REMEDY}; "
+                "add a prior or a confining term"
+            )
+    return _along_null(density.dim, energy, gradient, points)
 
 
 def slow_axes(density: AbstractDensity, points: Float[Array, "num dim"], radii: tuple[float, float]) -> list[int]:
@@ -139,7 +151,7 @@ def _along_null(
     gradients /= np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1e-300)
     _, sizes, directions = np.linalg.svd(gradients, full_matrices=False)
     for direction in directions[sizes <= _NO_SLOPE * sizes[0]][:_MAX_NULL]:
-        if _is_constant(energy, gradient, points[:_NUM_LINES], direction):
+        if _is_constant(energy, gradient, points[:_NUM_LINES], direction, _SHIFTS):
             direction = direction * np.sign(direction[np.argmax(np.abs(direction))])
             shown = ", ".join(f"{value:.2f}" for value in direction[:4]) + (", ..." if dim > 4 else "")
             return (
@@ -154,18 +166,18 @@ def _is_constant(
     gradient: Callable[[Floats], Floats],
     points: Floats,
     direction: Floats,
+    shifts: tuple[tuple[float, ...], ...],
 ) -> bool:
+    """Whether the energy is the same after every shift of one of the tuples, on either side."""
     eps = float(np.finfo(points.dtype).eps)
+    lengths = np.array([[side * shift for shift in group for side in (1, -1)] for group in shifts])
+    moved = points + lengths[..., None, None] * direction  # (group, shift, line, dim)
     here = energy(points)
+    there = energy(moved.reshape(-1, points.shape[1])).reshape(moved.shape[:-1])
     steepest = np.linalg.norm(gradient(points), axis=1)
-    for shift in _SHIFTS:
-        for side in (shift, -shift):
-            there = energy((points + side * direction).astype(points.dtype))
-            with np.errstate(invalid="ignore"):
-                rounding = _ROUNDINGS * eps * (np.abs(here) + shift * steepest)
-                if not (np.abs(there - here) <= rounding).all():
-                    return False
-    return True
+    with np.errstate(invalid="ignore"):
+        rounding = _ROUNDINGS * eps * (np.abs(here) + np.abs(lengths[..., None]) * steepest)
+        return bool((np.abs(there - here) <= rounding).all(axis=(1, 2)).any())
 
 
 def _in_chunks(function: Callable[[Any], Any]) -> Callable[[Floats], Floats]:
