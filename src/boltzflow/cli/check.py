@@ -105,4 +105,4 @@ def _is_coarse(constants: np.ndarray) -> bool:
     if values.size < 2 or (values == np.round(values)).all():
         return False
     spacing = np.finfo(constants.dtype).eps * float(np.max(np.abs(values)))
-    return 0 < float(np.std(values)) < spacing / _MAX_ROUNDING
+    return bool(0 < np.std(values) < spacing / _MAX_ROUNDING)
