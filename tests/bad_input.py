@@ -105,6 +105,10 @@ FILES = {
     "syntax.py": "def energy(x)\n    return 0\n",
     "exits.py": "import sys\nsys.exit(3)\n",
     "needs.py": "import not_a_module\n",
+    "beyond.py": "def energy(x):\n    return x @ x + x[5] ** 2\n",
+    "level.py": "import jax.numpy as jnp\ndef energy(x):\n    return 1 - jnp.exp(-x @ x)\n",
+    "unused.py": "def energy(x):\n    return x[0] ** 2\n",
+    "sign.py": "def energy(x):\n    return -x @ x / 2\n",
     "odd.py": (
         "import boltzflow\nnumber = 3.0\nclass Other:\n    pass\ndef two(x, y):\n    return x\n"
         "def failing():\n    raise ValueError('no data')\ndef wrong():\n    return 3\n"
@@ -148,6 +152,10 @@ ENERGIES = [
     ("nothing", "is a return missing?"),
     ("numpy_only", "does not trace under JAX"),
     ("raises", "KeyError"),
+    ("beyond", "uses index 5 of an axis with 2 entries"),
+    ("level", "the energy grows by less than dim·log|x|"),
+    ("unused", "the energy does not grow towards x[1]"),
+    ("sign", "is it the log-density? Then change its sign"),
 ]
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
 

@@ -196,7 +196,9 @@ def test_check_prints_its_findings(asked, capsys):
 
 
 def test_check_advises_on_an_energy_that_does_not_grow_outward(asked, tmp_path, capsys):
-    (tmp_path / "flat.py").write_text("import jax.numpy as jnp\ndef energy(x):\n    return jnp.cos(x[0])\n")
+    (tmp_path / "flat.py").write_text(
+        "import jax.numpy as jnp\ndef energy(x):\n    return jnp.minimum(x[0] ** 2, 50.0)\n"
+    )
     assert main(["check", "flat.py:energy", "--dim", "1"]) == 0
     assert "grows too little" in capsys.readouterr().out
 

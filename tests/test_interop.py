@@ -1,5 +1,8 @@
 """Targets from other libraries: functions outside JAX, and NumPyro models."""
 
+import functools
+import inspect
+import json
 import platform
 import subprocess
 import sys
@@ -13,11 +16,13 @@ import numpyro.distributions as dist
 import pytest
 
 import boltzflow as bf
-from boltzflow.config import default_preset, with_changes
+from boltzflow.config import default_preset, make_preset, with_changes
 from boltzflow.densities.energy import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model
+from boltzflow.numerics.validation import is_numpyro_model
+from boltzflow.run import _settle
 
 PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])
 LOG_Z = float(np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(PRECISION)[1])
@@ -215,9 +220,125 @@ def test_invalid_models_are_refused():
         Posterior(lambda: numpyro.sample("y", dist.Normal(0, 1), obs=1.0))
 
 
+def with_a_mistake(y=OBSERVED):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    numpyro.sample("y", dist.Normal(mu, undefined_scale), obs=y)
+
+
+def mistake_before_any_site(y=OBSERVED):
+    scale = np.array([1.0])[3]
+    numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (with_a_mistake, r"NameError: name 'undefined_scale' is not defined \(test_interop.py, line \d+\)"),
+        (mistake_before_any_site, r"IndexError: .* \(test_interop.py, line \d+\)"),
+    ],
+)
+def test_mistake_in_a_model_is_told_with_its_line(model, words):
+    for build in (Posterior, is_model):
+        with pytest.raises(bf.InputError, match=words):
+            build(model)
+
+
+def test_discrete_sites_are_refused_with_what_to_do():
+    def coin():
+        numpyro.sample("side", dist.Bernoulli(0.5))
+        numpyro.sample("mu", dist.Normal(0.0, 1.0))
+
+    for latent in (coin, lambda: numpyro.sample("k", dist.Poisson(3.0))):
+        with pytest.raises(bf.InputError, match=r"is discrete .* marginalize it") as raised:
+            Posterior(latent)
+        assert "funsor" not in str(raised.value)
+
+
+def improper_prior(y=OBSERVED):
+    mu = numpyro.sample("mu", dist.ImproperUniform(dist.constraints.real, (), ()))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def improper_posterior():
+    numpyro.sample("mu", dist.ImproperUniform(dist.constraints.real, (2,), ()))
+    numpyro.sample("nu", dist.Normal(0.0, 1.0))
+
+
+def test_improper_prior_is_the_same_in_a_file_and_in_python(tmp_path):
+    lines = "import numpyro\nimport numpyro.distributions as dist\nimport jax.numpy as jnp\n"
+    body = f"{lines}OBSERVED = jnp.array([1.3, 0.4, 2.2])\n"
+    body += inspect.getsource(improper_prior) + inspect.getsource(improper_posterior)
+    (tmp_path / "improper.py").write_text(body)
+    for model in (improper_prior, improper_posterior):
+        alone = Posterior(model)
+        loaded = load_target(f"{tmp_path}/improper.py:{model.__name__}", {}).target
+        assert alone.improper_sites == loaded.improper_sites == ("mu",)
+        told = []
+        for target in (alone, loaded):
+            try:
+                check_energy(target, jax.random.normal(jax.random.key(0), (16, target.dim)))
+                told.append("")
+            except bf.InputError as error:
+                told.append(str(error))
+        assert told[0] == told[1] and ("no finite integral" in told[0]) == (model is improper_posterior)
+    assert Posterior(normal_model).improper_sites == ()
+
+
+def unused_target(x):
+    return jnp.sum(x**2)
+
+
+NO_FITS = {
+    "fit(model)": "got the NumPyro model model: wrap it as boltzflow.interop.numpyro.Posterior(model)",
+    "fit(function)": "got the function function: wrap it as boltzflow.Energy(function, dim)",
+    "fit(bf.DoubleWell)": "got the class DoubleWell, a density: give an instance of a density, as in DoubleWell(...)",
+    "fit(dict)": "got the class dict, a class that is no density",
+    "fit(3.0)": "got float: wrap a function",
+    "fit(None)": "got NoneType",
+    "fit(target, config={'num_step': 3})": "no setting 'num_step'",
+    "fit(target, config={'num_steps': 'many'})": "num_steps must be a whole number",
+    "fit(target, config={'preset': 'best'})": "preset must be one of",
+    "fit(target, config={3: 4})": "no setting 3",
+    "fit(target, config='quick')": "config must be a boltzflow.Config or a dict of settings, got 'quick'",
+    "fit(target, config=bf.Config)": "config must be a boltzflow.Config or a dict",
+    "fit(target, config=0)": "config must be a boltzflow.Config or a dict",
+    "fit(target, preset=None)": "Unknown preset None",
+    "fit(target, preset=['quick'])": "Unknown preset ['quick']",
+}
+
+
+def test_what_cannot_be_fitted_is_one_sentence_that_says_what_to_do():
+    """In another process: this one checks the types of all arguments first."""
+    script = (
+        "import json, boltzflow as bf, numpyro, numpyro.distributions as dist\n"
+        "from boltzflow import fit\n"
+        "def model(): numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
+        "def function(x): return (x**2).sum()\n"
+        "target = bf.Energy(function, 2)\nfound = {}\n"
+        f"for call in {list(NO_FITS)!r}:\n"
+        "    try: eval(call)\n"
+        "    except bf.InputError as error: found[call] = str(error)\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert [call for call, words in NO_FITS.items() if words not in found.get(call, "")] == []
+    assert not any("\n" in sentence for sentence in found.values())
+
+
+def test_settings_may_be_a_dict_of_changes():
+    target = bf.Energy(unused_target, 2)
+    name, config = _settle(target, "default", {"preset": "quick", "num_steps": 7}, "")
+    assert config == with_changes(make_preset("quick"), {"num_steps": 7}) and name == "Energy"
+    assert _settle(target, "quick", {"base_std": 2}, "")[1].base == "gaussian"
+    assert _settle(target, "quick", {}, "")[1] == make_preset("quick")
+
+
 def test_models_are_recognized():
     assert is_model(normal_model) and is_model(scale_model)
     assert not is_model(gaussian) and not is_model(lambda: 3)
+    assert is_numpyro_model(normal_model) and is_numpyro_model(functools.partial(normal_model, OBSERVED))
+    assert not is_numpyro_model(lambda x: -dist.Normal(0.0, 1.0).log_prob(x).sum()) and not is_numpyro_model(3)
 
 
 def test_model_in_file_is_a_target(tmp_path):

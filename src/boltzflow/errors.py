@@ -1,7 +1,14 @@
 """Errors that the user can mend: one sentence that states what was expected, what was found, and what to do."""
 
+import sysconfig
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+_INSTALLED = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
+
+_LONGEST = 300  # characters of another library's message
 
 
 class InputError(ValueError):
@@ -21,3 +28,19 @@ class SeedsError(TrainingError):
         names = " and ".join(map(str, failures))
         first = next(iter(failures.values()))
         super().__init__(f"Of {len(failures) + len(runs)} seeds, number {names} failed. {first}")
+
+
+def place(error: BaseException) -> str:
+    """The innermost line of an error's traceback that is in no installed package, as in `model.py, line 3`, or ""."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not any(path.resolve().is_relative_to(root) for root in _INSTALLED):
+            return f"{path.name}, line {frame.lineno}"
+    return ""
+
+
+def summary(error: BaseException) -> str:
+    """The type and message of an error on one line, with its place in the user's code where there is one."""
+    message = " ".join(str(error).split())[:_LONGEST]
+    where = place(error)
+    return type(error).__name__ + (f": {message}" if message else "") + (f" ({where})" if where else "")

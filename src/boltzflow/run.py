@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.config import PRESETS, Config, checked_config, make_preset
+from boltzflow.config import PRESETS, Config, checked_config, make_preset, with_changes
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
@@ -20,7 +20,7 @@ from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.validation import whole_number
+from boltzflow.numerics.validation import is_numpyro_model, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
@@ -209,7 +209,7 @@ def fit(
     *,
     seed: int = 0,
     preset: str = "default",
-    config: Config | None = None,
+    config: Config | Mapping[str, Any] | None = None,
     name: str = "",
     options: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -225,7 +225,7 @@ def fit(
         target: A density on R^dim, such as `boltzflow.Energy(fn, dim)`.
         seed: The seed of all random numbers.
         preset: "quick", "default" or "paper".
-        config: The settings; they override `preset`.
+        config: The settings, which override `preset`, or a dict of changes to the preset.
         name: The name of the target, for the records; the preset "paper" depends on it.
         options: The target's options, for the records.
         on_progress: Called with each `Progress`.
@@ -249,7 +249,7 @@ def fit_seeds(
     *,
     seeds: Sequence[int],
     preset: str = "default",
-    config: Config | None = None,
+    config: Config | Mapping[str, Any] | None = None,
     name: str = "",
     options: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -316,20 +316,39 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
     return checked
 
 
-def _settle(target: AbstractDensity, preset: str, config: Config | None, name: str) -> tuple[str, Config]:
+def _settle(
+    target: AbstractDensity, preset: str, config: Config | Mapping[str, Any] | None, name: str
+) -> tuple[str, Config]:
     """The name and the settings of a run, validated."""
     if not isinstance(target, AbstractDensity):
-        raise InputError(
-            f"Expected a density, got {type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)."
-        )
+        raise InputError(f"Expected a density, got {_instead_of_a_density(target)}.")
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     if preset == "paper" and config is None and not name:
         if not isinstance(target, DoubleWell):
             raise InputError('The preset "paper" depends on the target: give its name, as in name="mixture-2".')
         name = "double-well"
+    if isinstance(config, Mapping):
+        changes = dict(config)
+        start = make_preset(changes.pop("preset", preset), name, target.dim)
+        return name or type(target).__name__, with_changes(start, changes)
+    if config is not None and not isinstance(config, Config):
+        raise InputError(f"config must be a boltzflow.Config or a dict of settings, got {config!r}")
     config = config or make_preset(preset, name, target.dim)
     return name or type(target).__name__, checked_config(asdict(config))
+
+
+def _instead_of_a_density(target: Any) -> str:
+    """What was given as a target, and what to do with it."""
+    if isinstance(target, type):
+        kind = "density" if issubclass(target, AbstractDensity) else "class that is no density"
+        return f"the class {target.__name__}, a {kind}: give an instance of a density, as in {target.__name__}(...)"
+    what = getattr(target, "__name__", "") or type(target).__name__
+    if is_numpyro_model(target):
+        return f"the NumPyro model {what}: wrap it as boltzflow.interop.numpyro.Posterior({what})"
+    if callable(target):
+        return f"the function {what}: wrap it as boltzflow.Energy({what}, dim)"
+    return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
 
 
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
-from boltzflow.errors import InputError
+from boltzflow.densities.propriety import improper
+from boltzflow.errors import InputError, place
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
@@ -21,6 +22,11 @@ from boltzflow.numerics.validation import one_point, whole_number
 _NUM_SLOPES = 8
 _ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
 _ROUNDINGS = 64  # the terms of an energy may be this many times larger than their sum
+UNBOUNDED = (
+    "write x as a map of an unbounded variable z, as in x = exp(z) or low + (high - low) * sigmoid(z), and return "
+    "energy(x) - log|dx/dz|; a wall, high or infinite, spoils training"
+)
+"""Advice where the energy is infinite."""
 
 
 class Energy(AbstractDensity):
@@ -83,7 +89,8 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
     """Check that the energy of `density` is usable for training, at given points.
 
     Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
-    gradients; the gradient against central differences at the first eight points; each declared symmetry.
+    gradients; indices beyond an array's end; the gradient against central differences at the first eight points; each
+    declared symmetry; growth far out, where it is certain that the integral of exp(-energy) is infinite.
     """
     separate_precisions()
     points = jnp.asarray(points, float)
@@ -101,7 +108,8 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
         raise InputError(
             f"the energy {words}, where JAX silently takes the nearest one; x has the dimension {density.dim}"
         )
-    _check_finite("energy", values, places, "keep the energy finite wherever samples can go")
+    advice = UNBOUNDED if np.isinf(values).any() else "keep the energy finite wherever samples can go"
+    _check_finite("energy", values, places, advice)
     advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
     _check_finite("gradient of the energy", gradients, places, advice)
     directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
@@ -114,7 +122,7 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
             f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
             "check stop_gradient, custom derivatives, rounding and jumps in the energy"
         )
-    if sentence := broken_symmetry(density, points):
+    if sentence := broken_symmetry(density, points) or improper(density, points):
         raise InputError(sentence)
 
 
@@ -149,9 +157,10 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
             "with its gradient to boltzflow.interop.callback.Callback"
         ) from error
     except Exception as error:  # whatever a user's function raises
+        where = place(error)
         raise InputError(
-            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}; "
-            "is this the right dimension?"
+            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}"
+            f"{f' ({where})' if where else ''}; is this the right dimension?"
         ) from error
 
 

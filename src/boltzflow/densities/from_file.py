@@ -14,8 +14,8 @@ from typing import Any
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
-from boltzflow.errors import InputError
-from boltzflow.numerics.validation import did_you_mean, whole_number
+from boltzflow.errors import InputError, summary
+from boltzflow.numerics.validation import did_you_mean, is_numpyro_model, whole_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +157,11 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
     if callable(found) and not isinstance(found, AbstractDensity):
         is_class = isinstance(found, type)
         required, optional = _parameters(found)
+        if required and not is_class and is_numpyro_model(found):
+            raise InputError(
+                f"{name} is a NumPyro model that needs {required} argument{'s' if required > 1 else ''}; give each a "
+                "default, as in def model(y=DATA)"
+            )
         if required > 1:
             raise InputError(f"{name} needs {required} arguments; an energy takes one point x")
         if is_class and required:
@@ -165,7 +170,10 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
         if "numpyro" in sys.modules and required == 0 and not is_class:
             from boltzflow.interop.numpyro import Posterior, is_model
 
-            posterior = Posterior(found) if is_model(found) else None
+            try:
+                posterior = Posterior(found) if is_model(found) else None
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
         if posterior is None and required + optional > 0 and not is_class:
             if dim is None:
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
@@ -173,7 +181,7 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
         try:
             found = posterior or found()
         except Exception as error:  # whatever a user's function raises
-            raise InputError(f"{name}() failed: {_what(error)}") from error
+            raise InputError(f"{name}() failed: {summary(error)}") from error
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if dim is not None and dim != found.dim:

@@ -105,10 +105,11 @@ def _narrow_constants(jaxpr: Any, known: dict[Any, Any]) -> Iterator[Any]:
     if isinstance(jaxpr, ClosedJaxpr):
         known = {**known, **dict(zip(inner.constvars, jaxpr.consts, strict=True))}
         yield from (c for var, c in zip(inner.constvars, jaxpr.consts, strict=True) if _is_narrow(var.aval))
-    for eqn in inner.eqns:
-        literals = [var for var in eqn.invars if isinstance(var, Literal)]
-        yield from (np.asarray(var.val, var.aval.dtype) for var in literals if _is_narrow(var.aval))
-        first = eqn.invars[0] if eqn.invars else None
+    equations: list[Any] = inner.eqns
+    for eqn in equations:
+        literals: list[Any] = [var for var in eqn.invars if isinstance(var, Literal)]
+        yield from (np.asarray(var.val) for var in literals if _is_narrow(var.aval))
+        first: Any = eqn.invars[0] if eqn.invars else None
         is_constant = first is not None and (isinstance(first, Literal) or first in known)
         if eqn.primitive.name == "convert_element_type" and is_constant and _is_narrow(eqn.outvars[0].aval):
             value = first.val if isinstance(first, Literal) else known[first]

@@ -31,7 +31,7 @@ _READERS = ("gather", "dynamic_slice", "dynamic_update_slice", *_SCATTERS)
 _Found = Int[Array, " 2"]  # an index and the length of its axis; (0, 0) where there is none
 
 
-def out_of_range(fn: Callable[[Any], Any], points: Float[Array, "num dim"]) -> str:
+def out_of_range(fn: Callable[[Any], Any], points: Float[Array | np.ndarray, "num dim"]) -> str:
     """A clause on the first constant index beyond an array's end on which `fn(x)` depends, or "".
 
     Args:
@@ -49,8 +49,8 @@ def out_of_range(fn: Callable[[Any], Any], points: Float[Array, "num dim"]) -> s
         def one(x: Array) -> tuple[list[Any], _Found]:
             return reader.run(closed, [x], [True])
 
-        values, found = compiled(jax.vmap(one))(points)
-        found = np.asarray(found)
+        values, each = compiled(jax.vmap(one))(points)
+        found = np.asarray(each)
         return [np.asarray(v) for v in values], found[np.argmax(found[:, 1])]
 
     values, found = evaluate(None, True)

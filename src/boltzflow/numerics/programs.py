@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from boltzflow.numerics.constants import separate_precisions
+from boltzflow.numerics.tracing import open_jaxpr
 
 _programs = jax.make_user_context(None)  # JAX adds its value to the keys of all of its caches
 _traces = itertools.count()
@@ -57,7 +58,7 @@ def _feed(digest: Any, value: Any) -> None:
     """Add a program, or anything that stands in one, to the digest."""
     if isinstance(value, (ClosedJaxpr, Jaxpr)):  # one class from JAX 0.11 on
         _feed(digest, list(getattr(value, "consts", ())))
-        _feed_equations(digest, getattr(value, "jaxpr", value))
+        _feed_equations(digest, open_jaxpr(value))
     elif isinstance(value, dict):
         _feed(digest, [item for key in sorted(value, key=str) for item in (str(key), value[key])])
     elif isinstance(value, (list, tuple)):

@@ -5,6 +5,8 @@ is in single precision is exact in double precision too, and its result has the 
 """
 
 import difflib
+import functools
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,3 +68,24 @@ def did_you_mean(word: Any, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` with the choice nearest to `word`, for an error's sentence, or an empty string."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6) if isinstance(word, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def is_numpyro_model(function: Any) -> bool:
+    """Whether the code of a function names a primitive of NumPyro, such as `numpyro.sample`. Nothing is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    known = getattr(getattr(function, "__func__", function), "__globals__", {})
+    names = set()
+    codes = [code] if code else []
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes.extend(inner for inner in code.co_consts if inspect.iscode(inner))
+    values = [known[name] for name in names if name in known]
+    is_module = any(getattr(value, "__name__", "") in ("numpyro", "numpyro.primitives") for value in values)
+    primitives = {"sample", "plate", "factor", "deterministic", "param"}
+    return (is_module and bool(names & primitives)) or any(
+        getattr(value, "__module__", "") == "numpyro.primitives" for value in values
+    )
