@@ -26,6 +26,7 @@ not: 6:35 against 8:35 with an empty cache, 5:42 against 4:43 with a full one, o
 _HEAVY = (
     "test_training.py",
     "test_kill.py",
+    "test_one_run.py",
     "test_resume.py",
     "test_seeds.py",
     "test_pilot.py",

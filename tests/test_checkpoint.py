@@ -15,6 +15,7 @@ from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.pilot import Pilot
+from boltzflow.sampling.pilot_arrays import check_target, energies
 from boltzflow.storage import files
 from boltzflow.testing.model import randomize
 from boltzflow.training import checkpoint
@@ -84,6 +85,27 @@ def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):
     checkpoint.save(tmp_path, one, RECORD)
     loaded, _ = checkpoint.load(tmp_path, TARGET)
     assert eqx.tree_equal(loaded.transport, one.transport) and loaded.pilot.enough
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_a_target_is_recognized_by_differences_of_its_energies(tmp_path, offset, double):
+    """Neither an offset nor one large energy hides another target; both precisions are compared with their own."""
+    points = jnp.asarray(np.random.default_rng(0).normal(size=(64, DIM)), jnp.float32).at[0].set(1e6)
+    pilot = dataclasses.replace(trained(BASES["matrix"], None).pilot, points=points)
+
+    def target(tilt):
+        return bf.Energy(lambda x: offset + jnp.sum(x**2) / 2 + tilt * x[0], DIM)
+
+    with jax.enable_x64(double):
+        kept = energies(target(0.0), pilot)
+    assert kept.dtype == (np.float64 if double else np.float32)
+    for now in (False, True):
+        with jax.enable_x64(now):
+            check_target(tmp_path, target(0.0), pilot, kept)
+            for tilt in (3.0, 0.01) if double or not offset else (3.0,):
+                with pytest.raises(bf.InputError, match="of another target"):
+                    check_target(tmp_path, target(tilt), pilot, kept)
 
 
 def rewritten(folder, change_arrays=lambda arrays: arrays, **changes):

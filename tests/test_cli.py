@@ -282,7 +282,7 @@ def test_negative_numbers_are_values():
 def test_words_and_options_come_in_any_order():
     orders = ("a o.py:f --num-samples 3", "--num-samples 3 a o.py:f", "a --num-samples 3 o.py:f")
     calls = [parse(["expect", *order.split()]).keywords for order in orders]
-    assert calls == [{"directory": "a", "observable": "o.py:f", "num_samples": 3}] * 3
+    assert calls == [{"directory": "a", "observable": "o.py:f", "num_samples": 3, "target": None}] * 3
 
 
 # --- the processes ----------------------------------------------------------------------------------------------------

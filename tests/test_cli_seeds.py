@@ -14,6 +14,7 @@ from boltzflow.report.seeds import chi_squared_sigma, compare_seeds
 from boltzflow.statistics.estimates import Estimate, exact
 from boltzflow.storage import run_folder
 from boltzflow.training.loop import Progress
+from fake_run import save_checkpoint
 
 
 def report_of(seed, value=1.0, stderr=0.1, warnings=()):
@@ -27,6 +28,7 @@ class FakeRun:
 
     def __init__(self, seed, **answers):
         self.seed, self.answers = seed, answers
+        self.given = {}
         self.history = [{"step": 2, "seconds": 0.1, "loss": 2.0 + seed}]
 
     def report(self):
@@ -36,8 +38,7 @@ class FakeRun:
         return []
 
     def save(self, directory):
-        (directory / "checkpoint").mkdir()
-        (directory / "checkpoint" / "run.npz").touch()
+        save_checkpoint(directory, self, self.given)
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def answers(monkeypatch, tmp_path, unchecked):
         if isinstance(by_seed.get(seed), Exception):
             raise by_seed[seed]
         on_progress(Progress("train", 2, 2, 0.1, loss=2.0))
-        return FakeRun(seed, **by_seed.get(seed, {}))
+        run = FakeRun(seed, **by_seed.get(seed, {}))
+        run.given = given
+        return run
 
     monkeypatch.setattr("boltzflow.run.fit", fit)
     monkeypatch.setenv("BOLTZFLOW_CACHE", "off")
@@ -124,7 +127,13 @@ def test_a_folder_is_replaced_whole_and_only_with_overwrite(answers, capsys, mon
     assert main(["run", "mixture-2", "--seeds", "2", "--seed", "1", "--out", "a", "--overwrite"]) == 0
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"seed-1", "seed-2", "seeds.json"}
     assert (tmp_path / "a" / "seed-2" / "mine.txt").exists()
-    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: FakeRun(0))
+
+    def made(given):
+        run = FakeRun(0)
+        run.given = given
+        return run
+
+    monkeypatch.setattr("boltzflow.run.fit", lambda target, **given: made(given))
     assert main(["run", "mixture-2", "--out", "a", "--overwrite"]) == 0
     assert {"config.toml", "seed-2"} <= {path.name for path in (tmp_path / "a").iterdir()}
     assert [path.name for path in (tmp_path / "a" / "seed-2").iterdir()] == ["mine.txt"]

@@ -8,7 +8,7 @@ import pytest
 from boltzflow.densities.base import is_sign_symmetric, lattice_of
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy, broken_symmetry, check_energy
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
 from boltzflow.numerics.gradient_check import CENTRAL, FORWARD, slopes
@@ -138,6 +138,56 @@ def test_false_symmetries_are_refused(target, sentence):
     with pytest.raises(InputError, match=sentence) as raised:
         check_energy(target, LATTICE_POINTS)
     assert "\n" not in str(raised.value)
+
+
+def tilted(tilt, offset, kind=None):
+    """A Gaussian that is sign-symmetric but for a tilt; computed in the type `kind` at any type of x."""
+
+    def energy(x):
+        x = x.astype(kind or x.dtype)
+        return offset + jnp.sum(x**2) / 2 + tilt * x[0]
+
+    return Energy(energy, 2, sign_symmetric=True)
+
+
+TILT_POINTS = np.random.default_rng(0).normal(size=(64, 2))
+
+
+@pytest.mark.parametrize(
+    "tilt, offset, kind, double",
+    [
+        (1.5, 1e6, None, False),
+        (0.1, 1e4, None, False),
+        (1e-4, 0.0, None, False),
+        (1e-6, 1e6, None, True),
+        (1e-3, 1e9, None, True),
+        (1.5, 1e6, np.float32, True),
+    ],
+)
+def test_offsets_hide_no_tilt(tilt, offset, kind, double):
+    with jax.enable_x64(double):
+        assert not broken_symmetry(tilted(0.0, offset, kind), jnp.asarray(TILT_POINTS, float))
+        assert "-x changes the energy" in broken_symmetry(tilted(tilt, offset, kind), jnp.asarray(TILT_POINTS, float))
+
+
+def test_an_outlier_hides_no_tilt():
+    points = jnp.asarray(TILT_POINTS, float).at[0].set(1e12)
+    assert "at 6" in broken_symmetry(tilted(0.1, 0.0), points)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, 1e7])
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_true_symmetries_pass_with_rounding(offset, double, kind):
+    """A sum over a lattice, shifted: the order of its terms changes, in the type of the sum."""
+
+    def energy(x):
+        phi = x.reshape(32, 32).astype(kind if double else x.dtype)
+        return jnp.sum((phi**2 - 1) ** 2 + (phi - jnp.roll(phi, 1, 0)) ** 2) + offset
+
+    with jax.enable_x64(double):
+        points = jnp.asarray(np.random.default_rng(1).normal(size=(16, 1024)), float)
+        assert broken_symmetry(Energy(energy, 1024, (32, 32), True), points) == ""
 
 
 def test_symmetries_of_shipped_densities():

@@ -24,10 +24,12 @@ from boltzflow.numerics.validation import is_numpyro_model, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
+from boltzflow.report.stored import check_record, remove_others
 from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
+from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
@@ -190,7 +192,14 @@ class Run:
         return figures(self._checked_draws())
 
     def save(self, folder: str | Path) -> None:
-        """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code."""
+        """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code.
+
+        What another run has left in the folder, its report too, is removed.
+
+        Raises:
+            InputError: The folder holds several seeds, or files of the same names that are not from boltzflow.
+        """
+        run_folder.claim_for_checkpoint(Path(folder))
         record = {
             "seed": self.seed,
             "name": self.name,
@@ -202,6 +211,7 @@ class Run:
         }
         with self._checked_draws().programs.answering():
             checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
+        remove_others(Path(folder))
 
 
 def fit(
@@ -357,7 +367,7 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     Args:
         directory: The folder.
         target: The target of a run on a density that only Python knew. Without it a shipped target is made again, and a
-            target in a file is imported if the file is unchanged.
+            target in a file is imported if the file is unchanged and lies outside the folder.
         parts: The user's own parts, the same as in training.
 
     Raises:
@@ -377,7 +387,19 @@ def _recorded_target(directory: Path) -> AbstractDensity:
     saved = checkpoint.read_record(directory / CHECKPOINT)
     if not (directory / CONFIG).exists():  # saved from Python
         if saved["name"] not in SHIPPED:
-            raise InputError(f"{directory} was saved from Python; give its target: boltzflow.load(dir, target)")
+            raise InputError(
+                f"{directory} was saved from Python; give its target: boltzflow.load(dir, target), or --target "
+                "path/to/file.py:name on the command line"
+            )
         return make_target(saved["name"], **saved["options"])
     record = read_record(directory)
-    return reload_target(record.target, record.options, record.path, record.sha256, where=str(directory))
+    check_record(directory, record, saved)
+    return reload_target(
+        record.target,
+        record.options,
+        record.path,
+        record.sha256,
+        folder=run_folder.seeds_around(directory) or directory,
+        where=str(directory),
+        advice="give the target: boltzflow.load(dir, target)",
+    ).target

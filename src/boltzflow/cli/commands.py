@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import boltzflow
-import boltzflow.run
 from boltzflow.cli.check import check_target
 from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, say, standing
 from boltzflow.cli.progress import make_display
+from boltzflow.cli.recorded import given_folder, load_run
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import load_function, load_target
 from boltzflow.errors import InputError
@@ -34,25 +34,18 @@ from boltzflow.storage.run_folder import check_seed, seed_folders
 _MIN_STATES = 100  # of all chains; R-hat of fewer is noise
 
 
-def given_folder(directory: str | None) -> Path:
-    """The folder that a command was given, or `InputError`."""
-    if not directory:
-        raise InputError("give the folder of a run, as in runs/double-well-1")
-    return Path(directory)
-
-
 def _folder_of_one_run(directory: str | None) -> Path:
-    """The same, for a command that takes one seed alone."""
+    """The folder that a command was given, of one seed alone."""
     folder = given_folder(directory)
     if seeds := seed_folders(folder):
         raise InputError(f"{directory} holds several seeds; give the folder of one, as in {seeds[0]}")
     return folder
 
 
-def report(directory: str | None) -> int:
+def report(directory: str | None, target: str | None) -> int:
     """Measure the finished run in a folder again and write its report."""
     folder = _folder_of_one_run(directory)
-    run = boltzflow.run.load(folder)
+    run = load_run(folder, target, measure_again=True)
     check_writable(folder)
     with locked(folder), make_display(output()) as display:
         measured = measure(run, folder, display)
@@ -60,7 +53,13 @@ def report(directory: str | None) -> int:
 
 
 def sample(
-    directory: str | None, num_samples: int | None, out: str | None, seed: int, correct: str | None, overwrite: bool
+    directory: str | None,
+    num_samples: int | None,
+    out: str | None,
+    seed: int,
+    correct: str | None,
+    target: str | None,
+    overwrite: bool,
 ) -> int:
     """Write samples of a finished run to a file of NumPy arrays: weighted ones, or with `correct` of equal weight."""
     if num_samples is None or out is None:
@@ -78,7 +77,7 @@ def sample(
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}")
     check_writable(path.parent)
-    run = boltzflow.run.load(folder)
+    run = load_run(folder, target)
     # The command has a stream of its own: with the run's seed it must not share random numbers with the training.
     key = stream_key(seed, Stream.SAMPLE_COMMAND)
     arrays, sentence = _corrected(run, key, num_samples, correct) if correct else _weighted(run, key, num_samples)
@@ -114,14 +113,14 @@ def _corrected(run: Run, key: PRNGKeyArray, num_samples: int, method: str) -> tu
     return arrays, sentence
 
 
-def expect(directory: str | None, observable: str | None, num_samples: int) -> int:
+def expect(directory: str | None, observable: str | None, num_samples: int, target: str | None) -> int:
     """Print the expectation of each number that a function in a file returns, with its standard error."""
     folder = _folder_of_one_run(directory)
     if not observable:
         raise InputError("say what to average, as in observables.py:magnetization, a function of one point")
     num_samples = whole_number("num-samples", num_samples, at_least=0)
     fn = load_function(observable)
-    estimates = boltzflow.run.load(folder).expectation(fn, num_samples)
+    estimates = load_run(folder, target).expectation(fn, num_samples)
     table = plain_table()
     table.add_column("observable")
     table.add_column("value", justify="right")

@@ -11,13 +11,13 @@ from rich.text import Text
 import boltzflow
 from boltzflow.cli.progress import Display
 from boltzflow.errors import InputError
+from boltzflow.report import stored
 from boltzflow.report.formatting import render_console
 from boltzflow.report.html import html_page
 from boltzflow.report.report import Report
-from boltzflow.report.seeds import compare_seeds, render_seeds, seeds_warnings
+from boltzflow.report.seeds import compare_seeds, render_seeds
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
-from boltzflow.storage.files import write_text
 from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord
 
 DONE = 0
@@ -39,19 +39,15 @@ def measure(run: Run, folder: Path, display: Display) -> Report:
     """The report of a run that is saved, written to its folder as report.html and, last, report.json."""
     display.phase("evaluate")
     report = run.report()
+    identity = stored.state_identity(folder)
     if (folder / run_folder.CONFIG).exists():
         record = run_folder.read_record(folder)
     else:  # saved from Python
-        record = RunRecord(run.name, run.options, run.seed, run.config, version=boltzflow.__version__)
-    page = html_page(report, run.figures(), record.command, run_folder.record_to_toml(record))
-    write_text(folder / REPORT_HTML, page)
-    write_text(folder / REPORT_JSON, report.to_json())  # last: its presence ends the work on a run
+        version = boltzflow.__version__
+        record = RunRecord(run.name, run.options, run.seed, run.config, version=version, run=identity)
+    page = html_page(report, run.figures(), record.command, run_folder.record_to_toml(record), identity)
+    stored.write_report(folder, report, page, identity)
     return report
-
-
-def read_report(folder: Path) -> Report:
-    """The report in the folder of a run."""
-    return Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8"))
 
 
 def conclude(report: Report, folder: Path) -> int:
@@ -67,7 +63,7 @@ def conclude(report: Report, folder: Path) -> int:
 def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], folder: Path) -> int:
     """Compare the seeds, write seeds.json, print the table of all seeds; return the exit status."""
     together = compare_seeds(reports, failures)
-    write_text(folder / SEEDS_JSON, together.to_json(boltzflow.__version__))
+    stored.write_seeds(folder, together, boltzflow.__version__)
     console = output()
     console.print()
     render_seeds(together, console)
@@ -76,7 +72,10 @@ def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], f
 
 
 def standing(folder: Path) -> int:
-    """The exit status of samples and averages from a finished run, which are no better than its report."""
+    """The exit status of samples and averages from a finished run, which are no better than its report.
+
+    `stored.check_one_run` has shown that the report is of this run.
+    """
     doubt = _doubt(folder)
     if doubt:
         say(doubt, "red")
@@ -86,12 +85,11 @@ def standing(folder: Path) -> int:
 def _doubt(folder: Path) -> str:
     if not (folder / REPORT_JSON).exists():
         return f"This run has no report yet; run `boltzflow report {folder}`."
-    verdict = read_report(folder).verdict
+    verdict = stored.read_report(folder).verdict
     if not verdict.trustworthy:
         return f"The report distrusts this run: {' '.join(verdict.warnings)}"
-    together = folder.parent / SEEDS_JSON
-    if run_folder.is_seed_folder(folder) and together.exists():
-        warnings = seeds_warnings(together.read_text(encoding="utf-8"))
+    if around := run_folder.seeds_around(folder):
+        warnings = stored.read_seeds_warnings(around)
         return f"The report of all seeds distrusts them: {' '.join(warnings)}" if warnings else ""
     return ""
 

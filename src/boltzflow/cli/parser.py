@@ -74,6 +74,7 @@ SETTINGS = {
 _SHIPPED_OR_FILE = f"One of {', '.join(SHIPPED)}; or path/to/file.py:name, a function x -> energy or a density."
 _TARGET = Argument("target", _SHIPPED_OR_FILE, metavar="TARGET", positional=True)
 _DIRECTORY = Argument("directory", "The folder of a run.", metavar="DIR", positional=True)
+_OF_RUN = Argument("target", "The run's target. (default: the one in its record)", metavar="FILE.py:NAME")
 _SEED = Argument("seed", "Seed of everything random.", int, default=0)
 _PRESET = Argument("preset", "Preset of the flow.", metavar=_choices(PRESETS), default="default")
 
@@ -93,12 +94,14 @@ _SAMPLE = (
     Argument("out", _ARRAYS, metavar="FILE.npz"),
     Argument("seed", "Seed of the samples.", int, default=0),
     Argument("correct", "Make samples of equal weight. (default: weighted samples)", metavar=_choices(CORRECTIONS)),
+    _OF_RUN,
     Argument("overwrite", "Replace the file if it exists.", default=False),
 )
 _EXPECT = (
     _DIRECTORY,
     Argument("observable", "A function of one point that returns numbers.", metavar="FILE.py:NAME", positional=True),
     Argument("num_samples", "Number of new samples; 0 takes the samples of the report.", int, default=0),
+    _OF_RUN,
 )
 _START = "Standard deviation of the Gaussian where the other methods start; best 1.5 times the extent of the target."
 _COMPARE = (_TARGET, _SEED, _PRESET, Argument("start_std", _START, float, default=10.0))
@@ -132,8 +135,8 @@ COMMANDS: dict[str, Command] = {
     "run": Command(train.run, "Train a flow to a target, and report.", _RUN, True, True),
     "sample": Command(commands.sample, "Draw independent samples, with weights, from a finished run.", _SAMPLE),
     "expect": Command(commands.expect, "Average an observable over the target, with its error.", _EXPECT),
-    "report": Command(commands.report, "Measure a finished run again; write its report.", (_DIRECTORY,)),
-    "resume": Command(train.resume, "Go on with an interrupted run, or with several seeds.", (_DIRECTORY,)),
+    "report": Command(commands.report, "Measure a finished run again; write its report.", (_DIRECTORY, _OF_RUN)),
+    "resume": Command(train.resume, "Go on with an interrupted run, or with several seeds.", (_DIRECTORY, _OF_RUN)),
     "check": Command(commands.check, "Check a target of your own, with advice.", (_TARGET,), True),
     "reproduce": Command(_reproduce, "Reproduce a table or figure of the paper.", _REPRODUCE),
     "compare": Command(_compare, "Compare a flow with NUTS, SMC and parallel tempering.", _COMPARE, True),

@@ -13,18 +13,19 @@ import jax
 
 import boltzflow
 import boltzflow.run
-from boltzflow.cli.commands import given_folder
-from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, read_report, say, standing
+from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, say, standing
 from boltzflow.cli.progress import Display, make_display
+from boltzflow.cli.recorded import configured_target, given_folder, put_back, recorded_target
 from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
-from boltzflow.densities.from_file import LoadedTarget, load_target, reload_target
+from boltzflow.densities.from_file import LoadedTarget, load_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.numerics.validation import whole_number
+from boltzflow.report import stored
 from boltzflow.report.report import Report
 from boltzflow.run import Run
-from boltzflow.storage import files, run_folder
-from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, REPORT_JSON, GivenSettings, RunRecord, check_seed
+from boltzflow.storage import files, replacing, run_folder
+from boltzflow.storage.run_folder import CHECKPOINT, REPORT_HTML, GivenSettings, RunRecord, check_seed
 from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
 
@@ -48,11 +49,7 @@ def run(
         check_seed(seed)
     whole_number("seeds", seeds, at_least=1, at_most=_MAX_SEEDS)
     given = run_folder.read_settings(Path(config)) if config else GivenSettings({})
-    name = target or given.target
-    if not name:
-        raise InputError(f"say which target to run: {', '.join(SHIPPED)}, or path/to/file.py:name")
-    recorded = given.options if name == given.target else {}
-    loaded = load_target(name, {**recorded, **options})
+    loaded = _target(target, options, given, config)
     in_file = given.settings.get("preset")
     if preset and in_file and preset != in_file:
         raise InputError(f"--preset {preset} and preset = {in_file!r} in {config} differ; give one")
@@ -73,9 +70,24 @@ def run(
         check_seed(record.seed + seeds - 1)
         several = [dataclasses.replace(record, seed=record.seed + i) for i in range(seeds)]
         records = {run_folder.seed_folder(directory, each.seed): each for each in several}
+    put_back(directory)
     for folder in dict.fromkeys([directory, *records]):
         run_folder.claim(folder, overwrite)
     return _do(_Work(loaded, directory, records))
+
+
+def _target(
+    name: str | None, options: Mapping[str, int | float], given: GivenSettings, config: str | None
+) -> LoadedTarget:
+    """The target of the command line, or else of the file `config`, whose options hold for the same target."""
+    if not (name or given.target):
+        raise InputError(f"say which target to run: {', '.join(SHIPPED)}, or path/to/file.py:name")
+    if name and name not in (given.target, f"{given.path}:{given.target.rpartition(':')[2]}"):
+        return load_target(name, options)
+    together = {**given.options, **options}
+    if name or not config:
+        return load_target(name or given.target, together)
+    return configured_target(dataclasses.replace(given, options=together), Path(config))
 
 
 def _merged(start: Config, in_file: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
@@ -90,20 +102,29 @@ def _merged(start: Config, in_file: Mapping[str, Any], given: Mapping[str, Any])
     return with_changes(with_changes(start, in_file), given)
 
 
-def resume(directory: str | None) -> int:
+def resume(directory: str | None, target: str | None) -> int:
     """Finish an interrupted run, or several seeds, with the numbers of an undisturbed run, bit for bit."""
     folder = given_folder(directory)
     seeds = run_folder.seed_folders(folder)
     records = {each: run_folder.read_record(each) for each in seeds or [folder]}
-    if all(_is_trained(each) and (each / REPORT_JSON).exists() for each in records):
+    for each in filter(_is_trained, records):
+        stored.check_files(each)
+    if all(_is_trained(each) and stored.has_report(each) for each in records):
         say(f"{folder} is finished; nothing to resume.")
         if not seeds:
             return standing(folder)
-        return conclude_seeds({records[each].seed: read_report(each) for each in seeds}, {}, folder)
+        return conclude_seeds({records[each].seed: stored.read_report(each) for each in seeds}, {}, folder)
     files.check_writable(folder)
-    first = next(iter(records.values()))
-    target = reload_target(first.target, first.options, first.path, first.sha256, where=str(folder))
-    loaded = LoadedTarget(target, first.target, dict(first.options), first.path, first.sha256)
+    loaded = recorded_target(folder, next(iter(records.values())), target)
+    if target:  # now the record of what is still to be trained
+        for each in [each for each in records if not _is_trained(each)]:
+            records[each] = dataclasses.replace(
+                records[each],
+                target=loaded.name,
+                options=loaded.options,
+                path=loaded.path,
+                sha256=loaded.sha256,
+            )
     return _do(_Work(loaded, folder, records, is_open=True))
 
 
@@ -120,11 +141,13 @@ class _Work:
     records: Mapping[Path, RunRecord]  # of one run in `directory`, or of seeds below it
     is_open: bool = False  # the folders exist, and what they hold belongs to these runs
     stage: str = ""  # for the sentence of an interruption, as in "at step 3 of 10"
+    left: str = "nothing was written"  # for the same sentence, where the folders are not open
+    begun: set[Path] = dataclasses.field(default_factory=set)  # the folders of which this process has trained the run
 
 
 def _do(work: _Work) -> int:
     """Do the work and print the report; return the exit status."""
-    with files.locked(work.directory), _how_to_go_on(work):
+    with files.locked(work.directory), _how_to_go_on(work), _earlier_run_kept(work):
         if work.directory not in work.records:
             return _do_seeds(work)
         with make_display(output()) as display:
@@ -159,8 +182,10 @@ def _report(work: _Work, folder: Path, display: Display) -> Report:
     work.stage = "before the first step"
     if not (work.is_open and _is_trained(folder)):
         finished = _train(work, folder, display)
-    elif (folder / REPORT_JSON).exists():
-        return read_report(folder)
+    elif stored.has_report(folder):
+        return stored.read_report(folder)
+    elif work.loaded.path:
+        finished = boltzflow.run.load(folder, work.loaded.target)
     else:
         finished = boltzflow.run.load(folder)
     work.stage = "while measuring"
@@ -177,8 +202,10 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
         display.show(progress)
         if progress.phase == "pilot":
             return
-        _open(work)
+        _begin(work, folder, progress.step)
         if progress.phase == "train":
+            if snapshots.has_state(folder / CHECKPOINT):
+                replacing.discard(work.directory)
             work.stage = f"at step {progress.step} of {progress.num_steps}"
             row = {name: getattr(progress, name) for name in ("step", "seconds", "loss", "reverse_ess")}
             run_folder.append_metrics(folder, row)
@@ -194,22 +221,45 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
         keep=folder / CHECKPOINT,
         resume=work.is_open,
     )
-    _open(work)
-    finished.save(folder)
+    _begin(work, folder, 0)
     run_folder.write_metrics(folder, finished.history)
+    finished.save(folder)
+    replacing.discard(work.directory)
     snapshots.clear(folder / CHECKPOINT)
     return finished
 
 
-def _open(work: _Work) -> None:
-    """Make the folders of all runs, each with its config.toml, unless this was done before."""
-    if work.is_open:
+def _begin(work: _Work, folder: Path, step: int) -> None:
+    """Make the folders of all runs, each with its config.toml; of a resumed run bring both files to its `step`.
+
+    An earlier run is set aside until this one has its first snapshot.
+    """
+    if folder in work.begun:
         return
+    work.begun.add(folder)
+    if work.is_open:
+        run_folder.write_record(folder, work.records[folder])
+        run_folder.cut_metrics(folder, step)
+        return
+    replacing.set_aside(work.directory)
     if work.directory in work.records:
         run_folder.open_folder(work.directory, work.records[work.directory])
     else:
         run_folder.open_seed_folders(work.directory, work.records.values())
     work.is_open = True
+
+
+@contextlib.contextmanager
+def _earlier_run_kept(work: _Work) -> Iterator[None]:
+    """Put the earlier run back into its place where this one ends before its first snapshot."""
+    try:
+        yield
+    except BaseException:
+        if replacing.is_aside(work.directory):
+            replacing.put_back(work.directory)
+            work.is_open = False
+            work.left = "the earlier run is back in its place"
+        raise
 
 
 @contextlib.contextmanager
@@ -220,7 +270,7 @@ def _how_to_go_on(work: _Work) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if not work.is_open:
-            raise KeyboardInterrupt("interrupted before the first step; nothing was written") from None
+            raise KeyboardInterrupt(f"interrupted {work.stage}; {work.left}") from None
         raise KeyboardInterrupt(f"interrupted {work.stage}; {go_on}") from None
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         failure = program_failure(error)

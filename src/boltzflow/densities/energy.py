@@ -1,7 +1,7 @@
 """A density from any function x -> energy, and the checks of an energy before time is spent on it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +21,8 @@ from boltzflow.numerics.validation import one_point, whole_number
 
 _NUM_SLOPES = 8
 _ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
-_ROUNDINGS = 64  # the terms of an energy may be this many times larger than their sum
+_TERMS = 64  # the terms of an energy may change this many times more from point to point than their sum does
+_ROUNDINGS = 8  # of the sum itself, an offset included
 UNBOUNDED = (
     "write x as a map of an unbounded variable z, as in x = exp(z) or low + (high - low) * sigmoid(z), and return "
     "energy(x) - log|dx/dz|; a wall, high or infinite, spoils training"
@@ -193,17 +194,60 @@ def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -
             images[f"lattice_shape {lattice} is declared, but a shift by one site along axis {axis}"] = shifted
     if is_sign_symmetric(density):
         images["sign_symmetric is declared, but the change of x to -x"] = -points
+    if not images:
+        return ""
     energy = compiled(jax.vmap(density.energy))
-    here = energy(points)
-    rounding = _ROUNDINGS * math.sqrt(density.dim) * float(jnp.finfo(here.dtype).eps) * float(jnp.abs(here).max())
+    here = np.asarray(energy(points), np.float64)
+    root = math.sqrt(density.dim)
+    rounding = rounding_of(density) * (_TERMS * root * spread(here) + max(_ROUNDINGS, root) * np.abs(here))
     for words, image in images.items():
-        there = energy(image)
-        change = np.abs(np.asarray(there - here, np.float64))
-        if not change.max() <= rounding:
-            worst = int(np.argmax(np.where(np.isnan(change), np.inf, change)))
+        there = np.asarray(energy(image), np.float64)
+        change = np.abs(there - here)
+        broken = ~(change <= rounding)
+        if broken.any():
+            worst = int(np.argmax(np.where(broken, np.nan_to_num(change, nan=np.inf), -1.0)))
             return (
-                f"{words} changes the energy at {np.sum(~(change <= rounding))} of {len(change)} points, at one from "
-                f"{float(here[worst]):.6g} to {float(there[worst]):.6g}, where rounding explains {rounding:.2g}; "
+                f"{words} changes the energy at {broken.sum()} of {len(change)} points, at one from "
+                f"{here[worst]:.9g} to {there[worst]:.9g}, where rounding explains {rounding[worst]:.2g}; "
                 "leave the declaration out or mend the energy"
             )
     return ""
+
+
+def spread(values: Float[np.ndarray, " num"]) -> Float[np.ndarray, " num"]:
+    """For each energy the size of differences from others: its distance from their median, plus the median distance.
+
+    An offset of all energies does not change it, and one energy that is large only that one's.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return np.zeros_like(values)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(values - np.median(finite))
+    return distance + np.median(np.abs(finite - np.median(finite)))
+
+
+def rounding_of(density: AbstractDensity) -> float:
+    """ε of the coarsest floating type in which the energy computes at a point of the type in force.
+
+    The type of its result does not tell: single precision inside an energy may be cast to double.
+    """
+    point = jnp.zeros(density.dim)
+    types = {point.dtype, *(value.dtype for value in _computed(jax.make_jaxpr(density.energy)(point).jaxpr))}
+    return max(float(jnp.finfo(kind).eps) for kind in types if jnp.issubdtype(kind, jnp.floating))
+
+
+def _computed(jaxpr: Any) -> Iterator[Any]:
+    """The abstract values of all that a program computes, in the programs inside it too."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars if hasattr(variable.aval, "dtype"))
+        values = list(equation.params.values())
+        for value in jax.tree.leaves(values, is_leaf=lambda value: _program(value) is not None):
+            if (inside := _program(value)) is not None:
+                yield from _computed(inside)
+
+
+def _program(value: Any) -> Any:
+    """The program in a parameter of an equation, or None."""
+    program = getattr(value, "jaxpr", value)
+    return program if hasattr(program, "eqns") else None

@@ -2,13 +2,15 @@
 
 import dataclasses
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from boltzflow.densities.base import AbstractDensity
@@ -54,21 +56,63 @@ def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
 
 
 def reload_target(
-    name: str, options: Mapping[str, Any], path: str = "", sha256: str = "", where: str = "The run"
-) -> AbstractDensity:
-    """The target of a recorded run (`where` in messages); a file is imported only if its content has not changed."""
-    if not path:
-        return load_target(name, options).target
-    if not Path(path).is_file():
+    name: str,
+    options: Mapping[str, Any],
+    path: str,
+    sha256: str,
+    *,
+    folder: Path,
+    where: str,
+    advice: str,
+    say: Callable[[str], None] | None = None,
+) -> LoadedTarget:
+    """The target that the record of a run names: a shipped one, or one in a file.
+
+    A record may come from a stranger, and its checksum with it. So it names code only by an absolute path outside its
+    own folder, to a file of that checksum.
+
+    Args:
+        name: The name in the record.
+        options: The options in the record.
+        path: The file in the record, or an empty string.
+        sha256: The checksum of that file in the record.
+        folder: The folder of the record.
+        where: The record, in messages.
+        advice: How to give the target instead, in messages.
+        say: Called with the path before the file is imported.
+
+    Raises:
+        InputError: The record may not name this file, or the file is gone or has changed, or the target cannot be made.
+    """
+    if not path and name in SHIPPED:
+        return load_target(name, options)
+    file = Path(path)
+    if not file.is_absolute():
         raise InputError(
-            f"{where} is of {name}, but {path} is gone: put it back, or load the run in Python with target="
+            f"{where} names its target, {name}, by no absolute path, and a record's own word is not enough to run a "
+            f"file: {advice}"
         )
-    if file_sha256(Path(path)) != sha256:
+    if _is_inside(file, folder):
         raise InputError(
-            f"{where} is of {name}, but {path} has changed since: restore it, train again, or load the run in Python "
-            "with boltzflow.load(dir, target) if the energy is still the same"
+            f"{where} names as its target {path}, a file inside its own folder, which is not run: {advice}"
         )
-    return load_target(f"{path}:{name.rpartition(':')[2]}", options).target
+    if not file.is_file():
+        raise InputError(f"{where} is of {name}, but {path} is gone: put it back, or {advice}")
+    if file_sha256(file) != sha256:
+        raise InputError(
+            f"{where} is of {name}, but {path} has changed since: restore it, train again, or, if the energy is still "
+            f"the same, {advice}"
+        )
+    if say:
+        say(path)
+    return load_target(f"{path}:{name.rpartition(':')[2]}", options)
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Whether a path leads into or through a folder: as it is written, or after its links are followed."""
+    written = Path(os.path.normpath(file))
+    above = [*file.parents, *written.parents, *file.resolve().parents]
+    return any(parent.exists() and parent.samefile(folder) for parent in above)
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -104,11 +148,19 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     return LoadedTarget(target, name, {"dim": target.dim}, str(path.resolve()), sha256)
 
 
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the text of a file. Python's own loader may run bytecode of an earlier text of equal time and size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _import(path: Path) -> ModuleType:
     """The module in a file. Whatever its code raises becomes an `InputError` with the line of the file."""
     module_name = f"boltzflow_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=_SourceLoader(module_name, str(path)))
+    if spec is None or spec.loader is None or path.suffix not in importlib.machinery.SOURCE_SUFFIXES:
         raise InputError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look up their module there

@@ -12,13 +12,17 @@ Figure = tuple[str, str, bytes]
 """Title, caption, PNG."""
 
 
-def html_page(report: Report, figures: Sequence[Figure], command: str = "", config: str = "") -> str:
-    """The report as the text of an HTML file that needs nothing else, with `command` and `config` to repeat the run."""
+def html_page(report: Report, figures: Sequence[Figure], command: str = "", config: str = "", run: str = "") -> str:
+    """The report as the text of an HTML file that needs nothing else.
+
+    It has `command` and `config` to repeat the run, and the mark of the identity `run`.
+    """
     mood, sentence = headline(report.verdict)
     name = report.target.get("name", "target")
     target = {key: str(value) for key, value in report.target.items()}
     origin = {"seed": str(report.seed), "preset": report.preset, **{n: str(v) for n, v in report.versions.items()}}
     return _document(
+        run_mark(run),
         f"boltzflow: {name}",
         f"seed {report.seed}, preset {report.preset}",
         _banner(mood, sentence, report.verdict.warnings, report.verdict.notes),
@@ -30,6 +34,11 @@ def html_page(report: Report, figures: Sequence[Figure], command: str = "", conf
         _section("Where this comes from", _pairs(origin)),
         _section("To repeat it", _code(command), _code(config)),
     )
+
+
+def run_mark(run: str) -> str:
+    """The HTML element that states the identity of a run."""
+    return f'<meta name="boltzflow-run" content="{escape(run)}">'
 
 
 def _estimates_table(report: Report) -> str:
@@ -57,7 +66,7 @@ def _key_numbers(report: Report) -> list[tuple[str, str, str, str]]:
 # --- pieces of a page, from plain text to HTML; `_section` and `_document` take HTML ----------------------------------
 
 
-def _document(title: str, subtitle: str, *sections: str) -> str:
+def _document(head: str, title: str, subtitle: str, *sections: str) -> str:
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return f"""<!doctype html>
@@ -66,6 +75,7 @@ def _document(title: str, subtitle: str, *sections: str) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
+{head}
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>

@@ -4,42 +4,59 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.energy import rounding_of, spread
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
+from boltzflow.sampling import resampling
 from boltzflow.sampling.pilot import Pilot
-from boltzflow.sampling.resampling import spread
 
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 _MIXTURE = ("weights", "means", "scales")
 _NUM_ENERGIES = 64
+_DIFFERENCE = 1e-4  # by which a difference of two energies may change
+_ROUNDINGS = 16  # of an energy on another machine
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
 
 def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
     """The energies at some of the pilot's points, by which a target is recognized."""
-    return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
+    return np.asarray(map_points(target.energy, jnp.asarray(pilot.points[:_NUM_ENERGIES], float)))
 
 
 def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
-    """Raises `InputError` unless the target's energies are those that were `kept` in the file, up to rounding."""
-    fits = pilot.points.shape[1] == target.dim
-    if not fits or not np.allclose(energies(target, pilot), kept, rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise InputError(f"{path} is of another target: its energies are not those of this one")
+    """Raises `InputError` unless the target's energies are those that were `kept` in the file, up to rounding.
+
+    They are computed in the precision of those. What they may differ by grows with differences of energies, and with
+    the energies themselves only as their rounding does.
+    """
+    if pilot.points.shape[1] == target.dim:
+        with jax.enable_x64(kept.dtype == np.float64):
+            here = np.asarray(energies(target, pilot), np.float64)
+            eps = rounding_of(target)
+        before = np.asarray(kept, np.float64)
+        rounding = max(_ROUNDINGS, target.dim**0.5) * eps * np.abs(before)
+        with np.errstate(invalid="ignore"):
+            near = np.isfinite(before) & (np.abs(here - before) <= _DIFFERENCE * (1 + spread(before)) + rounding)
+        if np.all(near | (here == before) | (np.isnan(here) & np.isnan(before))):
+            return
+    raise InputError(f"{path} is of another target: its energies are not those of this one")
 
 
 def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """A pilot as arrays and numbers; `num_points` limits the number of its points and leaves out those of the path."""
     arrays: dict[str, Any] = {"pilot.points": pilot.points, "pilot.wide_points": pilot.wide_points}
     if num_points is not None:
-        arrays = {name: spread(points, num_points) for name, points in arrays.items()}
+        arrays = {name: resampling.spread(points, num_points) for name, points in arrays.items()}
     else:
         arrays |= {"pilot.path_times": pilot.path_times, "pilot.path_points": pilot.path_points}
     arrays["pilot.minima"] = pilot.minima

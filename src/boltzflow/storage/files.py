@@ -33,7 +33,7 @@ _FAILURES = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.Ba
 def write(path: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Write arrays and a record as one file, whole."""
     plain = {name: np.asarray(value) for name, value in arrays.items()}
-    text = json.dumps({"format": FORMAT, **record, _DIGEST: _digest(plain)}).encode()
+    text = json.dumps({"format": FORMAT, **record, _DIGEST: digest(plain)}).encode()
     plain[_RECORD] = np.frombuffer(text, np.uint8)
     write_arrays(path, plain)
 
@@ -48,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         record = json.loads(arrays.pop(_RECORD).tobytes())
-        if not isinstance(record, dict) or record.pop(_DIGEST) != _digest(arrays):
+        if not isinstance(record, dict) or record.pop(_DIGEST) != digest(arrays):
             raise ValueError("its arrays are not those that were written")
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
@@ -77,13 +77,14 @@ def _replace(path: Path, write_to: Callable[[IO[bytes]], Any]) -> None:
     os.replace(temporary, path)
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of arrays with their names, types and shapes, in hexadecimal."""
+    found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 # --- who may write where ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from boltzflow.storage.files import check_writable, write_text
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint"
+CHECKPOINT_FILE = "run.npz"  # in that folder
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 SEEDS_JSON = "seeds.json"  # in the folder of several seeds, beside the folder of each seed
@@ -41,6 +42,7 @@ class RunRecord:
     sha256: str = ""  # of that file
     command: str = ""  # as typed
     version: str = ""  # of boltzflow
+    run: str = ""  # the identity of the run, which is known when it is trained
 
 
 def check_seed(seed: Any) -> int:
@@ -54,7 +56,8 @@ def check_seed(seed: Any) -> int:
 def record_to_toml(record: RunRecord) -> str:
     """The record as the text of `config.toml`."""
     source = {"path": record.path, "sha256": record.sha256} if record.path else {}
-    head = {"boltzflow": record.version, "command": record.command, "seed": record.seed}
+    run = {"run": record.run} if record.run else {}
+    head = {"boltzflow": record.version, "command": record.command, **run, "seed": record.seed}
     tables = {
         "target": {"name": record.target, **source},
         "target.options": record.options,
@@ -94,6 +97,7 @@ def read_record(directory: Path) -> RunRecord:
             sha256=str(target.get("sha256", "")),
             command=str(content["command"]),
             version=str(content["boltzflow"]),
+            run=str(content.get("run", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -102,12 +106,14 @@ def read_record(directory: Path) -> RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class GivenSettings:
-    """The content of a file given with `--config`: settings, and perhaps a seed, a target's name and its options."""
+    """The content of a file given with `--config`: settings, and perhaps a seed and a target, as in a `RunRecord`."""
 
     settings: Mapping[str, Any]
     seed: int | None = None
     target: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    path: str = ""
+    sha256: str = ""
 
 
 def read_settings(path: Path) -> GivenSettings:
@@ -123,7 +129,7 @@ def read_settings(path: Path) -> GivenSettings:
         raise InputError(f"{path}: target and settings must be tables")
     seed = content.pop("seed", None)
     if "boltzflow" in content:  # the record of a run
-        content = {key: value for key, value in content.items() if key not in ("boltzflow", "command")}
+        content = {key: value for key, value in content.items() if key not in ("boltzflow", "command", "run")}
     settings = {**content, **settings}
     _check_settings(path, settings)
     try:
@@ -133,11 +139,11 @@ def read_settings(path: Path) -> GivenSettings:
         raise InputError(f"{path}: {error}") from None
     name = target.get("name", "")
     options = target.get("options", {})
-    if target.get("path"):
-        name = f"{target['path']}:{str(name).rpartition(':')[2]}"
-    if not isinstance(name, str) or not isinstance(options, dict):
+    file = target.get("path", "")
+    sha256 = target.get("sha256", "")
+    if not isinstance(options, dict) or not all(isinstance(text, str) for text in (name, file, sha256)):
         raise InputError(f"{path}: a target has a name and a table of options")
-    return GivenSettings(settings, seed, name, options)
+    return GivenSettings(settings, seed, name, options, file, sha256)
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -167,6 +173,17 @@ def append_metrics(directory: Path, row: Mapping[str, float | None]) -> None:
 def write_metrics(directory: Path, rows: Iterable[Mapping[str, float]]) -> None:
     """All of `metrics.jsonl`, in place of what was there."""
     write_text(directory / METRICS, "".join(map(_json_line, rows)))
+
+
+def cut_metrics(directory: Path, step: int) -> None:
+    """Keep the rows of `metrics.jsonl` up to a step, from where they are written again; none of a damaged file."""
+    if not (directory / METRICS).exists():
+        return
+    try:
+        rows = read_metrics(directory)
+    except (InputError, UnicodeDecodeError):
+        rows = []
+    write_metrics(directory, [row for row in rows if row.get("step", math.inf) <= step])
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
@@ -210,13 +227,25 @@ def claim(directory: Path, overwrite: bool = False) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file; --out must name a folder")
-    held = [name for name in _CONTENTS if (directory / name).exists()]
-    seeds = seed_folders(directory)
-    if held and not (_is_run(directory) or seeds):
-        raise InputError(f"{directory} holds a {held[0]} that is not from boltzflow; give another folder with --out")
-    if (held or seeds) and not overwrite:
+    if foreign := _foreign(directory):
+        raise InputError(f"{directory} holds a {foreign} that is not from boltzflow; give another folder with --out")
+    if contents(directory) and not overwrite:
         raise InputError(f"{directory} holds another run; give another folder with --out, or --overwrite to replace it")
     check_writable(directory)
+
+
+def claim_for_checkpoint(directory: Path) -> None:
+    """Raise `InputError` where a checkpoint saved in this folder would lie among files that are not of a run."""
+    if seed_folders(directory):
+        raise InputError(f"{directory} holds several seeds; save this run to another folder")
+    if (foreign := _foreign(directory)) and not (directory / foreign).is_dir():
+        raise InputError(f"{directory} holds a {foreign} that is not from boltzflow; save to another folder")
+
+
+def contents(directory: Path) -> list[Path]:
+    """The files and folders of a run that lie in this folder, or of the seeds in it that are no links elsewhere."""
+    folders = [directory, *(folder for folder in seed_folders(directory) if not folder.is_symlink())]
+    return [folder / name for folder in folders for name in _CONTENTS if (folder / name).exists()]
 
 
 def seed_folder(directory: Path, seed: int) -> Path:
@@ -235,29 +264,56 @@ def is_seed_folder(path: Path) -> bool:
     return path.name.startswith("seed-") and path.name[5:].isdecimal()
 
 
+def seeds_around(directory: Path) -> Path | None:
+    """The folder of several seeds, with their report, of which this folder has one; None where there is none."""
+    around = directory.parent if directory.name else directory.absolute().parent
+    return around if is_seed_folder(directory.absolute()) and (around / SEEDS_JSON).exists() else None
+
+
+def write_record(directory: Path, record: RunRecord) -> None:
+    """Write `config.toml`."""
+    write_text(directory / CONFIG, record_to_toml(record))
+
+
 def open_folder(directory: Path, record: RunRecord) -> None:
     """Make the folder, write `config.toml`, and remove what an earlier run left there."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / CONFIG, record_to_toml(record))
-    _clear(directory, keep=CONFIG)
+    write_record(directory, record)
+    clear(directory, keep=CONFIG)
 
 
 def open_seed_folders(directory: Path, records: Iterable[RunRecord]) -> None:
     """Open a folder for each of several seeds; remove an earlier run and earlier seeds."""
     directory.mkdir(parents=True, exist_ok=True)
-    _clear(directory)
+    clear(directory)
     for record in records:
         open_folder(seed_folder(directory, record.seed), record)
 
 
-def _clear(directory: Path, keep: str = "") -> None:
-    for folder in seed_folders(directory):
-        _clear(folder)
+def clear(directory: Path, keep: str = "") -> None:
+    """Remove the files of a run in this folder, and of the seeds in it, except one of the name `keep`."""
+    seeds = seed_folders(directory)
+    for path in contents(directory):
+        if path == directory / keep:
+            continue
+        if path.name == CHECKPOINT:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    for folder in seeds:
         with contextlib.suppress(OSError):  # it holds files of somebody's own
             folder.rmdir()
-    shutil.rmtree(directory / CHECKPOINT, ignore_errors=True)
-    for name in set(_CONTENTS) - {CHECKPOINT, keep}:
-        (directory / name).unlink(missing_ok=True)
+
+
+def _foreign(directory: Path) -> str:
+    """The name of a file or folder that has a name of ours and is not from boltzflow, or an empty string."""
+    if _is_run(directory):
+        return ""
+    if (directory / CONFIG).exists():
+        return CONFIG
+    if (directory / CHECKPOINT / CHECKPOINT_FILE).is_file() or seed_folders(directory):
+        return ""
+    return next((path.name for path in contents(directory)), "")
 
 
 def _is_run(directory: Path) -> bool:

@@ -1,6 +1,14 @@
-"""A trained run as one file. Loading executes nothing that is in it."""
+"""A trained run as one file. Loading executes nothing that is in it.
+
+The identity of a run is the SHA-256 of what this file holds besides times: the arrays, the seed, the settings, the name
+and options of the target, and the history. A resumed run thus has the identity of the undisturbed one, a run that is
+loaded and saved keeps its own, and older files have one too.
+"""
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +23,51 @@ from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
 from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
 from boltzflow.storage import files
+from boltzflow.storage.run_folder import CHECKPOINT_FILE
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
 
-FILE = "run.npz"
+FILE = CHECKPOINT_FILE
 
+_OF_TIME = ("format", "run", "cost", "history")  # in the record, and not of the identity as they stand
 _KEPT_POINTS = 2048  # pilot points kept for the coverage check
 
 
 def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     """Write the run into `folder`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     of_pilot, numbers = pilot_contents(trained.pilot, _KEPT_POINTS)
     kept = dataclasses.replace(trained.pilot, points=of_pilot["pilot.points"])
     of_pilot["energies"] = energies(trained.transport.interpolation.target, kept)
-    files.write(folder / FILE, {**arrays, **of_pilot}, {**record, "pilot": numbers})
+    write(folder, {**arrays, **of_pilot}, {**record, "pilot": numbers})
+
+
+def write(folder: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Write the arrays and the record of a run with its identity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.asarray(value) for name, value in arrays.items()}
+    files.write(folder / FILE, plain, {**record, "run": _identity(plain, record)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A stored run: its identity, whether the file itself states one, its record, and its dimension."""
+
+    run: str
+    is_stated: bool
+    record: Mapping[str, Any]
+    dim: int
+
+
+def read(folder: Path) -> Stored:
+    """The run in a folder, without its flow.
+
+    Raises:
+        InputError: There is no checkpoint, or it cannot be read.
+    """
+    arrays, record = _read(folder)
+    return Stored(_identity(arrays, record), "run" in record, record, arrays["pilot.points"].shape[1])
 
 
 def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tuple[Trained, dict[str, Any]]:
@@ -82,9 +118,15 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(f"{path} is not a checkpoint of format {files.FORMAT}, the one this version reads.")
     known = {field.name for field in dataclasses.fields(Config)}
     complete = "pilot" in record and {"pilot.points", "energies"} <= arrays.keys()
-    if not set(record.get("config", ())) <= known or not complete:
+    if not set(record.get("config", ["none"])) <= known or not complete:  # a setting that came later has its default
         raise InputError(f"{path} does not have the settings this version of boltzflow reads.")
     return arrays, record
+
+
+def _identity(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> str:
+    history = [{name: value for name, value in row.items() if name != "seconds"} for row in record.get("history", ())]
+    kept = {name: value for name, value in record.items() if name not in _OF_TIME} | {"history": history}
+    return hashlib.sha256((json.dumps(kept, sort_keys=True) + files.digest(arrays)).encode()).hexdigest()[:32]
 
 
 def _fitting(array: np.ndarray, leaf: jax.Array) -> jax.Array:

@@ -65,6 +65,7 @@ class Snapshots:
         self._target = target
         self._resume = resume
         self._run: dict[str, Any] = {"config": dataclasses.asdict(config), "seed": seed, "parts": parts.names()}
+        self._pilot = ""  # the identity of the pilot, by which states are recognized
         self._turn = 0
         self._due = 0.0
         self.trouble = ""
@@ -76,7 +77,9 @@ class Snapshots:
         self._folder.mkdir(parents=True, exist_ok=True)
         arrays, numbers = pilot_contents(pilot)
         arrays["energies"] = energies(self._target, pilot)
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
         files.write(self._folder / "pilot.npz", arrays, {**self._run, "pilot": numbers})
+        self._pilot = files.digest(arrays)
 
     def read_pilot(self, base: AbstractDistribution | None) -> Pilot | None:
         """The pilot, None where there is none; `base` is that of the run, unless the pilot fitted it.
@@ -91,6 +94,7 @@ class Snapshots:
         self._check(path, record)
         pilot = pilot_from(arrays, record["pilot"], base)
         check_target(path, self._target, pilot, arrays["energies"])
+        self._pilot = files.digest(arrays)
         return pilot
 
     def offer(self, now: TrainingState) -> None:
@@ -107,6 +111,7 @@ class Snapshots:
         arrays = {str(number): _plain(leaf) for number, leaf in enumerate(jax.tree.leaves(now.state))}
         record = {
             **self._run,
+            "of_pilot": self._pilot,
             "step": now.step,
             "seconds": now.seconds,
             "skipped_chunks": now.skipped_chunks,
@@ -144,6 +149,9 @@ class Snapshots:
                 self.notes.append(f"{error}; the other one is used")
                 continue
             self._check(path, record)
+            if record.get("of_pilot", self._pilot) != self._pilot:
+                self.notes.append(f"{path} is of another run, or its pilot is gone; it is passed over")
+                continue
             found.append((turn, arrays, record))
         if not found:
             return None
@@ -160,6 +168,11 @@ class Snapshots:
             raise InputError(f"{path} is not of format {files.FORMAT}, the one this version reads; start the run again")
         if any(record.get(name) != value for name, value in self._run.items()):
             raise InputError(f"{path} is of a run with other settings or seeds; start the run again with --overwrite")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a folder holds the state of a training."""
+    return any(folder.glob("state-?.npz"))
 
 
 def clear(folder: Path) -> None:
