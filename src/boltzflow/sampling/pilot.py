@@ -1,9 +1,10 @@
 """The pilot: an exploration of the target before training, by sequential Monte Carlo (SMC) without a flow.
 
 Three tempered SMC runs, each from a better base. Short runs from an isotropic Gaussian, widened until the target fits
-well inside it, locate the target. A run from a Gaussian fitted to their particles, inflated threefold, samples it, and
-descent from the particles of all β finds modes that SMC has missed. A run from the base of training gives the schedule
-of the path, the active subspace, the training points, and a log Z without a flow.
+well inside it or log Z falls, locate the target. A run from a Gaussian fitted to their particles, inflated threefold,
+samples it, and descent from the particles of all β finds modes that SMC has missed. A run from the base of training
+gives the schedule of the path, the active subspace, the training points, and a log Z without a flow. After each run the
+particles settle: moves at β = 1 bring back what was lost in narrow parts of the target.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
 from boltzflow.sampling.minima import descend, far_apart
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
+from boltzflow.sampling.settling import Settled, settle
 from boltzflow.sampling.smc import SMCSample, run_smc
 
 
@@ -45,6 +47,9 @@ _INFLATION = 3.0
 _DESCENT_STEPS = 100
 _MAX_MINIMA = 256
 _MAX_WIDENINGS = 8
+_LOSS = 3.0  # errors by which a wider base must lower log Z, to be too wide
+_LOST_DRIFT = 6.0  # errors by which settling may change an average of the particles
+_LOST_SIGMA = 4.0
 _MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
 
 
@@ -84,14 +89,19 @@ def run_pilot(
     pace: bool = True,
 ) -> Pilot:
     """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
-    locate_key, wide_key, path_key, start_key, modes_key, mixture_key = jax.random.split(key, 6)
+    locate_key, wide_key, path_key, start_key, modes_key, mixture_key, settle_key = jax.random.split(key, 7)
+    settle_keys = iter(jax.random.split(settle_key, 4))
     located, runs, doubts = _locate(target, locate_key)
-    wide = _run_smc(_inflated(_fit(target, located.x)), target, wide_key, _WIDE)
+    located_at = settle(target, located.x, next(settle_keys))
+    wide = _run_smc(_inflated(_fit(target, located_at.x)), target, wide_key, _WIDE)
     runs.append(wide)
+    wide_at = settle(target, wide.x, next(settle_keys))
+    wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
     minima = _find_minima(target, runs, scale, len(wide.x))
     wide_points = _with_missed_modes(target, wide, minima, scale, modes_key)
     num_gradients = len(located.x) + len(wide.x) * (1 + _DESCENT_STEPS)
+    num_gradients += located_at.num_gradients + wide_at.num_gradients
     fits_base = base is None
     if base is None:
         base = gaussian = _fit(target, wide_points)
@@ -102,6 +112,16 @@ def run_pilot(
             num_gradients += fitted.num_energies
     run = _run_smc(base, target, path_key, _PATH)
     runs.append(run)
+    settled = settle(target, run.x, next(settle_keys))
+    num_gradients += settled.num_gradients
+    if settled.drifted and fits_base and isinstance(base, Gaussian):  # a base that knows what the run has lost
+        base = _fit(target, settled.x)
+        run = _run_smc(base, target, jax.random.fold_in(path_key, 1), _PATH)
+        runs.append(run)
+        settled = settle(target, run.x, next(settle_keys))
+        num_gradients += settled.num_gradients + len(run.x)
+    run = dataclasses.replace(run, x=jnp.asarray(settled.x))
+    run.path[-1] = spread(settled.x, run.path.shape[1])
     subspace = None
     if fits_base:
         num_gradients += len(run.x)
@@ -124,7 +144,12 @@ def run_pilot(
         num_gradients=num_gradients + sum(one.num_gradients for one in runs),
         num_particles=len(run.x),
         nonfinite_share=sum(one.num_nonfinite for one in runs) / sum(one.num_proposals for one in runs),
-        complaints=(*doubts, *_complaints(wide, "from a wide base"), *_complaints(run, "from the base of training")),
+        complaints=(
+            *doubts,
+            *_lost(settled, run, wide),
+            *_complaints(wide, "from a wide base"),
+            *_complaints(run, "from the base of training"),
+        ),
     )
 
 
@@ -139,12 +164,16 @@ def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray
 
 
 def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list[SMCSample], list[str]]:
-    """The short run that locates the target, all short runs, and doubts about them."""
+    """The short run that locates the target, all short runs, and doubts about them.
+
+    A wider base sees more of the target, so that log Z rises, until the way from it is so long that mass is lost on it.
+    """
     lattice = lattice_of(target)
     # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
     scale = 5.0 * (np.sqrt(target.dim) if lattice else 1.0)
     runs: list[SMCSample] = []
     fitting: tuple[SMCSample, float] | None = None
+    best: SMCSample | None = None
     was_stuck = False
     for attempt in range(_MAX_WIDENINGS):
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
@@ -152,6 +181,10 @@ def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list
         run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT)
         runs.append(run)
         reach = _reach(run)
+        if best and run.betas[-1] == 1 and _sigma(best, run) > _LOSS:
+            return best, runs, []
+        if run.betas[-1] == 1 and not (best and best.log_z > run.log_z):
+            best = run
         if fitting is not None and reach <= 1.5 * fitting[1]:
             doubts = _unfinished(fitting[0], "that located the target") + _unfinished(run, "that confirmed this")
             return fitting[0], runs, doubts
@@ -162,8 +195,16 @@ def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list
         was_stuck = stuck
         # A mode may be out of reach of this base: a base four times as wide must confirm it.
         scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
-    doubt = f"The target was still wide in the widest base tried, of scale {scale:.3g}: can it be normalized?"
-    return run, runs, [doubt]
+    doubt = (
+        f"The target was still wide in the widest base tried, of scale {scale:.3g}: it has very long tails or a "
+        "funnel, or exp(-energy) has no finite integral."
+    )
+    return best or run, runs, [doubt]
+
+
+def _sigma(one: SMCSample, other: SMCSample) -> float:
+    """By how many of their errors log Z of `one` is larger than that of `other`."""
+    return (one.log_z - other.log_z) / max(float(np.hypot(one.log_z_stderr, other.log_z_stderr)), 1e-6)
 
 
 def _reach(run: SMCSample) -> float:
@@ -263,6 +304,25 @@ def _complaints(run: SMCSample, where: str) -> list[str]:
         sentences.append(f"The pilot's moves {where} were accepted only {run.acceptance:.0%} of the time.")
     if run.num_ancestors < 30:
         sentences.append(f"The pilot's particles {where} descend from only {run.num_ancestors} starting points.")
+    return sentences
+
+
+def _lost(settled: Settled, run: SMCSample, wide: SMCSample) -> list[str]:
+    """Sentences on a part of the target that the run from the base of training has lost on its way."""
+    sentences = []
+    if settled.first_drift > _LOST_DRIFT:
+        sentences.append(
+            "The pilot's particles were not of the target: moves that leave it invariant changed their averages by "
+            f"{settled.first_drift:.1f} errors. A part that is narrower than the rest, as the neck of a funnel, was "
+            "lost on the way from the base."
+        )
+    elif settled.drifts:
+        sentences.append(f"The pilot's particles still drift after {settled.num_moves} moves at β = 1.")
+    if run.betas[-1] == wide.betas[-1] == 1 and _sigma(wide, run) > _LOST_SIGMA:
+        sentences.append(
+            f"The pilot's log Z from the base of training, {run.log_z:.4g} ± {run.log_z_stderr:.2g}, is smaller than "
+            f"from a wide base, {wide.log_z:.4g} ± {wide.log_z_stderr:.2g}: a part of the target was lost."
+        )
     return sentences
 
 

@@ -16,11 +16,11 @@ from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.numerics.compiling import compiled
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 
-_FIRST_BATCH = 8  # moves
+_FIRST_BATCH = 32  # moves
 _MOST_MOVES = 512
 _LEAPFROG = 5
 _DRIFT = 4.5  # in errors: of some hundred averages the largest is below this by chance
-_END = 0.05  # of a marginal, on either side
+_ENDS = (0.01, 0.05, 0.95, 0.99)  # quantiles of a marginal
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def _batch(target, key, x, size, num_moves):
     """The points after a batch of moves, the step size, and the change of each average for each point."""
     moves = HamiltonianMoves(target.energy, num_moves, _LEAPFROG)
     moved, _, size, _ = moves(key, x, preconditioner(x, lattice_of(target)), size)
-    low, high = jnp.quantile(x, jnp.array([_END, 1 - _END]), axis=0)
+    ends = jnp.quantile(x, jnp.array(_ENDS), axis=0)
     center = jnp.mean(x, axis=0)
     energy = jax.vmap(target.energy)
 
     def observed(x):
-        ends = [(x < low).astype(x.dtype), (x > high).astype(x.dtype)]
-        return jnp.concatenate([x, (x - center) ** 2, *ends, energy(x)[:, None]], axis=1)
+        below = [(x < end).astype(x.dtype) for end in ends]
+        return jnp.concatenate([x, (x - center) ** 2, *below, energy(x)[:, None]], axis=1)
 
     return moved, size, observed(moved) - observed(x)
 

@@ -133,5 +133,5 @@ def _next_beta(beta: Scalar, difference: Float[Array, " num"], ess_fraction: Sca
         middle = jnp.sqrt(low * high)
         return jax.lax.cond(too_far(beta + middle), lambda: (low, middle), lambda: (middle, high))
 
-    low, _ = jax.lax.fori_loop(0, 40, halve, (jnp.asarray(1e-12), 1 - beta))
+    low, _ = jax.lax.fori_loop(0, 40, halve, (jnp.asarray(1e-30), 1 - beta))
     return jnp.where(too_far(1.0), jnp.minimum(beta + low, 1.0), 1.0)
