@@ -11,7 +11,6 @@ import numpy as np
 
 from boltzflow.sampling.coverage import MIN_SHARE, Region
 from boltzflow.statistics.estimates import Estimate, disagreement
-from boltzflow.statistics.weights import distrust_tail
 
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
@@ -81,7 +80,7 @@ def _tail_is_thin(f: Findings) -> bool:
     """Whether k̂ alone is too high, its tail holds too little to matter, and log Z comes from another route."""
     weights = f.estimates["log_z_importance"]
     k = f.estimates["pareto_k"]
-    tail_alone = not weights.ok and weights.reason == distrust_tail(k.value, k.n, k.n)
+    tail_alone = not weights.ok and weights.reason == k.reason
     return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
 
 

@@ -1,11 +1,12 @@
 """Expectations under the target by self-normalized importance weights, over any number of samples.
 
-The O(1/n) bias of the value is removed, the error is the jackknife's, and `ok` depends on the weights and on the
-weights times the observable. Memory does not grow with the number of samples.
+The O(1/n) bias of the value is removed. The error is the jackknife's and, in quadrature, what the tail of the weights
+times the observable may hold beyond the sample. `ok` depends on the weights and on the weights times the observable.
+Memory does not grow with the number of samples.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ from numpy.typing import ArrayLike
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
 from boltzflow.statistics import weights
-from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.estimates import Estimate, widened
 from boltzflow.statistics.weights import Floats
 
+MIN_SEEN = 20  # effective samples behind an observable, on either side of its mean
 _MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend most on few samples in the first batch
 
 
@@ -50,7 +52,7 @@ class StreamedExpectation:
         self._columns = np.zeros(0, int)
         self._sums = np.zeros((4, 4, 0))  # [power of w - 1, power of O, column]
         self._tail = np.zeros(0)
-        self._influences: list[Floats] = []
+        self._influences: list[Floats] = []  # rows of weight and value; above, then below the mean, of each column
 
     def add(self, values: ArrayLike, log_weight: ArrayLike) -> None:
         """Add one batch. Raises `InputError` for a value that is not finite where the weight is not zero."""
@@ -88,26 +90,38 @@ class StreamedExpectation:
             factor = np.exp(self._reference - largest)
             for power in range(4):
                 self._sums[power] *= factor ** (power + 1)
-            self._influences = [tail * factor for tail in self._influences]
+            self._influences = [tail * [[factor], [1.0]] for tail in self._influences]
         else:
             self._shift = flat.mean(axis=0)
             self._sums = np.zeros((4, 4, flat.shape[1]))
             square = (flat - self._shift) ** 2
             concentration = square.max(axis=0) / np.maximum(square.sum(axis=0), 1e-300)
             self._columns = np.argsort(-concentration)[:_MAX_TAILED]
-            self._influences = [np.zeros(0) for _ in range(2 * len(self._columns))]
+            self._influences = [np.zeros((2, 0)) for _ in range(2 * len(self._columns))]
         self._reference = largest
 
     def _keep_tails(self, log_w: Floats, weight: Floats, centered: Floats) -> None:
-        """Keep the largest weights, and the largest influences of each observable on either side of its mean."""
+        """Keep the largest weights, and the largest influences of each observable on either side of its mean.
+
+        The mean moves from batch to batch: of each influence its weight and value are kept, and of them twice as many
+        as the tail is long.
+        """
         length = weights.tail_length(self.n) + 1
         self._tail = _largest(np.concatenate([self._tail, log_w]), length)
-        mean = self._sums[0, 1] / self._sums[0, 0]
         for i, column in enumerate(self._columns):
-            influence = weight * (centered[:, column] - mean[column])
-            for side, sign in enumerate((1, -1)):
-                both = np.concatenate([self._influences[2 * i + side], sign * influence])
-                self._influences[2 * i + side] = _largest(both[both > 0], length)
+            new = np.stack([weight, centered[:, column]])
+            for side in (2 * i, 2 * i + 1):
+                pairs = np.concatenate([self._influences[side], new], axis=1)
+                pairs = pairs[:, self._influence(side, pairs) > 0]
+                if pairs.shape[1] > 2 * length:
+                    pairs = pairs[:, np.argpartition(self._influence(side, pairs), -2 * length)[-2 * length :]]
+                self._influences[side] = pairs
+
+    def _influence(self, side: int, pairs: Floats) -> Floats:
+        """w (O - mean), or its negative on the odd sides, from rows of weights and values."""
+        column = self._columns[side // 2]
+        mean = self._sums[0, 1, column] / self._sums[0, 0, column]
+        return (-1) ** side * pairs[0] * (pairs[1] - mean)
 
     def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
         """The expectation over all batches, in the `shape` of one observation."""
@@ -126,24 +140,49 @@ class StreamedExpectation:
         cube = self._sums[2, 3] - 3 * mean * self._sums[2, 2] + 3 * mean**2 * self._sums[2, 1] - mean**3 * third
         cube /= first**3
         cross = (self._sums[1, 1] - mean * second) / first**2  # Σ s u
-        square = np.maximum(square, 0.0)
-        widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
         value = self._shift + mean + (self.n - 1) / self.n * cross
-        stderr = np.sqrt((self.n - 1) / self.n * square) * widening
-        reason = f"{failed} {self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]))}".strip()
+        length = weights.tail_length(self.n) + 1
+        influences = [self._influence(side, pairs) for side, pairs in enumerate(self._influences)]
+        sides = [_Side.of(_largest(influence[influence > 0], length), self.n) for influence in influences]
+        unseen = np.zeros(len(mean))
+        unseen[self._columns] = np.hypot(*np.reshape([side.unseen for side in sides], (-1, 2)).T) / first[0]
+        stderr = widened((self.n - 1) / self.n * np.maximum(square, 0.0), cube, unseen)
+        reason = f"{failed} {self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]), sides)}".strip()
         return Estimate(value.reshape(shape)[()], stderr.reshape(shape)[()], self.n, method, not reason, reason)
 
-    def _distrust(self, effective: float, largest_share: float) -> str:
+    def _distrust(self, effective: float, largest_share: float, sides: Sequence["_Side"]) -> str:
         """`weights.distrust` of the weights, then of the weights times each observable, on either side of its mean."""
-        if sentence := weights.distrust_numbers(effective, largest_share, *weights.top_shape(self._tail), self.n):
+        tails = weights.fit_tails(self._tail, self.n)
+        if sentence := weights.distrust_numbers(effective, largest_share, tails, self.n):
             return sentence
-        for influence in filter(len, self._influences):
-            # Where fewer samples have an influence than a tail is long, the next one below is 0.
-            below = [-np.inf] if len(influence) <= weights.tail_length(self.n) else []
-            shape = weights.top_shape(np.concatenate([np.log(influence), below]))
-            if sentence := weights.distrust_tail(*shape, self.n, "weights times the values"):
+        for side in sides:
+            if side.tails and (sentence := weights.distrust_tails(side.tails, self.n, "weights times the values")):
                 return sentence
+            if side.effective < MIN_SEEN:
+                return (
+                    f"An observable depends on {side.effective:.1f} effective samples of {self.n}, fewer than "
+                    f"{MIN_SEEN}, on one side of its mean; draw more."
+                )
         return ""
+
+
+class _Side(NamedTuple):
+    """The largest influences w (O - mean) of an observable on one side of its mean."""
+
+    tails: Sequence[weights.Tail]  # empty where nothing lies on this side
+    effective: float  # (Σ u)² / Σ u²
+    unseen: float  # what the tail may hold beyond the sample
+
+    @classmethod
+    def of(cls, influence: Floats, n: int) -> "_Side":
+        """Of the largest influences among n samples."""
+        if not len(influence):
+            return cls((), np.inf, 0.0)
+        # Where fewer samples have an influence than a tail is long, the next one below is 0.
+        below = [-np.inf] if len(influence) <= weights.tail_length(n) else []
+        tails = weights.fit_tails(np.concatenate([np.log(influence), below]), n)
+        effective = influence.sum() ** 2 / (influence**2).sum()
+        return cls(tails, float(effective), float(influence.max()) * weights.tail_error(tails))
 
 
 def _largest(values: Floats, num: int) -> Floats:
