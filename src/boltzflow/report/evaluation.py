@@ -152,7 +152,7 @@ def _from_samples(
     if annealed:
         if not pilot.enough:
             estimates["log_z_rate"] = _log_z_rate(draws, float(np.std(log_weight[np.isfinite(log_weight)])))
-        estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed)
+        estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed, importance, numerical_error)
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
     return estimates | {
@@ -173,13 +173,18 @@ def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
     return Estimate(value, scatter, 0, "integral of C_t")
 
 
-def _log_z_annealed(sample: FlowSMCSample) -> Estimate:
+def _log_z_annealed(sample: FlowSMCSample, importance: Estimate, numerical_error: float) -> Estimate:
+    """log Z by SMC along the path. Without moves its particles are the flow's samples, with the doubts of these."""
     n = len(sample.x)
-    doubt = ""
-    if sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS:
+    few = sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS
+    doubt = sample.doubt
+    if few:
         doubt = f"Few particles came through: {sample.num_ancestors} ancestors, {sample.ess * n:.0f} effective."
+    elif not sample.step_size and not importance.ok:
+        doubt = f"No moves helped, so that these are weights of the flow's samples: {importance.reason}"
+    stderr = float(np.hypot(max(sample.log_z_stderr, _MIN_STDERR), numerical_error))
     method = f"annealed along the path, moves of size {sample.step_size:g}"
-    return Estimate(sample.log_z, max(sample.log_z_stderr, _MIN_STDERR), n, method, not doubt, doubt)
+    return Estimate(sample.log_z, stderr, n, method, not doubt, doubt)
 
 
 def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
