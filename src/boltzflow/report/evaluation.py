@@ -16,7 +16,7 @@ from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batc
 from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
-from boltzflow.report.verdict import Findings, judge
+from boltzflow.report.verdict import Findings, judge, unchecked
 from boltzflow.sampling.coverage import (
     MIN_SHARE,
     Region,
@@ -26,6 +26,7 @@ from boltzflow.sampling.coverage import (
     weigh_missed_modes,
 )
 from boltzflow.sampling.flow_smc import FlowSMCSample, run_flow_smc
+from boltzflow.sampling.pooling import num_heavy
 from boltzflow.sampling.resampling import spread
 from boltzflow.statistics.estimates import (
     MIN_SAMPLES,
@@ -38,6 +39,7 @@ from boltzflow.statistics.estimates import (
     largest_weight_share,
     log_z_bounds,
     log_z_importance,
+    log_z_pooled,
     pareto_k,
     reverse_ess,
     reverse_kl,
@@ -70,12 +72,18 @@ def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = N
         estimates["hausdorff"] = hausdorff(np.asarray(target.modes), draws.samples.x[:_NUM_HAUSDORFF])
     uncovered, regions, num_unweighed = _uncovered(draws, estimates["log_z"].value)
     small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
-    for route in ("log_z", "log_z_importance"):  # a small missed mode that was weighed is in the error of log Z
+    for route in (
+        "log_z",
+        "log_z_importance",
+        "log_z_pooled",
+    ):  # a small missed mode that was weighed is in the error of log Z
         estimates[route] = _widened(estimates[route], -float(np.log1p(-small)))
+    pooled = draws.answers_pooled
+    answering = draws.pool.log_weight if pooled else log_weight
     findings = Findings(
         estimates=estimates,
         known=known,
-        ess_count=estimates["reverse_ess"].value * len(log_weight),
+        ess_count=estimates["pooled_ess" if pooled else "reverse_ess"].value * len(answering),
         sampling_error=weights.stderr,
         uncovered_share=uncovered,
         regions=regions,
@@ -84,9 +92,13 @@ def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = N
         skipped_share=draws.trained.cost.get("skipped_steps", 0) / max(1, draws.trained.cost["steps"]),
         sampled_exactly=isinstance(target, AbstractDistribution),
         nonfinite_share=draws.pilot.nonfinite_share,
-        parts_sigma=_parts_sigma(log_weight),
+        parts_sigma=_parts_sigma(answering),
         target_error=draws.config.log_z_error,
         untrained=draws.pilot.enough,
+        pooled=pooled,
+        pooled_tail=tail_excess(draws.pool.log_weight).value,
+        num_descents=len(draws.pilot.wide_points),
+        dim=target.dim,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
@@ -95,7 +107,7 @@ def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = N
         preset=draws.config.preset,
         versions=versions(),
         estimates=estimates,
-        verdict=Verdict(trustworthy, warnings, notes),
+        verdict=Verdict(trustworthy, warnings, notes, unchecked(findings)),
         cost=_cost(draws, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
     )
@@ -155,7 +167,13 @@ def _from_samples(
         estimates["log_z_annealed"] = along_path = _log_z_annealed(annealed, importance, numerical_error)
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
+    pool = draws.pool
+    estimates["log_z_pooled"] = _widened(log_z_pooled(pool.log_weight, pool.control), numerical_error)
+    if draws.answers_pooled:
+        estimates["log_z"] = estimates["log_z_pooled"]
     return estimates | {
+        "pooled_ess": dataclasses.replace(reverse_ess(pool.log_weight), method="x ~ flow and Student t"),
+        "pooled_pareto_k": pareto_k(pool.log_weight),
         "reverse_ess": reverse_ess(log_weight),
         "reverse_kl": _widened(reverse_kl(log_weight), numerical_error),
         "pareto_k": pareto_k(log_weight),
@@ -210,7 +228,7 @@ def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_er
 def _parts_sigma(log_weight: Float[np.ndarray, " num"]) -> float:
     """How far log Z from a tenth of the samples is from that of the other nine, in errors; the largest of the ten."""
     usable = log_weight[log_weight < np.inf]
-    tenths = np.array_split(usable, _NUM_PARTS)
+    tenths = [usable[start::_NUM_PARTS] for start in range(_NUM_PARTS)]  # pooled samples stand in order of their origin
     if min(map(len, tenths)) < MIN_SAMPLES or not all(np.isfinite(part).any() for part in tenths):
         return 0.0  # too few to compare; the weights' own checks apply
     parts = [log_z_importance(part) for part in tenths]
@@ -257,6 +275,6 @@ def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
     cost["gradient_evaluations"] += num_gradients
     coverage = (2 + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
-    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x)
+    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x) + num_heavy(len(draws.samples.x))
     cost["energy_evaluations"] = weighed + forward + coverage
     return cost

@@ -7,12 +7,13 @@ leave-one-out (jackknife), in closed form. Every function raises `InputError` un
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
+from scipy.special import chdtrc, ndtri, stdtrit
 
 from boltzflow.errors import InputError
 from boltzflow.statistics import weights
@@ -20,6 +21,7 @@ from boltzflow.statistics.weights import Floats
 
 MIN_SAMPLES = 30
 MOST_SAMPLES = 2**24  # drawn for log Z; their log-weights take 128 MiB
+_MAX_CONTROL_SIGMA = 5.0
 TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
 
 
@@ -70,6 +72,41 @@ def log_z_importance(log_weight: ArrayLike) -> Estimate:
     unseen = weights.tail_error(weights.fit_tails(weights.tail_of(log_w), n)) / (n * mean)
     bias, stderr = _jackknife(left_out, unseen)
     return _estimate(log_w.max() + np.log(mean) - bias, stderr, n, "importance weights", failed, doubt)
+
+
+def log_z_pooled(log_weight: ArrayLike, control: ArrayLike) -> Estimate:
+    """log Z by the weights of samples pooled from several densities, with a control variate of mean 1.
+
+    log Z = log (1/n) Σ_i (w_i - β (c_i - 1)), β the regression of w on c, the `control`: the ratio of one of the
+    densities to the pooled one. If the mean of c is more than five errors away from 1, that density is wrong.
+    """
+    log_w = weights.as_log_weight(log_weight)
+    ratio = weights.as_log_weight(control)[log_w < np.inf]
+    plain = log_z_importance(log_w)
+    method = "flow and Student-t pooled"
+    log_w, _ = weights.screen(log_w)
+    if not np.isfinite(plain.stderr):
+        return dataclasses.replace(plain, method=method)
+    n = len(log_w)
+    weight = np.exp(log_w - log_w.max())
+    deviation = ratio - ratio.mean()
+    variance = (deviation**2).mean()
+    slope = (weight * deviation).mean() / variance if variance > 1e-12 else 0.0
+    corrected = weight - slope * (ratio - 1)
+    off = abs(ratio.mean() - 1) / max(np.sqrt(variance / n), 1e-6)
+    doubt = ""
+    if not off <= _MAX_CONTROL_SIGMA:
+        doubt = f"The flow's density does not integrate to 1 over the pooled samples: {ratio.mean():.4g}."
+    elif corrected.mean() <= 0:
+        doubt = "The control variate exceeds the weights."
+    if doubt:
+        return dataclasses.replace(plain, method=method, ok=False, reason=f"{doubt} {plain.reason}".strip())
+    unseen = weights.tail_error(weights.fit_tails(weights.tail_of(log_w), n)) / (n * corrected.mean())
+    with np.errstate(divide="ignore"):
+        left_out = np.log1p(-corrected / corrected.sum()) - np.log1p(-1 / n)
+    bias, stderr = _jackknife(left_out, unseen)
+    value = log_w.max() + np.log(corrected.mean()) - bias
+    return dataclasses.replace(plain, value=float(value), stderr=stderr, method=method)
 
 
 def log_z_of_groups(log_weight: Float[np.ndarray, "num_groups num"]) -> Estimate:
@@ -199,6 +236,26 @@ def disagreement(a: Estimate, b: Estimate) -> float:
     gap = np.where(gap > 64 * np.finfo(np.float64).eps * np.maximum(scale, 1.0), gap, 0.0)  # less is rounding
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.max(np.where(gap == 0, 0.0, gap / combined)))
+
+
+def joint_disagreement(estimates: Sequence[Estimate]) -> float:
+    """How far independent estimates of one number are from their weighted mean, as a normal deviate of the same χ².
+
+    Estimates that are not finite, or have no error, are left out.
+    """
+    finite = [e for e in estimates if np.isfinite(e.value) and np.isfinite(e.stderr) and e.stderr > 0]
+    if len(finite) < 2:
+        return 0.0
+    value, stderr = (np.array([getattr(e, name) for e in finite]) for name in ("value", "stderr"))
+    pulls = (value - np.average(value, weights=stderr**-2.0)) / stderr
+    return chi_squared_sigma(float(np.sum(pulls**2)), len(finite) - 1)
+
+
+def chi_squared_sigma(chi_squared: float, degrees_of_freedom: int) -> float:
+    """The |z| that a normal number exceeds as rarely as χ² exceeds `chi_squared`; √χ² for one degree of freedom."""
+    if not np.isfinite(chi_squared):
+        return float("inf")
+    return max(0.0, -float(ndtri(chdtrc(degrees_of_freedom, chi_squared) / 2)))
 
 
 def _estimate(value: Any, stderr: Any, n: int, method: str, *doubts: str) -> Estimate:
