@@ -23,6 +23,7 @@ from boltzflow.numerics.validation import whole_number
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.sampling.pooling import Pool, heavy_tailed, num_heavy, pool
 from boltzflow.statistics.estimates import MOST_SAMPLES, log_z_importance, log_z_pooled, pareto_k, samples_for
+from boltzflow.statistics.expectations import Batch
 from boltzflow.training.build import make_flow
 from boltzflow.training.loop import Trained
 
@@ -130,8 +131,9 @@ class Draws:
 
     def _pooled(self, samples: Samples, key: PRNGKeyArray) -> Pool:
         num = num_heavy(len(samples.x))
-        kept = jax.tree.map(lambda a: a[: len(a) - num], (samples.x, samples.log_prob, samples.energy))
-        return pool(*kept, self.flow, self.target, self.heavy, key, num)
+        kept = len(samples.x) - num
+        x, log_prob, energy = samples.x[:kept], samples.log_prob[:kept], samples.energy[:kept]
+        return pool(x, log_prob, energy, self.flow, self.target, self.heavy, key, num)
 
     @cached_property
     def answers_pooled(self) -> bool:
@@ -140,13 +142,13 @@ class Draws:
             return False
         return log_z_pooled(self.pool.log_weight, self.pool.control).ok
 
-    def batches(self, num_samples: int) -> Iterator[tuple[Array, Array]]:
+    def batches(self, num_samples: int) -> Iterator[Batch]:
         """Points and log-weights of the route that answers, batch by batch.
 
         They are those of the report, or `num_samples` new ones where it is not 0.
         """
         if num_samples == 0:
-            answer = self.pool if self.answers_pooled else self.samples
+            answer: Pool | Samples = self.pool if self.answers_pooled else self.samples
             yield answer.x, answer.log_weight
         whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
