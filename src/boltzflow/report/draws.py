@@ -140,7 +140,7 @@ class Draws:
         """Whether pooled samples answer: where the flow's weights may have no variance, and those of the pool do."""
         if log_z_importance(self.log_weights).ok and pareto_k(self.log_weights).value <= MAX_K_OF_FLOW:
             return False
-        return log_z_pooled(self.pool.log_weight, self.pool.control).ok
+        return log_z_pooled(self.pool.log_weight, self.pool.control, self.pool.bound).ok
 
     def batches(self, num_samples: int) -> Iterator[Batch]:
         """Points and log-weights of the route that answers, batch by batch.
@@ -148,19 +148,23 @@ class Draws:
         They are those of the report, or `num_samples` new ones where it is not 0.
         """
         if num_samples == 0:
-            answer: Pool | Samples = self.pool if self.answers_pooled else self.samples
-            yield answer.x, answer.log_weight
+            yield _batch(self.pool if self.answers_pooled else self.samples)
         whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
-            answer = self._pooled(samples, jax.random.fold_in(key, 1)) if self.answers_pooled else samples
-            yield answer.x, answer.log_weight
+            yield _batch(self._pooled(samples, jax.random.fold_in(key, 1)) if self.answers_pooled else samples)
 
     @cached_property
     def resolutions(self) -> Resolutions:
         """Samples from the same starting points in the flow's own steps and in twice as many."""
         return two_resolutions(self.flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
+
+
+def _batch(answer: Pool | Samples) -> Batch:
+    if isinstance(answer, Pool):
+        return answer.x, answer.log_weight, answer.bound
+    return answer.x, answer.log_weight
 
 
 def two_resolutions(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Resolutions:

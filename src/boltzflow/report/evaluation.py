@@ -168,7 +168,7 @@ def _from_samples(
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
     pool = draws.pool
-    estimates["log_z_pooled"] = _widened(log_z_pooled(pool.log_weight, pool.control), numerical_error)
+    estimates["log_z_pooled"] = _widened(log_z_pooled(pool.log_weight, pool.control, pool.bound), numerical_error)
     if draws.answers_pooled:
         estimates["log_z"] = estimates["log_z_pooled"]
     return estimates | {

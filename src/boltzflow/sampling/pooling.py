@@ -28,11 +28,16 @@ _DEGREES = 3.0  # a variance exists, and tails are heavier than those of most ta
 
 
 class Pool(NamedTuple):
-    """Pooled samples with their log-weights -energy - log q, and the ratio of the flow's density to q."""
+    """Pooled samples with their log-weights -energy - log q, and the ratio of the flow's density to q.
+
+    `bound` has the log-weights -energy - log q_2 of the t's own samples, and -inf for those of the flow. Up to a factor
+    they bound the pooled weights: where their tail is light, so is that of the pool.
+    """
 
     x: Float[Array, "num dim"]
     log_weight: Float[np.ndarray, " num"]
     control: Float[np.ndarray, " num"]
+    bound: Float[np.ndarray, " num"]
 
 
 def heavy_tailed(points: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> StudentT:
@@ -69,8 +74,9 @@ def pool(
     of_heavy = _joined(map_points(heavy.log_prob, x), new_heavy)
     log_share = np.log(np.array([len(x), num]) / (len(x) + num))
     log_q = np.logaddexp(log_share[0] + of_flow, log_share[1] + of_heavy)
-    log_weight = -_joined(energy, map_points(target.energy, new)) - log_q
-    return Pool(jnp.concatenate([x, new]), log_weight, np.exp(of_flow - log_q))
+    minus_energy = -_joined(energy, map_points(target.energy, new))
+    bound = np.where(np.arange(len(log_q)) < len(x), -np.inf, minus_energy - of_heavy)
+    return Pool(jnp.concatenate([x, new]), minus_energy - log_q, np.exp(of_flow - log_q), bound)
 
 
 def _joined(a: Float[Array, " n"], b: Float[Array, " m"]) -> Float[np.ndarray, " n_plus_m"]:

@@ -56,33 +56,38 @@ def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:
     return Estimate(float(value), float(stderr), 0, method)
 
 
-def log_z_importance(log_weight: ArrayLike) -> Estimate:
+def log_z_importance(log_weight: ArrayLike, *, bounded: bool = False) -> Estimate:
     """log Z by importance weights, x ~ q: log Z = log (1/n) Σ_i exp(log_weight_i), its O(1/n) bias removed.
 
     The error holds that of the jackknife and, in quadrature, what the tail of the weights may hold beyond the sample.
+    The tail of weights that are known to be `bounded` needs no check.
     """
     log_w, failed = weights.screen(log_weight)
     n = len(log_w)
-    doubt = weights.distrust(log_w)
+    tails = [] if bounded or weights.hopeless(log_w) else weights.fit_tails(weights.tail_of(log_w), n)
+    doubt = weights.distrust(log_w, tails)
     if weights.hopeless(log_w):
         return _estimate(log_w.max() if n else np.nan, np.inf, n, "importance weights", failed, doubt)
     mean = np.exp(log_w - log_w.max()).mean()
     with np.errstate(divide="ignore"):
         left_out = np.log1p(-weights.shares(log_w)) - np.log1p(-1 / n)  # relative to the log of the mean
-    unseen = weights.tail_error(weights.fit_tails(weights.tail_of(log_w), n)) / (n * mean)
+    unseen = weights.tail_error(tails) / (n * mean)
     bias, stderr = _jackknife(left_out, unseen)
     return _estimate(log_w.max() + np.log(mean) - bias, stderr, n, "importance weights", failed, doubt)
 
 
-def log_z_pooled(log_weight: ArrayLike, control: ArrayLike) -> Estimate:
+def log_z_pooled(log_weight: ArrayLike, control: ArrayLike, bound: ArrayLike) -> Estimate:
     """log Z by the weights of samples pooled from several densities, with a control variate of mean 1.
 
     log Z = log (1/n) Σ_i (w_i - β (c_i - 1)), β the regression of w on c, the `control`: the ratio of one of the
-    densities to the pooled one. If the mean of c is more than five errors away from 1, that density is wrong.
+    densities to the pooled one. If the mean of c is more than five errors away from 1, that density is wrong. `bound`
+    are log-weights that bound those of the pool up to a constant, on samples of their own (-inf elsewhere): where their
+    tail is light, that of the pool needs no check.
     """
     log_w = weights.as_log_weight(log_weight)
     ratio = weights.as_log_weight(control)[log_w < np.inf]
-    plain = log_z_importance(log_w)
+    bounded = weights.is_light(weights.as_log_weight(bound))
+    plain = log_z_importance(log_w, bounded=bounded)
     method = "flow and Student-t pooled"
     log_w, _ = weights.screen(log_w)
     if not np.isfinite(plain.stderr):
@@ -101,7 +106,8 @@ def log_z_pooled(log_weight: ArrayLike, control: ArrayLike) -> Estimate:
         doubt = "The control variate exceeds the weights."
     if doubt:
         return dataclasses.replace(plain, method=method, ok=False, reason=f"{doubt} {plain.reason}".strip())
-    unseen = weights.tail_error(weights.fit_tails(weights.tail_of(log_w), n)) / (n * corrected.mean())
+    tails = [] if bounded else weights.fit_tails(weights.tail_of(log_w), n)
+    unseen = weights.tail_error(tails) / (n * corrected.mean())
     with np.errstate(divide="ignore"):
         left_out = np.log1p(-corrected / corrected.sum()) - np.log1p(-1 / n)
     bias, stderr = _jackknife(left_out, unseen)

@@ -123,8 +123,12 @@ class StreamedExpectation:
         mean = self._sums[0, 1, column] / self._sums[0, 0, column]
         return (-1) ** side * pairs[0] * (pairs[1] - mean)
 
-    def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
-        """The expectation over all batches, in the `shape` of one observation."""
+    def estimate(self, shape: tuple[int, ...] = (), bound: "StreamedExpectation | None" = None) -> Estimate:
+        """The expectation over all batches, in the `shape` of one observation.
+
+        `bound` has the same observables with weights that bound these up to a constant, on some of the samples: where
+        its tails are light, those here need no check.
+        """
         method = "self-normalized weights"
         total = self.n + self.num_nan + self.num_infinite
         failed = weights.failed_weights(self.num_nan, self.num_infinite, total)
@@ -141,29 +145,40 @@ class StreamedExpectation:
         cube /= first**3
         cross = (self._sums[1, 1] - mean * second) / first**2  # Σ s u
         value = self._shift + mean + (self.n - 1) / self.n * cross
-        length = weights.tail_length(self.n) + 1
-        influences = [self._influence(side, pairs) for side, pairs in enumerate(self._influences)]
-        sides = [_Side.of(_largest(influence[influence > 0], length), self.n) for influence in influences]
+        sides = self._sides()
+        bounded = bound is not None and bound.n >= weights.MIN_EFFECTIVE and not bound._distrust_tails(bound._sides())
         unseen = np.zeros(len(mean))
         unseen[self._columns] = np.hypot(*np.reshape([side.unseen for side in sides], (-1, 2)).T) / first[0]
+        unseen *= not bounded
         stderr = widened((self.n - 1) / self.n * np.maximum(square, 0.0), cube, unseen)
-        reason = f"{failed} {self._distrust(float((first[0] ** 2) / second[0]), float(1 / first[0]), sides)}".strip()
+        doubt = weights.distrust_numbers(float((first[0] ** 2) / second[0]), float(1 / first[0]), [], self.n)
+        doubt = doubt or ("" if bounded else self._distrust_tails(sides)) or self._distrust_seen(sides)
+        reason = f"{failed} {doubt}".strip()
         return Estimate(value.reshape(shape)[()], stderr.reshape(shape)[()], self.n, method, not reason, reason)
 
-    def _distrust(self, effective: float, largest_share: float, sides: Sequence["_Side"]) -> str:
-        """`weights.distrust` of the weights, then of the weights times each observable, on either side of its mean."""
-        tails = weights.fit_tails(self._tail, self.n)
-        if sentence := weights.distrust_numbers(effective, largest_share, tails, self.n):
+    def _sides(self) -> list["_Side"]:
+        """The tails of the weights times each observable, on either side of its mean."""
+        length = weights.tail_length(self.n) + 1
+        influences = [self._influence(side, pairs) for side, pairs in enumerate(self._influences)]
+        return [_Side.of(_largest(influence[influence > 0], length), self.n) for influence in influences]
+
+    def _distrust_tails(self, sides: Sequence["_Side"]) -> str:
+        """`weights.distrust_tails` of the weights, then of the weights times each observable."""
+        if not np.isfinite(self._reference):
+            return weights.hopeless(np.full(self.n, self._reference))
+        if sentence := weights.distrust_tails(weights.fit_tails(self._tail, self.n), self.n):
             return sentence
-        for side in sides:
-            if side.tails and (sentence := weights.distrust_tails(side.tails, self.n, "weights times the values")):
-                return sentence
-            if side.effective < MIN_SEEN:
-                return (
-                    f"An observable depends on {side.effective:.1f} effective samples of {self.n}, fewer than "
-                    f"{MIN_SEEN}, on one side of its mean; draw more."
-                )
-        return ""
+        tails = (weights.distrust_tails(s.tails, self.n, "weights times the values") for s in sides if s.tails)
+        return next(filter(None, tails), "")
+
+    def _distrust_seen(self, sides: Sequence["_Side"]) -> str:
+        fewest = min((side.effective for side in sides), default=np.inf)
+        if fewest >= MIN_SEEN:
+            return ""
+        return (
+            f"An observable depends on {fewest:.1f} effective samples of {self.n}, fewer than {MIN_SEEN}, on one side "
+            "of its mean; draw more."
+        )
 
 
 class _Side(NamedTuple):
@@ -189,11 +204,14 @@ def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-Batch = tuple[Float[Array, "num dim"], Float[Array, " num"] | Float[np.ndarray, " num"]]
+LogWeights = Float[Array, " num"] | Float[np.ndarray, " num"]
+Batch = tuple[Float[Array, "num dim"], LogWeights] | tuple[Float[Array, "num dim"], LogWeights, LogWeights]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
     """E_p[fn(x)] from batches of samples x ~ q and log-weights: the pytree of `fn`, each leaf an `Estimate`.
+
+    A third array of a batch has log-weights that bound the others, as in `StreamedExpectation.estimate`, or -inf.
 
     Raises `InputError` where `fn` fails, is not numeric, or is not finite at a sample whose weight is not zero.
     """
@@ -213,7 +231,14 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
         return [jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(fn(x))]
 
     sums = [StreamedExpectation() for _ in leaves]
-    for x, log_weight in batches:
-        for one, values in zip(sums, map_points(flat, x), strict=True):
+    bounds = [StreamedExpectation() for _ in leaves]
+    for x, log_weight, *more in batches:
+        for one, bound, values in zip(sums, bounds, map_points(flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
-    return jax.tree.unflatten(tree, [one.estimate(leaf.shape) for one, leaf in zip(sums, leaves, strict=True)])
+            for log_bound in map(np.asarray, more):
+                bound.add(np.asarray(values)[log_bound > -np.inf], log_bound[log_bound > -np.inf])
+    estimates = [
+        one.estimate(leaf.shape, bound if bound.n else None)
+        for one, bound, leaf in zip(sums, bounds, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, estimates)

@@ -88,19 +88,35 @@ def hopeless(log_w: Floats) -> str:
     return "One sample has no error bar; draw more." if len(log_w) == 1 else ""
 
 
-def distrust(log_w: Floats) -> str:
-    """Why averages over these weights are not reliable: too few effective samples, one large share, a heavy tail."""
+def distrust(log_w: Floats, tails: Sequence[Tail] | None = None) -> str:
+    """Why averages over these weights are not reliable: too few effective samples, one large share, a heavy tail.
+
+    `tails` are the fits to their tail, if these are known; an empty list leaves the tail out.
+    """
     if sentence := hopeless(log_w):
         return sentence
     n = len(log_w)
-    return distrust_numbers(n * effective_share(log_w), float(shares(log_w).max()), fit_tails(tail_of(log_w), n), n)
+    tails = fit_tails(tail_of(log_w), n) if tails is None else tails
+    return distrust_numbers(n * effective_share(log_w), float(shares(log_w).max()), tails, n)
+
+
+def is_light(log_w: Floats) -> bool:
+    """Whether the weights above zero are enough, and have a tail that permits error bars."""
+    positive = log_w[np.isfinite(log_w)]
+    n = len(positive)
+    if n < MIN_EFFECTIVE or (log_w == np.inf).any():
+        return False
+    return not distrust_tails(fit_tails(tail_of(positive), n), n)
 
 
 def distrust_numbers(effective: float, largest_share: float, tails: Sequence[Tail], n: int) -> str:
-    """`distrust` of n weights from their effective samples, their largest share, and the fits to their tail."""
+    """`distrust` of n weights from their effective samples, their largest share, and the fits to their tail.
+
+    Without fits the tail is not judged.
+    """
     if effective < MIN_EFFECTIVE * (1 - 1e-9):
         return f"Only {effective:.1f} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
-    return distrust_share(largest_share) or distrust_tails(tails, n)
+    return distrust_share(largest_share) or (distrust_tails(tails, n) if tails else "")
 
 
 def distrust_share(share: float) -> str:
@@ -136,7 +152,7 @@ def tail_error(tails: Sequence[Tail]) -> float:
     error is small, the variance of the sample knows enough of the tail, and where the tail is short, nothing can be
     extrapolated: then this is 0.
     """
-    if tails[0].length < _LEAST_EXTRAPOLATED:
+    if not tails or tails[0].length < _LEAST_EXTRAPOLATED:
         return 0.0
     held = [
         tail.length * tail.scale / (1 - min(tail.k + tail.stderr, _MOST_K)) - tail.excess
