@@ -10,8 +10,8 @@ import boltzflow.run
 from boltzflow.cli import main
 from boltzflow.errors import TrainingError
 from boltzflow.report.report import Report, Verdict
-from boltzflow.report.seeds import chi_squared_sigma, compare_seeds
-from boltzflow.statistics.estimates import Estimate, exact
+from boltzflow.report.seeds import compare_seeds
+from boltzflow.statistics.estimates import Estimate, chi_squared_sigma, exact
 from boltzflow.storage import run_folder
 from boltzflow.training.loop import Progress
 from fake_run import save_checkpoint

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import multivariate_t
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import mixture_2
@@ -16,7 +17,9 @@ from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.densities.many_well import many_well
+from boltzflow.densities.student_t import StudentT
 from boltzflow.errors import InputError
+from boltzflow.numerics.linalg import Circulant
 from boltzflow.testing.densities import check_density, check_distribution
 
 KEY = jax.random.key(20)
@@ -33,6 +36,9 @@ DISTRIBUTIONS = {
     ),
     "mixture-2": mixture_2(),
     "mixture-full": GaussianMixture([0.4, 0.6], np.eye(2, 3), np.stack([np.eye(3), np.eye(3) + 1.0])),
+    "student-t": StudentT([1.0, -2.0], 6.0, scale_tril=[[0.5, 0.0], [0.3, 1.0]]),
+    "student-t-heavy": StudentT([0.5], 3.0, scale_tril=2.0),
+    "student-t-lattice": StudentT(np.zeros(8), 3.0, scale_tril=Circulant([1.0, 0.8, 0.5, 0.4, 0.3, 0.4, 0.5, 0.8])),
     "few-well": many_well(1),
     "many-well": many_well(16),
     "double-well-3": DoubleWell(3, 4.0),
@@ -57,6 +63,19 @@ def test_distributions_keep_their_contract(name):
 def test_invalid_mixture_is_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_student_t_is_exact_far_out_and_known_to_scipy():
+    density = StudentT([1.0, -2.0], 3.0, scale_tril=[[0.5, 0.0], [0.3, 1.0]])
+    scale = np.array([[0.5, 0.0], [0.3, 1.0]])
+    x = np.array([[0.0, 0.0], [1.0, -2.0], [30.0, -400.0]])
+    exact = multivariate_t([1.0, -2.0], scale @ scale.T, df=3.0).logpdf(x)
+    np.testing.assert_allclose(jax.vmap(density.log_prob)(jnp.asarray(x)), exact, rtol=1e-5)
+    far = jnp.array([3e30, 0.0])  # its square overflows in single precision
+    assert density.energy(far) == pytest.approx(2.5 * (2 * np.log(3e30) + np.log(4 * 1.09 / 3)), rel=1e-5)
+    assert np.isfinite(jax.grad(density.energy)(far)).all()
+    with pytest.raises(InputError, match="degrees"):
+        StudentT([0.0], 0.0, scale_tril=1.0)
 
 
 def test_energies_keep_their_contract():

@@ -1,5 +1,6 @@
 """The report: what is written is read back, nothing unknown is invented, nothing of the user's reaches the page raw."""
 
+import dataclasses
 import io
 import json
 import math
@@ -127,6 +128,14 @@ def test_console_shows_exact_values_pulls_cost_and_verdict_and_fits_a_pipe():
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" in on_console(GOOD, force_terminal=True)
+
+
+def test_trust_says_in_the_same_breath_what_was_not_checked():
+    report = dataclasses.replace(GOOD, verdict=Verdict(True, [], [], "modes narrower than 0.5 of the target"))
+    text = " ".join(on_console(report).split())
+    assert "Trusted: every check passed. Not checked: modes narrower than 0.5 of the target." in text
+    assert "Not checked: modes narrower" in html_page(report, [])
+    assert Report.from_json(report.to_json()).verdict.unchecked == "modes narrower than 0.5 of the target"
 
 
 def test_console_says_what_is_wrong():

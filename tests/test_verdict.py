@@ -6,10 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from boltzflow.report.verdict import Findings, judge
+from boltzflow.report.verdict import Findings, judge, unchecked
 from boltzflow.sampling.coverage import Region, uncovered_regions, uncovered_share
 from boltzflow.statistics.estimates import Estimate
-from boltzflow.statistics.weights import distrust_tail
 
 
 def estimate(value, stderr=0.001, ok=True, reason=""):
@@ -40,6 +39,18 @@ def changed(**estimates):
     return dataclasses.replace(GOOD, estimates={**GOOD.estimates, **estimates})
 
 
+def pooled(**estimates):
+    """Findings whose answers come from pooled samples: the flow's own weights are in doubt."""
+    answers = {
+        "log_z": dataclasses.replace(estimate(1.0), method="flow and Student-t pooled"),
+        "log_z_importance": estimate(1.0, ok=False, reason="Heavy tail."),
+        "log_z_pooled": estimate(1.0),
+        "pooled_ess": estimate(0.9),
+        "pooled_pareto_k": estimate(-0.3),
+    }
+    return dataclasses.replace(changed(**(answers | estimates)), pooled=True)
+
+
 def test_good_findings_are_trusted_without_a_word():
     assert judge(GOOD) == (True, (), ())
 
@@ -57,6 +68,14 @@ def test_good_findings_are_trusted_without_a_word():
             "expectations are not .*: Heavy tail",
         ),
         (changed(log_z_annealed=estimate(1.01)), "annealing along the path .* disagree"),
+        (changed(reverse_ess=estimate(0.48, 0.42)), "hardly known \\(0.48 ± 0.42\\)"),
+        (changed(pareto_k=estimate(0.66), tail_excess=estimate(0.018)), "k̂ = 0.66, above 0.5.* holds 1.8%"),
+        (changed(log_z=estimate(1.0, ok=False, reason="It drifts.")), "log Z is not to be relied on: It drifts"),
+        (changed(log_z_pilot=estimate(1.07, 0.02), log_z_annealed=estimate(0.995)), "routes .* disagree together by 4"),
+        (pooled(log_z_pooled=estimate(1.0, ok=False, reason="Heavy.")), "By weights alone .* Heavy"),
+        (pooled(pooled_ess=estimate(0.3, 0.1)), "hardly known"),
+        (dataclasses.replace(pooled(pooled_pareto_k=estimate(0.6)), pooled_tail=0.02), "k̂ = 0.60"),
+        (pooled(log_z_pilot=estimate(1.2, 0.02)), "log Z by flow and Student-t pooled .* annealed pilot .* disagree"),
         (dataclasses.replace(GOOD, ess_count=120.0), "Only 120 effective samples"),
         (dataclasses.replace(GOOD, parts_sigma=9.0), "a tenth of the samples is 9 of its errors"),
         (changed(log_z_pilot=estimate(1.2, 0.02)), "annealed pilot .* disagree"),
@@ -90,7 +109,8 @@ def test_a_target_error_that_is_not_reached_is_a_note():
 
 
 def test_notes_do_not_distrust():
-    trustworthy, _, notes = judge(dataclasses.replace(changed(pareto_k=estimate(0.6)), sampled_exactly=False))
+    thin = changed(pareto_k=estimate(0.6), tail_excess=estimate(0.001))
+    trustworthy, _, notes = judge(dataclasses.replace(thin, sampled_exactly=False))
     assert trustworthy
     assert any("infinite variance" in note for note in notes) and any("no exact samples" in note for note in notes)
 
@@ -112,16 +132,20 @@ def test_light_weights_have_no_heavy_tail():
     assert judge(changed(tail_excess=estimate(1e-8), pareto_k=estimate(-0.1))) == (True, (), ())
 
 
-def test_a_heavy_tail_of_negligible_share_is_a_note():
-    """Only where log Z is known without it, and nothing else is wrong with the weights."""
-    sentence = distrust_tail(0.9, 1000, 1000)
-    heavy = {"log_z_importance": estimate(1.0, ok=False, reason=sentence), "pareto_k": estimate(0.9)}
-    thin, thick = {**heavy, "tail_excess": estimate(0.0004)}, {**heavy, "tail_excess": estimate(0.02)}
-    trustworthy, _, notes = judge(changed(**thin))
-    assert trustworthy and "0.04% of them" in notes[0]
-    with_nan = estimate(1.0, ok=False, reason="3 of 1000 weights are NaN. " + sentence)
-    for broken in (thick, thin | {"log_z_importance": with_nan}, thin | {"log_z": estimate(1.0, ok=False)}):
-        assert not judge(changed(**broken))[0]
+def test_pooled_samples_answer_for_a_flow_with_heavy_tails():
+    """The flow's own weights in doubt are then a note, and a warning where nothing else answers."""
+    trustworthy, _, notes = judge(pooled())
+    assert trustworthy and any("pooled with those of a Student t" in note for note in notes)
+    assert not judge(dataclasses.replace(pooled(), pooled=False))[0]
+
+
+def test_what_was_not_checked_is_said():
+    """3 of N descents end in a mode of width s where N s^dim = 3; with exact samples nothing is left to say."""
+    assert unchecked(GOOD) == ""
+    blind = dataclasses.replace(GOOD, sampled_exactly=False, num_descents=4096, dim=10)
+    assert "narrower than about 0.49 times" in unchecked(blind) and "4096 descents" in unchecked(blind)
+    assert "0.027 times" in unchecked(dataclasses.replace(blind, dim=2))
+    assert unchecked(dataclasses.replace(blind, num_descents=0)) == "modes that the pilot has not visited"
 
 
 def test_uncovered_regions_are_found_apart_and_small_misfits_are_not():

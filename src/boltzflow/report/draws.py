@@ -14,19 +14,23 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity, sample_batch
+from boltzflow.densities.base import AbstractDensity, lattice_of, sample_batch
 from boltzflow.densities.precision import Programs, rounding_error
+from boltzflow.densities.student_t import StudentT
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, stream_key
 from boltzflow.numerics.validation import whole_number
 from boltzflow.sampling.pilot import Pilot
-from boltzflow.statistics.estimates import MOST_SAMPLES, samples_for
+from boltzflow.sampling.pooling import Pool, heavy_tailed, num_heavy, pool
+from boltzflow.statistics.estimates import MOST_SAMPLES, log_z_importance, log_z_pooled, pareto_k, samples_for
+from boltzflow.statistics.expectations import Batch
 from boltzflow.training.build import make_flow
 from boltzflow.training.loop import Trained
 
 _STREAM_BATCH = 2**15
 _MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
+MAX_K_OF_FLOW = 0.5  # above it the pooled samples answer, if they can
 FIRST_STEPS = 8
 _MOST_STEPS = 128
 _TOLERANCE = 1e-4  # mean |change of a log-weight| at twice the steps; of a fourth-order method a sixteenth is left then
@@ -121,15 +125,44 @@ class Draws:
             parts.append(more.log_weight)
         return np.concatenate(parts)
 
-    def batches(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Points and log-weights, batch by batch: those of `samples`, or `num_samples` new ones where it is not 0."""
+    @cached_property
+    def heavy(self) -> StudentT:
+        """The Student t around the pilot's points."""
+        with self.programs.answering():
+            return heavy_tailed(self.pilot.points, lattice_of(self.target))
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Four fifths of `samples` pooled with samples of `heavy`."""
+        return self._pooled(self.samples, stream_key(self.seed, Stream.HEAVY_TAILS))
+
+    def _pooled(self, samples: Samples, key: PRNGKeyArray) -> Pool:
+        num = num_heavy(len(samples.x))
+        kept = len(samples.x) - num
+        x, log_prob, energy = samples.x[:kept], samples.log_prob[:kept], samples.energy[:kept]
+        flow, heavy = self.flow, self.heavy
+        with self.programs.answering():
+            return pool(x, log_prob, energy, flow, self.target, heavy, key, num)
+
+    @cached_property
+    def answers_pooled(self) -> bool:
+        """Whether pooled samples answer: where the flow's weights may have no variance, and those of the pool do."""
+        if log_z_importance(self.log_weights).ok and pareto_k(self.log_weights).value <= MAX_K_OF_FLOW:
+            return False
+        return log_z_pooled(self.pool.log_weight, self.pool.control, self.pool.bound).ok
+
+    def batches(self, num_samples: int) -> Iterator[Batch]:
+        """Points and log-weights of the route that answers, batch by batch.
+
+        They are those of the report, or `num_samples` new ones where it is not 0.
+        """
         if num_samples == 0:
-            yield self.samples.x, self.samples.log_weight
+            yield _batch(self.pool if self.answers_pooled else self.samples)
         whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
-            yield samples.x, samples.log_weight
+            yield _batch(self._pooled(samples, jax.random.fold_in(key, 1)) if self.answers_pooled else samples)
 
     @cached_property
     def resolutions(self) -> Resolutions:
@@ -143,6 +176,12 @@ class Draws:
         """The error of log Z from the rounding of the energy, measured at points of the pilot."""
         with self.programs.answering():
             return rounding_error(self.target, np.asarray(self.pilot.points))
+
+
+def _batch(answer: Pool | Samples) -> Batch:
+    if isinstance(answer, Pool):
+        return answer.x, answer.log_weight, answer.bound
+    return answer.x, answer.log_weight
 
 
 def two_resolutions(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Resolutions:

@@ -16,7 +16,7 @@ from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batc
 from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
-from boltzflow.report.verdict import Findings, judge
+from boltzflow.report.verdict import Findings, judge, unchecked
 from boltzflow.sampling.coverage import (
     MIN_SHARE,
     Region,
@@ -26,6 +26,7 @@ from boltzflow.sampling.coverage import (
     weigh_missed_modes,
 )
 from boltzflow.sampling.flow_smc import FlowSMCSample, run_flow_smc
+from boltzflow.sampling.pooling import num_heavy
 from boltzflow.sampling.resampling import spread
 from boltzflow.statistics.estimates import (
     MIN_SAMPLES,
@@ -38,6 +39,7 @@ from boltzflow.statistics.estimates import (
     largest_weight_share,
     log_z_bounds,
     log_z_importance,
+    log_z_pooled,
     pareto_k,
     reverse_ess,
     reverse_kl,
@@ -76,12 +78,18 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         estimates["hausdorff"] = hausdorff(np.asarray(target.modes), draws.samples.x[:_NUM_HAUSDORFF])
     uncovered, regions, num_unweighed = _uncovered(draws, estimates["log_z"].value)
     small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
-    for route in ("log_z", "log_z_importance"):  # a small missed mode that was weighed is in the error of log Z
+    for route in (
+        "log_z",
+        "log_z_importance",
+        "log_z_pooled",
+    ):  # a small missed mode that was weighed is in the error of log Z
         estimates[route] = _widened(estimates[route], -float(np.log1p(-small)))
+    pooled = draws.answers_pooled
+    answering = draws.pool.log_weight if pooled else log_weight
     findings = Findings(
         estimates=estimates,
         known=known,
-        ess_count=estimates["reverse_ess"].value * len(log_weight),
+        ess_count=estimates["pooled_ess" if pooled else "reverse_ess"].value * len(answering),
         sampling_error=weights.stderr,
         uncovered_share=uncovered,
         regions=regions,
@@ -90,9 +98,13 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         skipped_share=draws.trained.cost.get("skipped_steps", 0) / max(1, draws.trained.cost["steps"]),
         sampled_exactly=isinstance(target, AbstractDistribution),
         nonfinite_share=draws.pilot.nonfinite_share,
-        parts_sigma=_parts_sigma(log_weight),
+        parts_sigma=_parts_sigma(answering),
         target_error=draws.config.log_z_error,
         untrained=draws.pilot.enough,
+        pooled=pooled,
+        pooled_tail=tail_excess(draws.pool.log_weight).value,
+        num_descents=len(draws.pilot.wide_points),
+        dim=target.dim,
     )
     trustworthy, warnings, notes = judge(findings)
     return Report(
@@ -101,7 +113,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         preset=draws.config.preset,
         versions=versions(),
         estimates=estimates,
-        verdict=Verdict(trustworthy, warnings, notes),
+        verdict=Verdict(trustworthy, warnings, notes, unchecked(findings)),
         cost=_cost(draws, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
     )
@@ -159,10 +171,17 @@ def _from_samples(
     if annealed:
         if not pilot.enough:
             estimates["log_z_rate"] = _log_z_rate(draws, float(np.std(log_weight[np.isfinite(log_weight)])))
-        estimates["log_z_annealed"] = along_path = _widened(_log_z_annealed(annealed), draws.rounding)
+        along_path = _widened(_log_z_annealed(annealed, importance, numerical_error), draws.rounding)
+        estimates["log_z_annealed"] = along_path
         if along_path.ok and not importance.ok:
             estimates["log_z"] = along_path
+    pool = draws.pool
+    estimates["log_z_pooled"] = _widened(log_z_pooled(pool.log_weight, pool.control, pool.bound), numerical_error)
+    if draws.answers_pooled:
+        estimates["log_z"] = estimates["log_z_pooled"]
     return estimates | {
+        "pooled_ess": dataclasses.replace(reverse_ess(pool.log_weight), method="x ~ flow and Student t"),
+        "pooled_pareto_k": pareto_k(pool.log_weight),
         "reverse_ess": reverse_ess(log_weight),
         "reverse_kl": _widened(reverse_kl(log_weight), numerical_error),
         "pareto_k": pareto_k(log_weight),
@@ -180,13 +199,18 @@ def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
     return Estimate(value, scatter, 0, "integral of C_t")
 
 
-def _log_z_annealed(sample: FlowSMCSample) -> Estimate:
+def _log_z_annealed(sample: FlowSMCSample, importance: Estimate, numerical_error: float) -> Estimate:
+    """log Z by SMC along the path. Without moves its particles are the flow's samples, with the doubts of these."""
     n = len(sample.x)
-    doubt = ""
-    if sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS:
+    few = sample.num_ancestors < _MIN_ANCESTORS or sample.ess * n < _MIN_ANCESTORS
+    doubt = sample.doubt
+    if few:
         doubt = f"Few particles came through: {sample.num_ancestors} ancestors, {sample.ess * n:.0f} effective."
+    elif not sample.step_size and not importance.ok:
+        doubt = f"No moves helped, so that these are weights of the flow's samples: {importance.reason}"
+    stderr = float(np.hypot(max(sample.log_z_stderr, _MIN_STDERR), numerical_error))
     method = f"annealed along the path, moves of size {sample.step_size:g}"
-    return Estimate(sample.log_z, max(sample.log_z_stderr, _MIN_STDERR), n, method, not doubt, doubt)
+    return Estimate(sample.log_z, stderr, n, method, not doubt, doubt)
 
 
 def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
@@ -212,7 +236,7 @@ def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_er
 def _parts_sigma(log_weight: Float[np.ndarray, " num"]) -> float:
     """How far log Z from a tenth of the samples is from that of the other nine, in errors; the largest of the ten."""
     usable = log_weight[log_weight < np.inf]
-    tenths = np.array_split(usable, _NUM_PARTS)
+    tenths = [usable[start::_NUM_PARTS] for start in range(_NUM_PARTS)]  # pooled samples stand in order of their origin
     if min(map(len, tenths)) < MIN_SAMPLES or not all(np.isfinite(part).any() for part in tenths):
         return 0.0  # too few to compare; the weights' own checks apply
     parts = [log_z_importance(part) for part in tenths]
@@ -259,6 +283,6 @@ def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
     cost["gradient_evaluations"] += num_gradients
     coverage = (2 + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
-    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x)
+    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x) + num_heavy(len(draws.samples.x))
     cost["energy_evaluations"] = weighed + forward + coverage
     return cost

@@ -15,6 +15,7 @@ from boltzflow.statistics.estimates import Estimate, disagreement
 LABELS = {
     "log_z": "log Z",
     "log_z_importance": "log Z, importance weights",
+    "log_z_pooled": "log Z, flow and Student t",
     "log_z_rate": "log Z, rate C_t",
     "log_z_annealed": "log Z, annealed along the path",
     "log_z_pilot": "log Z, pilot",
@@ -26,6 +27,8 @@ LABELS = {
     "forward_kl": "forward KL",
     "hausdorff": "Hausdorff distance",
     "pareto_k": "Pareto k̂ of the weights",
+    "pooled_ess": "ESS of flow and Student t",
+    "pooled_pareto_k": "Pareto k̂ of flow and Student t",
     "tail_excess": "share of the weights' tail",
     "largest_weight_share": "largest weight share",
     "solver_error": "solver error of the log-weights",
@@ -38,7 +41,7 @@ COST_LABELS = {
     "gradient_evaluations": "energies with their gradient",
     "energy_evaluations": "energies alone",
 }
-_ROUTES = ("log_z_importance", "log_z_rate", "log_z_annealed", "log_z_pilot")  # all of them estimate log_z
+_ROUTES = ("log_z_importance", "log_z_pooled", "log_z_rate", "log_z_annealed", "log_z_pilot")  # all estimate log_z
 
 
 def format_value(value: float, stderr: float) -> str:
@@ -119,7 +122,10 @@ def headline(verdict: Verdict) -> tuple[str, str]:
     """The mood of the verdict, "good", "warn" or "bad", and its first sentence."""
     if not verdict.trustworthy:
         return "bad", "Do not rely on this result."
-    return ("warn", "Trusted, with a warning.") if verdict.warnings else ("good", "Trusted: every check passed.")
+    unseen = f" Not checked: {verdict.unchecked}." if verdict.unchecked else ""
+    return (
+        ("warn", "Trusted, with a warning.") if verdict.warnings else ("good", f"Trusted: every check passed.{unseen}")
+    )
 
 
 def plain_table() -> Table:

@@ -23,11 +23,13 @@ class Verdict:
         trustworthy: True where no check failed.
         warnings: A sentence for each check that failed.
         notes: Sentences on what else is worth knowing.
+        unchecked: What no check could have seen; empty where exact samples show everything.
     """
 
     trustworthy: bool
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    unchecked: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Report:
         verdict = {"trustworthy": self.verdict.trustworthy, "warnings": list(self.verdict.warnings)}
         if self.verdict.notes:
             verdict["notes"] = list(self.verdict.notes)
+        if self.verdict.unchecked:
+            verdict["unchecked"] = self.verdict.unchecked
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
         return dump({**head, "estimates": estimates, "verdict": verdict, "cost": self.cost})
 

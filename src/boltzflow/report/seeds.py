@@ -14,11 +14,10 @@ from collections.abc import Mapping
 import numpy as np
 from rich.console import Console
 from rich.text import Text
-from scipy.special import chdtrc, ndtri
 
 from boltzflow.report.formatting import LABELS, format_error, format_value, plain_table
 from boltzflow.report.report import Report, dump
-from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.estimates import Estimate, chi_squared_sigma
 
 _COMPARED = ("log_z", "reverse_ess", "forward_ess")
 _MAX_SIGMA = 4.0
@@ -113,13 +112,6 @@ def _agreement(estimates: list[Estimate]) -> Agreement:
     mean = np.average(value, weights=stderr**-2.0)
     chi_squared = float(np.sum(((value - mean) / stderr) ** 2))
     return Agreement(chi_squared, len(value) - 1, chi_squared_sigma(chi_squared, len(value) - 1))
-
-
-def chi_squared_sigma(chi_squared: float, degrees_of_freedom: int) -> float:
-    """The |z| that a normal number exceeds as rarely as χ² exceeds `chi_squared`; √χ² for one degree of freedom."""
-    if not math.isfinite(chi_squared):
-        return math.inf
-    return max(0.0, -float(ndtri(chdtrc(degrees_of_freedom, chi_squared) / 2)))
 
 
 def render_seeds(report: SeedsReport, console: Console) -> None:

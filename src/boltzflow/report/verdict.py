@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from boltzflow.sampling.coverage import MIN_SHARE, Region
-from boltzflow.statistics.estimates import Estimate, disagreement
-from boltzflow.statistics.weights import distrust_tail
+from boltzflow.statistics.estimates import Estimate, disagreement, joint_disagreement
 
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
+_MAX_JOINT_SIGMA = 3.5  # of all routes together
+_MAX_ESS_ERROR = 0.25  # of the ESS itself
 _MAX_EXACT_SIGMA = 5.0
 _MAX_PARTS_SIGMA = 6.0  # the largest of ten, whose errors are known to some digits only
 _MAX_SOLVER_ERROR = 0.02
@@ -40,6 +41,10 @@ class Findings:
     parts_sigma: float = 0.0  # distance of log Z from a tenth of the samples to the others', in errors, at most
     target_error: float = 0.0  # of log Z; 0 where none was asked for
     untrained: bool = False  # a fitted mixture was enough
+    pooled: bool = False  # answers come from the samples pooled with those of a Student t
+    pooled_tail: float = 0.0  # the share that the tail of the pooled weights holds
+    num_descents: int = 0  # of the search for minima
+    dim: int = 0
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -64,12 +69,27 @@ def _modes(f: Findings) -> Iterator[str]:
 
 
 def _weights(f: Findings) -> Iterator[str]:
-    weights = f.estimates["log_z_importance"]
-    if not weights.ok and not _tail_is_thin(f):
+    """The weights that answer: those of the flow, or of its samples pooled with those of a Student t."""
+    names = ("log_z_pooled", "pooled_ess") if f.pooled else ("log_z_importance", "reverse_ess")
+    weights, ess = (f.estimates[name] for name in names)
+    tail = _tail_of_infinite_variance(f)
+    if not weights.ok:
         what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
         yield f"By weights alone {what} not to be relied on: {weights.reason}"
+    elif not f.estimates["log_z"].ok:
+        yield f"log Z is not to be relied on: {f.estimates['log_z'].reason}"
     elif f.ess_count < _MIN_EFFECTIVE:
         yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
+    elif not ess.stderr <= _MAX_ESS_ERROR * ess.value:
+        yield (
+            f"The effective share of the samples is hardly known ({ess.value:.2g} ± {ess.stderr:.2g}): a few weights "
+            "decide. Train longer, or use a wider base."
+        )
+    elif tail and tail[1] >= MIN_SHARE:
+        yield (
+            f"The weights have a tail of infinite variance (Pareto k̂ = {tail[0]:.2f}, above "
+            f"{_TAIL_OF_INFINITE_VARIANCE}) that holds {tail[1]:.1%} of them: train longer, or use a wider base."
+        )
     elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
         yield (
             f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from log Z of the others: "
@@ -77,12 +97,11 @@ def _weights(f: Findings) -> Iterator[str]:
         )
 
 
-def _tail_is_thin(f: Findings) -> bool:
-    """Whether k̂ alone is too high, its tail holds too little to matter, and log Z comes from another route."""
-    weights = f.estimates["log_z_importance"]
-    k = f.estimates["pareto_k"]
-    tail_alone = not weights.ok and weights.reason == distrust_tail(k.value, k.n, k.n)
-    return tail_alone and f.estimates["log_z"].ok and f.estimates["tail_excess"].value < MIN_SHARE
+def _tail_of_infinite_variance(f: Findings) -> tuple[float, float] | None:
+    """k̂ of the weights that answer and the share that their tail holds, where k̂ is above a half."""
+    k = f.estimates["pooled_pareto_k" if f.pooled else "pareto_k"].value
+    share = f.pooled_tail if f.pooled else f.estimates["tail_excess"].value
+    return (k, share) if k > _TAIL_OF_INFINITE_VARIANCE else None
 
 
 def _log_z_routes(f: Findings) -> Iterator[str]:
@@ -92,18 +111,36 @@ def _log_z_routes(f: Findings) -> Iterator[str]:
         ("log_z_annealed", "annealing along the path", "the sampler has lost part of the target"),
         ("log_z_rate", "the rate C_t", "training has not converged, or the sampler has lost part of the target"),
     )
+    disagree = False
     for name, route, meaning in routes:
-        if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
-            continue
-        other = f.estimates[name]
-        if name == "log_z_annealed" and not other.ok:  # too few particles for an error bar
+        other = f.estimates.get(name)
+        if other is None or not _compared(f, name):
             continue
         if not disagreement(log_z, other) <= _MAX_SIGMA:
+            disagree = True
             yield (
-                f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
+                f"log Z by {_route_of(log_z)} ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
                 f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
                 f"{meaning}."
             )
+    annealed = log_z.method.startswith("annealed")
+    others = [name for name in ("log_z_pilot", "log_z_annealed")[: 1 if annealed else 2] if name in f.estimates]
+    answers = [log_z, *(f.estimates[name] for name in others if _compared(f, name))]
+    sigma = joint_disagreement(answers)
+    if not disagree and not sigma <= _MAX_JOINT_SIGMA:
+        yield (
+            f"The {len(answers)} independent routes to log Z disagree together by {sigma:.1f} σ, more than "
+            f"{_MAX_JOINT_SIGMA}: one of them has lost part of the target."
+        )
+
+
+def _compared(f: Findings, route: str) -> bool:
+    """Whether a route has an error bar to compare with."""
+    return not f.pilot_complaints if route == "log_z_pilot" else route != "log_z_annealed" or f.estimates[route].ok
+
+
+def _route_of(estimate: Estimate) -> str:
+    return estimate.method if estimate.method.startswith(("annealed", "flow")) else "importance weights"
 
 
 def _bound(f: Findings) -> Iterator[str]:
@@ -178,17 +215,16 @@ def _notes(f: Findings) -> Iterator[str]:
             f"The target error of log Z was {f.target_error:.2g}, and {log_z.stderr:.2g} was reached: train longer, or "
             "set a larger one."
         )
-    k = f.estimates["pareto_k"].value
-    if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
+    tail = _tail_of_infinite_variance(f)
+    if tail and tail[1] < MIN_SHARE:
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {k:.2f}, above 0.5): the error bars of log Z "
-            "and of expectations may be a few times too small. Train longer, or use a wider base."
+            f"The weights have a tail of infinite variance (Pareto k̂ = {tail[0]:.2f}, above "
+            f"{_TAIL_OF_INFINITE_VARIANCE}), which holds {tail[1]:.2g} of them: the errors hold what it may hide."
         )
-    elif _tail_is_thin(f):
+    if f.pooled:
         yield (
-            f"The weights have a heavy tail (Pareto k̂ = {k:.2f}), which holds {f.estimates['tail_excess'].value:.2%} "
-            "of them: expectations by weights may be off by a few times that share, beyond their error bars. log Z "
-            "comes from another route, and `sample --correct annealed` gives samples without weights."
+            "The flow's own weights are not reliable: log Z and expectations come from its samples pooled with those "
+            "of a Student t. Averages of your own with the weights of `sample` do not."
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
@@ -197,6 +233,23 @@ def _notes(f: Findings) -> Iterator[str]:
             f"The energy was not finite (NaN, or beyond single precision) at {f.nonfinite_share:.1%} of the points "
             "that the pilot proposed; such proposals are rejected."
         )
+
+
+def unchecked(f: Findings) -> str:
+    """What no check of this run could have seen, in one sentence without its full stop; empty with exact samples.
+
+    A descent from a random point ends in a mode of width s, relative to the target's, about once in s^-dim: of N
+    descents all miss it with a probability of 5 % where N s^dim = 3.
+    """
+    if f.sampled_exactly:
+        return ""
+    if not (f.num_descents and f.dim):
+        return "modes that the pilot has not visited"
+    width = min(1.0, (3 / f.num_descents) ** (1 / f.dim))
+    return (
+        f"a mode narrower than about {width:.2g} times the spread of the target, in each of its {f.dim} directions, "
+        f"would probably not have been found by {f.num_descents} descents"
+    )
 
 
 def _point(x: np.ndarray) -> str:

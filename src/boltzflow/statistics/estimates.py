@@ -7,10 +7,13 @@ leave-one-out (jackknife), in closed form. Every function raises `InputError` un
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.special import chdtrc, ndtri, stdtrit
 
 from boltzflow.errors import InputError
 from boltzflow.statistics import weights
@@ -18,6 +21,7 @@ from boltzflow.statistics.weights import Floats
 
 MIN_SAMPLES = 30
 MOST_SAMPLES = 2**24  # drawn for log Z; their log-weights take 128 MiB
+_MAX_CONTROL_SIGMA = 5.0
 TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
 
 
@@ -52,18 +56,80 @@ def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:
     return Estimate(float(value), float(stderr), 0, method)
 
 
-def log_z_importance(log_weight: ArrayLike) -> Estimate:
-    """log Z by importance weights, x ~ q: log Z = log (1/n) Σ_i exp(log_weight_i), its O(1/n) bias removed."""
+def log_z_importance(log_weight: ArrayLike, *, bounded: bool = False) -> Estimate:
+    """log Z by importance weights, x ~ q: log Z = log (1/n) Σ_i exp(log_weight_i), its O(1/n) bias removed.
+
+    The error holds that of the jackknife and, in quadrature, what the tail of the weights may hold beyond the sample.
+    The tail of weights that are known to be `bounded` needs no check.
+    """
     log_w, failed = weights.screen(log_weight)
     n = len(log_w)
-    doubt = weights.distrust(log_w)
+    tails = [] if bounded or weights.hopeless(log_w) else weights.fit_tails(weights.tail_of(log_w), n)
+    doubt = weights.distrust(log_w, tails)
     if weights.hopeless(log_w):
         return _estimate(log_w.max() if n else np.nan, np.inf, n, "importance weights", failed, doubt)
-    log_mean = log_w.max() + np.log(np.exp(log_w - log_w.max()).mean())
+    mean = np.exp(log_w - log_w.max()).mean()
     with np.errstate(divide="ignore"):
-        left_out = np.log1p(-weights.shares(log_w)) - np.log1p(-1 / n)  # relative to log_mean
-    bias, stderr = _jackknife(left_out)
-    return _estimate(log_mean - bias, stderr, n, "importance weights", failed, doubt)
+        left_out = np.log1p(-weights.shares(log_w)) - np.log1p(-1 / n)  # relative to the log of the mean
+    unseen = weights.tail_error(tails) / (n * mean)
+    bias, stderr = _jackknife(left_out, unseen)
+    return _estimate(log_w.max() + np.log(mean) - bias, stderr, n, "importance weights", failed, doubt)
+
+
+def log_z_pooled(log_weight: ArrayLike, control: ArrayLike, bound: ArrayLike) -> Estimate:
+    """log Z by the weights of samples pooled from several densities, with a control variate of mean 1.
+
+    log Z = log (1/n) Σ_i (w_i - β (c_i - 1)), β the regression of w on c, the `control`: the ratio of one of the
+    densities to the pooled one. If the mean of c is more than five errors away from 1, that density is wrong. `bound`
+    are log-weights that bound those of the pool up to a constant, on samples of their own (-inf elsewhere): where their
+    tail is light, that of the pool needs no check.
+    """
+    log_w = weights.as_log_weight(log_weight)
+    ratio = weights.as_log_weight(control)[log_w < np.inf]
+    bounded = weights.is_light(weights.as_log_weight(bound))
+    plain = log_z_importance(log_w, bounded=bounded)
+    method = "flow and Student-t pooled"
+    log_w, _ = weights.screen(log_w)
+    if not np.isfinite(plain.stderr):
+        return dataclasses.replace(plain, method=method)
+    n = len(log_w)
+    weight = np.exp(log_w - log_w.max())
+    deviation = ratio - ratio.mean()
+    variance = (deviation**2).mean()
+    slope = (weight * deviation).mean() / variance if variance > 1e-12 else 0.0
+    corrected = weight - slope * (ratio - 1)
+    off = abs(ratio.mean() - 1) / max(np.sqrt(variance / n), 1e-6)
+    doubt = ""
+    if not off <= _MAX_CONTROL_SIGMA:
+        doubt = f"The flow's density does not integrate to 1 over the pooled samples: {ratio.mean():.4g}."
+    elif corrected.mean() <= 0:
+        doubt = "The control variate exceeds the weights."
+    if doubt:
+        return dataclasses.replace(plain, method=method, ok=False, reason=f"{doubt} {plain.reason}".strip())
+    tails = [] if bounded else weights.fit_tails(weights.tail_of(log_w), n)
+    unseen = weights.tail_error(tails) / (n * corrected.mean())
+    with np.errstate(divide="ignore"):
+        left_out = np.log1p(-corrected / corrected.sum()) - np.log1p(-1 / n)
+    bias, stderr = _jackknife(left_out, unseen)
+    value = log_w.max() + np.log(corrected.mean()) - bias
+    return dataclasses.replace(plain, value=float(value), stderr=stderr, method=method)
+
+
+def log_z_of_groups(log_weight: Float[np.ndarray, "num_groups num"]) -> Estimate:
+    """log Z by the weights of independent groups of dependent samples, with the error of their scatter.
+
+    The error is the jackknife's over groups, times t/1.96 with t the 95 % point of Student's law of as many groups.
+    """
+    largest = log_weight.max()
+    method = "independent groups of weights"
+    if len(log_weight) < 2 or not np.isfinite(largest):
+        return _estimate(np.nan, np.inf, log_weight.size, method, TOO_FEW.format(len(log_weight)))
+    sums = np.exp(log_weight - largest).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        left_out = np.log1p(-sums / sums.sum()) - np.log1p(-1 / len(sums))
+    few = stdtrit(len(sums) - 1, 0.975) / 1.96
+    value = largest + np.log(sums.sum() / log_weight.size)
+    return _estimate(value, few * _jackknife(left_out)[1], log_weight.size, method)
 
 
 def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -> int:
@@ -140,10 +206,10 @@ def pareto_k(log_weight: ArrayLike) -> Estimate:
     log_w, failed = weights.screen(log_weight)
     if sentence := weights.hopeless(log_w):
         return _estimate(np.nan, np.inf, len(log_w), "generalized Pareto fit", failed, sentence)
-    k, length = weights.tail_shape(log_w)
-    stderr = max(1 + k, 0.5) / np.sqrt(length) if length else 0.0
-    method = f"generalized Pareto fit to {length} weights" if length else "the weights have no tail"
-    return _estimate(k, stderr, len(log_w), method, failed, weights.distrust_tail(k, length, len(log_w)))
+    tails = weights.fit_tails(weights.tail_of(log_w), len(log_w))
+    whole = tails[0]
+    method = f"generalized Pareto fit to {whole.length} weights" if whole.length else "the weights have no tail"
+    return _estimate(whole.k, whole.stderr, len(log_w), method, failed, weights.distrust_tails(tails, len(log_w)))
 
 
 def tail_excess(log_weight: ArrayLike) -> Estimate:
@@ -178,25 +244,51 @@ def disagreement(a: Estimate, b: Estimate) -> float:
         return float(np.max(np.where(gap == 0, 0.0, gap / combined)))
 
 
+def joint_disagreement(estimates: Sequence[Estimate]) -> float:
+    """How far independent estimates of one number are from their weighted mean, as a normal deviate of the same χ².
+
+    Estimates that are not finite, or have no error, are left out.
+    """
+    finite = [e for e in estimates if np.isfinite(e.value) and np.isfinite(e.stderr) and e.stderr > 0]
+    if len(finite) < 2:
+        return 0.0
+    value, stderr = (np.array([getattr(e, name) for e in finite]) for name in ("value", "stderr"))
+    pulls = (value - np.average(value, weights=stderr**-2.0)) / stderr
+    return chi_squared_sigma(float(np.sum(pulls**2)), len(finite) - 1)
+
+
+def chi_squared_sigma(chi_squared: float, degrees_of_freedom: int) -> float:
+    """The |z| that a normal number exceeds as rarely as χ² exceeds `chi_squared`; √χ² for one degree of freedom."""
+    if not np.isfinite(chi_squared):
+        return float("inf")
+    return max(0.0, -float(ndtri(chdtrc(degrees_of_freedom, chi_squared) / 2)))
+
+
 def _estimate(value: Any, stderr: Any, n: int, method: str, *doubts: str) -> Estimate:
     """An estimate that is ok unless a doubt is not empty."""
     return Estimate(float(value), float(stderr), n, method, not any(doubts), " ".join(filter(None, doubts)))
 
 
-def _jackknife(left_out: Floats) -> tuple[float, float]:
-    """Bias and standard error from the n leave-one-out answers minus the full one.
+def widened(square: Any, cube: Any, unseen: Any) -> Any:
+    """√square, wider for what the sample does not show; square and cube are sums of powers of the influences.
 
     To second order (Edgeworth) the 95 % interval of a mean of skewness γ covers 0.25 γ² too little, and a sample that
-    misses the tail underestimates γ. Widening the error by 1 + 2 γ² corrects both (see the tests).
+    misses the tail underestimates γ. Widening the error by 1 + 2 γ² corrects both (see the tests). A heavy tail may
+    hold more, `unseen`, which is then added in quadrature instead.
     """
+    skewness = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
+    return np.maximum(np.sqrt(square) * skewness, np.sqrt(square + unseen**2))
+
+
+def _jackknife(left_out: Floats, unseen: float = 0.0) -> tuple[float, float]:
+    """Bias and standard error from the n leave-one-out answers minus the full one."""
     n = len(left_out)
     if not np.isfinite(left_out).all():  # one sample holds all of the weight
         return 0.0, np.inf
     mean = left_out.mean()
-    square = ((left_out - mean) ** 2).sum()
+    square = (n - 1) / n * ((left_out - mean) ** 2).sum()
     cube = ((left_out - mean) ** 3).sum()
-    widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
-    return (n - 1) * mean, np.sqrt((n - 1) / n * square) * widening
+    return (n - 1) * mean, float(widened(square, cube, unseen))
 
 
 def _mean(log_weight: ArrayLike, sign: float, shift: float, method: str) -> Estimate:

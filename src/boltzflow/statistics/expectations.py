@@ -1,12 +1,13 @@
 """Expectations under the target by self-normalized importance weights, over any number of samples.
 
-The O(1/n) bias of the value is removed, the error is the jackknife's, and `ok` depends on the weights and on the
-weights times the observable. Memory does not grow with the number of samples.
+The O(1/n) bias of the value is removed. The error is the jackknife's and, in quadrature, what the tail of the weights
+times the observable may hold beyond the sample. `ok` depends on the weights and on the weights times the observable.
+Memory does not grow with the number of samples.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,11 @@ from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.indexing import out_of_range
 from boltzflow.numerics.tracing import depends_on_input
 from boltzflow.statistics import weights
-from boltzflow.statistics.estimates import Estimate
+from boltzflow.statistics.estimates import Estimate, widened
 from boltzflow.statistics.weights import Floats
 
 _PROBABILITY_BOUND = 3.0  # over n effective: the chance to miss an event of that probability is exp(-3), 5 %
+MIN_SEEN = 20  # effective samples behind an observable, on either side of its mean
 _MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend most on few samples in the first batch
 
 
@@ -58,7 +60,7 @@ class StreamedExpectation:
         self._columns = np.zeros(0, int)
         self._sums = np.zeros((4, 4, 0))  # [power of w - 1, power of O, column]
         self._tail = np.zeros(0)
-        self._influences: list[Floats] = []
+        self._influences: list[Floats] = []  # rows of weight and value; above, then below the mean, of each column
 
     def add(self, values: ArrayLike, log_weight: ArrayLike) -> None:
         """Add one batch. Raises `InputError` for a value that is not finite where the weight is not zero."""
@@ -106,29 +108,45 @@ class StreamedExpectation:
             factor = np.exp(self._reference - largest)
             for power in range(4):
                 self._sums[power] *= factor ** (power + 1)
-            self._influences = [tail * factor for tail in self._influences]
+            self._influences = [tail * [[factor], [1.0]] for tail in self._influences]
         else:
             self._shift = flat.mean(axis=0)
             self._sums = np.zeros((4, 4, flat.shape[1]))
             square = (flat - self._shift) ** 2
             concentration = square.max(axis=0) / np.maximum(square.sum(axis=0), 1e-300)
             self._columns = np.argsort(-concentration)[:_MAX_TAILED]
-            self._influences = [np.zeros(0) for _ in range(2 * len(self._columns))]
+            self._influences = [np.zeros((2, 0)) for _ in range(2 * len(self._columns))]
         self._reference = largest
 
     def _keep_tails(self, log_w: Floats, weight: Floats, centered: Floats) -> None:
-        """Keep the largest weights, and the largest influences of each observable on either side of its mean."""
+        """Keep the largest weights, and the largest influences of each observable on either side of its mean.
+
+        The mean moves from batch to batch: of each influence its weight and value are kept, and of them twice as many
+        as the tail is long.
+        """
         length = weights.tail_length(self.n) + 1
         self._tail = _largest(np.concatenate([self._tail, log_w]), length)
-        mean = self._sums[0, 1] / self._sums[0, 0]
         for i, column in enumerate(self._columns):
-            influence = weight * (centered[:, column] - mean[column])
-            for side, sign in enumerate((1, -1)):
-                both = np.concatenate([self._influences[2 * i + side], sign * influence])
-                self._influences[2 * i + side] = _largest(both[both > 0], length)
+            new = np.stack([weight, centered[:, column]])
+            for side in (2 * i, 2 * i + 1):
+                pairs = np.concatenate([self._influences[side], new], axis=1)
+                pairs = pairs[:, self._influence(side, pairs) > 0]
+                if pairs.shape[1] > 2 * length:
+                    pairs = pairs[:, np.argpartition(self._influence(side, pairs), -2 * length)[-2 * length :]]
+                self._influences[side] = pairs
 
-    def estimate(self, shape: tuple[int, ...] = ()) -> Estimate:
-        """The expectation over all batches, in the `shape` of one observation."""
+    def _influence(self, side: int, pairs: Floats) -> Floats:
+        """w (O - mean), or its negative on the odd sides, from rows of weights and values."""
+        column = self._columns[side // 2]
+        mean = self._sums[0, 1, column] / self._sums[0, 0, column]
+        return (-1) ** side * pairs[0] * (pairs[1] - mean)
+
+    def estimate(self, shape: tuple[int, ...] = (), bound: "StreamedExpectation | None" = None) -> Estimate:
+        """The expectation over all batches, in the `shape` of one observation.
+
+        `bound` has the same observables with weights that bound these up to a constant, on some of the samples: where
+        its tails are light, those here need no check.
+        """
         method = "self-normalized weights"
         total = self.n + self.num_nan + self.num_infinite
         failed = weights.failed_weights(self.num_nan, self.num_infinite, total)
@@ -144,12 +162,17 @@ class StreamedExpectation:
         cube = self._sums[2, 3] - 3 * mean * self._sums[2, 2] + 3 * mean**2 * self._sums[2, 1] - mean**3 * third
         cube /= first**3
         cross = (self._sums[1, 1] - mean * second) / first**2  # Σ s u
-        square = np.maximum(square, 0.0)
-        widening = 1 + 2 * cube**2 / np.maximum(square, 1e-100) ** 3
         value = self._shift + mean + (self.n - 1) / self.n * cross
-        stderr = np.sqrt((self.n - 1) / self.n * square) * widening
+        sides = self._sides()
+        bounded = bound is not None and bound.n >= weights.MIN_EFFECTIVE and not bound._distrust_tails(bound._sides())
+        hidden = np.zeros(len(mean))
+        hidden[self._columns] = np.hypot(*np.reshape([side.unseen for side in sides], (-1, 2)).T) / first[0]
+        hidden *= not bounded
+        stderr = widened((self.n - 1) / self.n * np.maximum(square, 0.0), cube, hidden)
         effective = float(first[0] ** 2 / second[0])
-        doubts = [failed, self._distrust(effective, float(1 / first[0]))]
+        doubt = weights.distrust_numbers(effective, float(1 / first[0]), [], self.n)
+        doubt = doubt or ("" if bounded else self._distrust_tails(sides))
+        doubts = [failed, doubt]
         if self._range:
             low, high = self._range
             value = np.where(low == high, low, value)  # without the rounding of the sums
@@ -158,7 +181,7 @@ class StreamedExpectation:
                 doubts = []
             else:
                 stderr, unseen = self._unseen(stderr, effective, shape)
-                doubts.append(unseen)
+                doubts.append(unseen or ("" if doubt else self._distrust_seen(sides)))
         reason = " ".join(filter(None, doubts))
         return Estimate(value.reshape(shape)[()], stderr.reshape(shape)[()], self.n, method, not reason, reason)
 
@@ -187,30 +210,63 @@ class StreamedExpectation:
             sentence = f"{self._name}{entry} is {low[column]:g} at all {self.n} samples, which shows no error."
         return np.where(equal, np.where(is_event, bound, np.inf), stderr), sentence
 
-    def _distrust(self, effective: float, largest_share: float) -> str:
-        """`weights.distrust` of the weights, then of the weights times each observable, on either side of its mean."""
-        if sentence := weights.distrust_numbers(effective, largest_share, *weights.top_shape(self._tail), self.n):
+    def _sides(self) -> list["_Side"]:
+        """The tails of the weights times each observable, on either side of its mean."""
+        length = weights.tail_length(self.n) + 1
+        influences = [self._influence(side, pairs) for side, pairs in enumerate(self._influences)]
+        return [_Side.of(_largest(influence[influence > 0], length), self.n) for influence in influences]
+
+    def _distrust_tails(self, sides: Sequence["_Side"]) -> str:
+        """`weights.distrust_tails` of the weights, then of the weights times each observable."""
+        if not np.isfinite(self._reference):
+            return weights.hopeless(np.full(self.n, self._reference))
+        if sentence := weights.distrust_tails(weights.fit_tails(self._tail, self.n), self.n):
             return sentence
-        for influence in filter(len, self._influences):
-            # Where fewer samples have an influence than a tail is long, the next one below is 0.
-            below = [-np.inf] if len(influence) <= weights.tail_length(self.n) else []
-            shape = weights.top_shape(np.concatenate([np.log(influence), below]))
-            if sentence := weights.distrust_tail(*shape, self.n, "weights times the values"):
-                return sentence
-        return ""
+        tails = (weights.distrust_tails(s.tails, self.n, "weights times the values") for s in sides if s.tails)
+        return next(filter(None, tails), "")
+
+    def _distrust_seen(self, sides: Sequence["_Side"]) -> str:
+        fewest = min((side.effective for side in sides), default=np.inf)
+        if fewest >= MIN_SEEN:
+            return ""
+        return (
+            f"An observable depends on {fewest:.1f} effective samples of {self.n}, fewer than {MIN_SEEN}, on one side "
+            "of its mean; draw more."
+        )
+
+
+class _Side(NamedTuple):
+    """The largest influences w (O - mean) of an observable on one side of its mean."""
+
+    tails: Sequence[weights.Tail]  # empty where nothing lies on this side
+    effective: float  # (Σ u)² / Σ u²
+    unseen: float  # what the tail may hold beyond the sample
+
+    @classmethod
+    def of(cls, influence: Floats, n: int) -> "_Side":
+        """Of the largest influences among n samples."""
+        if not len(influence):
+            return cls((), np.inf, 0.0)
+        # Where fewer samples have an influence than a tail is long, the next one below is 0.
+        below = [-np.inf] if len(influence) <= weights.tail_length(n) else []
+        tails = weights.fit_tails(np.concatenate([np.log(influence), below]), n)
+        effective = influence.sum() ** 2 / (influence**2).sum()
+        return cls(tails, float(effective), float(influence.max()) * weights.tail_error(tails))
 
 
 def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-Batch = tuple[Float[np.ndarray, "num dim"], Float[np.ndarray, " num"]]
+LogWeights = Float[np.ndarray, " num"]
+Batch = tuple[Float[np.ndarray, "num dim"], LogWeights] | tuple[Float[np.ndarray, "num dim"], LogWeights, LogWeights]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
     """E_p[fn(x)] from batches of samples x ~ q and log-weights: the pytree of `fn`, each leaf an `Estimate`.
 
-    A leaf that does not depend on x is exact. An estimate is not ok where all sampled values are equal.
+    A leaf that does not depend on x is exact. An estimate is not ok where all sampled values are equal. A third array
+    of a batch has log-weights that bound the others, as in `StreamedExpectation.estimate`, or -inf.
 
     Raises `InputError` where `fn` fails, is not numeric, is not finite at a sample whose weight is not zero, or depends
     on an entry beyond an array's end.
@@ -235,19 +291,27 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
         return [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(fn(x))]
 
     sums = [StreamedExpectation(name, not varied) for name, varied in zip(names, varies, strict=True)]
-    for x, log_weight in _indices_checked(fn, batches):
-        for one, values in zip(sums, map_points(flat, x), strict=True):
+    bounds = [StreamedExpectation() for _ in names]
+    for x, log_weight, *more in _indices_checked(fn, batches):
+        for one, bound, values in zip(sums, bounds, map_points(flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
-    return jax.tree.unflatten(tree, [one.estimate(leaf.shape) for one, (_, leaf) in zip(sums, paths, strict=True)])
+            for log_bound in map(np.asarray, more):
+                bound.add(np.asarray(values)[log_bound > -np.inf], log_bound[log_bound > -np.inf])
+    estimates = [
+        one.estimate(leaf.shape, bound if bound.n else None)
+        for one, bound, (_, leaf) in zip(sums, bounds, paths, strict=True)
+    ]
+    return jax.tree.unflatten(tree, estimates)
 
 
 def _indices_checked(fn: Callable[[Float[Array, " dim"]], Any], batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches, after `fn` was found at the first points to use no index beyond an array's end."""
     batches = iter(batches)
-    for x, log_weight in itertools.islice(batches, 1):
+    for batch in itertools.islice(batches, 1):
+        x = batch[0]
         if words := out_of_range(fn, x):
             raise InputError(
                 f"the observable {words}, where JAX silently takes the nearest one; x has the dimension {x.shape[1]}"
             )
-        yield x, log_weight
+        yield batch
     yield from batches

@@ -3,7 +3,14 @@
 References: Zhang & Stephens, Technometrics 51 (2009) for the fit; Vehtari, Simpson, Gelman, Yao & Gabry, Pareto
 smoothed importance sampling, JMLR 25 (2024) for its use on weights, the length of the tail and the threshold.
 Every `distrust...` function returns a sentence, empty where nothing is wrong.
+
+k̂ alone selects for luck: it is low just where the tail went unseen. Hence three rules. k̂ is judged with its own error
+on top. It is also fitted to the top quarter and sixteenth of the tail, where a rare heavy part stands out. What the
+fitted tail may hold beyond the sample is part of the error (`tail_error`).
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +21,28 @@ MIN_EFFECTIVE = 100
 MAX_SHARE = 0.05
 MIN_TAIL = 5
 FLAT_TAIL = 1e-6  # nats between the first and the last weight of the tail
+MAX_K = 0.7  # for many samples
+_PARTS = (4, 16)  # the tail is also fitted to its largest quarter and sixteenth
+_MIN_PART = 25  # of such a part; the fit to fewer weights says nothing
+_MARGINS = (1.0, 1.0, 0.0)  # errors of k̂ that are added before it is compared: whole tail, quarter, sixteenth
+_LEAST_EXTRAPOLATED = 50  # weights in a tail from which its unseen part is judged
+_LIGHT = 0.5  # tails with a smaller k̂ plus its error need no extrapolation
+_MOST_K = 0.99  # beyond it a tail has no mean
 Floats = NDArray[np.float64]
+
+
+class Tail(NamedTuple):
+    """A generalized Pareto fit to the largest weights; scale and excess are in units of the largest weight."""
+
+    k: float  # NaN where there are too few different weights
+    length: int  # how many weights it was fitted to; 0 where they are all equal
+    scale: float  # σ
+    excess: float  # Σ (w - u), u the next weight below
+
+    @property
+    def stderr(self) -> float:
+        """The error of k̂ from a maximum-likelihood fit, (1 + k)/√length."""
+        return float(max(1 + self.k, 0.5) / np.sqrt(self.length)) if self.length else 0.0
 
 
 def as_log_weight(log_weight: ArrayLike) -> Floats:
@@ -60,19 +88,35 @@ def hopeless(log_w: Floats) -> str:
     return "One sample has no error bar; draw more." if len(log_w) == 1 else ""
 
 
-def distrust(log_w: Floats) -> str:
-    """Why averages over these weights are not reliable: too few effective samples, one large share, a high k̂."""
+def distrust(log_w: Floats, tails: Sequence[Tail] | None = None) -> str:
+    """Why averages over these weights are not reliable: too few effective samples, one large share, a heavy tail.
+
+    `tails` are the fits to their tail, if these are known; an empty list leaves the tail out.
+    """
     if sentence := hopeless(log_w):
         return sentence
     n = len(log_w)
-    return distrust_numbers(n * effective_share(log_w), float(shares(log_w).max()), *tail_shape(log_w), n)
+    tails = fit_tails(tail_of(log_w), n) if tails is None else tails
+    return distrust_numbers(n * effective_share(log_w), float(shares(log_w).max()), tails, n)
 
 
-def distrust_numbers(effective: float, largest_share: float, k: float, length: int, n: int) -> str:
-    """`distrust` of n weights from their effective samples, largest share, and the k̂ fitted to `length` of them."""
+def is_light(log_w: Floats) -> bool:
+    """Whether the weights above zero are enough, and have a tail that permits error bars."""
+    positive = log_w[np.isfinite(log_w)]
+    n = len(positive)
+    if n < MIN_EFFECTIVE or (log_w == np.inf).any():
+        return False
+    return not distrust_tails(fit_tails(tail_of(positive), n), n)
+
+
+def distrust_numbers(effective: float, largest_share: float, tails: Sequence[Tail], n: int) -> str:
+    """`distrust` of n weights from their effective samples, their largest share, and the fits to their tail.
+
+    Without fits the tail is not judged.
+    """
     if effective < MIN_EFFECTIVE * (1 - 1e-9):
         return f"Only {effective:.1f} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
-    return distrust_share(largest_share) or distrust_tail(k, length, n)
+    return distrust_share(largest_share) or (distrust_tails(tails, n) if tails else "")
 
 
 def distrust_share(share: float) -> str:
@@ -80,12 +124,42 @@ def distrust_share(share: float) -> str:
     return f"One weight holds {share:.1%} of the sum, more than {MAX_SHARE:.0%}." if share > MAX_SHARE else ""
 
 
-def distrust_tail(k: float, length: int, n: int, what: str = "weights") -> str:
-    """Why a tail of shape k, fitted to `length` of n weights, permits no error bar."""
-    if np.isnan(k):
-        return f"The tail of the {what} could not be fitted: {length} different values of {n}, fewer than {MIN_TAIL}."
-    limit = min(1 - 1 / float(np.log10(max(n, 11))), 0.7)  # Vehtari et al., 2024
-    return f"The {what} have a heavy tail: Pareto k̂ = {k:.2f}, above {limit:.2f}." if k > limit else ""
+def distrust_tails(tails: Sequence[Tail], n: int, what: str = "weights") -> str:
+    """Why the tail of n weights permits no error bar: k̂ plus its own error is above the limit.
+
+    In the last of three parts, whose k̂ is hardly known, k̂ itself must be above.
+    """
+    whole, *parts = tails
+    if np.isnan(whole.k):
+        found = f"{whole.length} different values of {n}, fewer than {MIN_TAIL}"
+        return f"The tail of the {what} could not be fitted: {found}."
+    limit = min(1 - 1 / float(np.log10(max(n, 11))), MAX_K)  # Vehtari et al., 2024
+    for tail, margin in zip([whole, *parts], _MARGINS, strict=False):
+        if tail.k + margin * tail.stderr > limit:
+            which = "" if tail is whole else f"largest {tail.length} "
+            return (
+                f"The {which}{what} have a heavy tail: Pareto k̂ = {tail.k:.2f} ± {tail.stderr:.2f}, not safely below "
+                f"{limit:.2f}."
+            )
+    return ""
+
+
+def tail_error(tails: Sequence[Tail]) -> float:
+    """What the tail may hold beyond the sample, in units of the largest weight.
+
+    The fitted tail of m weights has the sum m σ / (1 - k). The error is the largest amount, over the fits, by which
+    this sum at k̂ plus its own error exceeds the sum in the sample. A mean of n weights has 1/n of it. Where k̂ plus its
+    error is small, the variance of the sample knows enough of the tail, and where the tail is short, nothing can be
+    extrapolated: then this is 0.
+    """
+    if not tails or tails[0].length < _LEAST_EXTRAPOLATED:
+        return 0.0
+    held = [
+        tail.length * tail.scale / (1 - min(tail.k + tail.stderr, _MOST_K)) - tail.excess
+        for tail in tails
+        if tail.length and tail.k + tail.stderr > _LIGHT
+    ]
+    return max([0.0, *held])
 
 
 def tail_length(n: int) -> int:
@@ -93,32 +167,49 @@ def tail_length(n: int) -> int:
     return int(np.ceil(min(0.2 * n, 3 * np.sqrt(n))))
 
 
-def tail_shape(log_w: Floats) -> tuple[float, int]:
-    """The shape k̂ of the upper tail of exp(log_w), and how many weights it was fitted to."""
-    return top_shape(np.sort(log_w)[-tail_length(len(log_w)) - 1 :])
+def tail_of(log_w: Floats) -> Floats:
+    """The log-weights of the tail and the next one below it, sorted upward."""
+    length = tail_length(len(log_w)) + 1
+    return np.sort(log_w if len(log_w) <= length else np.partition(log_w, len(log_w) - length)[-length:])
 
 
 def tail_excess(log_w: Floats) -> float:
     """Σ_tail (w - u) / Σ w, u the next weight below the tail."""
-    top = np.sort(log_w)[-tail_length(len(log_w)) - 1 :] - log_w.max()
+    top = tail_of(log_w) - log_w.max()
     return float((np.exp(top) - np.exp(top[0])).sum() / np.exp(log_w - log_w.max()).sum())
 
 
-def top_shape(top: Floats) -> tuple[float, int]:
-    """`tail_shape` from the log-weights of the tail and of the next one below it, in any order."""
+def fit_tails(top: Floats, n: int) -> list[Tail]:
+    """Fits to the tail of n weights, to its top quarter and to its top sixteenth, where these are long enough.
+
+    `top` has the log-weights of the tail and of the next one below it.
+    """
     top = np.sort(top)
+    tails = [_fit_tail(top)]
+    for part in _PARTS:
+        length = int(np.ceil(tail_length(n) / part))
+        if length >= _MIN_PART and len(top) > length and tails[0].length:
+            tail = _fit_tail(top[-length - 1 :])
+            tails += [tail] if np.isfinite(tail.k) else []
+    return tails
+
+
+def _fit_tail(top: Floats) -> Tail:
+    """The fit to sorted log-weights above the first of them."""
     if top[-1] - top[0] < FLAT_TAIL:
-        return 0.0, 0
+        return Tail(0.0, 0, 0.0, 0.0)
     weight = np.exp(top - top[-1])
     exceedances = weight[weight > weight[0]] - weight[0]
-    k = _fit_generalized_pareto(exceedances) if len(exceedances) >= MIN_TAIL else float("nan")
-    return k, len(exceedances)
+    if len(exceedances) < MIN_TAIL:
+        return Tail(float("nan"), len(exceedances), 0.0, float(exceedances.sum()))
+    k, scale = _fit_generalized_pareto(exceedances)
+    return Tail(k, len(exceedances), scale, float(exceedances.sum()))
 
 
-def _fit_generalized_pareto(x: Floats) -> float:
-    """The shape k of positive exceedances, sorted upward (Zhang & Stephens, 2009).
+def _fit_generalized_pareto(x: Floats) -> tuple[float, float]:
+    """The shape k and the scale σ of positive exceedances, sorted upward (Zhang & Stephens, 2009).
 
-    Empirical Bayes over the profile likelihood of b = -k/σ; shrunk towards 1/2 with the weight of ten observations.
+    Empirical Bayes over the profile likelihood of b = -k/σ; k is shrunk towards 1/2 as if by ten more observations.
     """
     m = len(x)
     num_points = 30 + int(np.sqrt(m))
@@ -128,4 +219,5 @@ def _fit_generalized_pareto(x: Floats) -> float:
     log_likelihood = m * (np.log(-b / shape) - shape - 1)
     posterior = np.exp(log_likelihood - log_likelihood.max())
     best = float((b * posterior).sum() / posterior.sum())
-    return (m * float(np.log1p(-best * x).mean()) + 10 * 0.5) / (m + 10)
+    k = float(np.log1p(-best * x).mean())
+    return (m * k + 10 * 0.5) / (m + 10), -k / best
