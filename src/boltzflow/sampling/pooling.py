@@ -40,7 +40,7 @@ class Pool(NamedTuple):
     bound: Float[np.ndarray, " num"]
 
 
-def heavy_tailed(points: Float[np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> StudentT:
+def heavy_tailed(points: Float[Array | np.ndarray, "num dim"], lattice: tuple[int, ...] | None) -> StudentT:
     """The Student t of three degrees around points of the target; its L Lᵀ is their covariance, so it is √3 as wide."""
     scale = np.asarray(preconditioner(jnp.asarray(points, float), lattice).scale, np.float64)
     mean = np.asarray(points, np.float64).mean(axis=0)
@@ -55,9 +55,9 @@ def num_heavy(num: int) -> int:
 
 
 def pool(
-    x: Float[np.ndarray, "num_flow dim"],
-    log_prob: Float[np.ndarray, " num_flow"],
-    energy: Float[np.ndarray, " num_flow"],
+    x: Float[Array | np.ndarray, "num_flow dim"],
+    log_prob: Float[Array | np.ndarray, " num_flow"],
+    energy: Float[Array | np.ndarray, " num_flow"],
     flow: Flow,
     target: AbstractDensity,
     heavy: StudentT,
@@ -71,12 +71,12 @@ def pool(
     new, new_heavy = sample_batch(heavy, key, num)
     new_flow = map_points(flow.log_prob, new)
     of_flow = _joined(log_prob, jnp.where(jnp.isnan(new_flow), -jnp.inf, new_flow))
-    of_heavy = _joined(map_points(heavy.log_prob, x), new_heavy)
+    of_heavy = _joined(map_points(heavy.log_prob, jnp.asarray(x)), new_heavy)
     log_share = np.log(np.array([len(x), num]) / (len(x) + num))
     log_q = np.logaddexp(log_share[0] + of_flow, log_share[1] + of_heavy)
     minus_energy = -_joined(energy, map_points(target.energy, new))
     bound = np.where(np.arange(len(log_q)) < len(x), -np.inf, minus_energy - of_heavy)
-    return Pool(np.concatenate([x, np.asarray(new)]), minus_energy - log_q, np.exp(of_flow - log_q), bound)
+    return Pool(np.concatenate([np.asarray(x), np.asarray(new)]), minus_energy - log_q, np.exp(of_flow - log_q), bound)
 
 
 def _joined(a: Float[Array | np.ndarray, " n"], b: Float[Array, " m"]) -> Float[np.ndarray, " n_plus_m"]:

@@ -258,8 +258,9 @@ def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-LogWeights = Float[np.ndarray, " num"]
-Batch = tuple[Float[np.ndarray, "num dim"], LogWeights] | tuple[Float[np.ndarray, "num dim"], LogWeights, LogWeights]
+Points = Float[Array | np.ndarray, "num dim"]
+LogWeights = Float[Array | np.ndarray, " num"]
+Batch = tuple[Points, LogWeights] | tuple[Points, LogWeights, LogWeights]
 
 
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
