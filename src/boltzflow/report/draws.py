@@ -16,7 +16,6 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, lattice_of, sample_batch
 from boltzflow.densities.precision import Programs, rounding_error
-from boltzflow.densities.student_t import StudentT
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, stream_key
@@ -30,6 +29,7 @@ from boltzflow.training.loop import Trained
 
 _STREAM_BATCH = 2**15
 _MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
+_COMPARED = 2**14  # pooled samples where they do not answer
 MAX_K_OF_FLOW = 0.5  # above it the pooled samples answer, if they can
 FIRST_STEPS = 8
 _MOST_STEPS = 128
@@ -126,30 +126,35 @@ class Draws:
         return np.concatenate(parts)
 
     @cached_property
-    def heavy(self) -> StudentT:
-        """The Student t around the pilot's points."""
+    def heavy(self) -> Flow:
+        """The flow from a Student t in place of its base."""
+        key = jax.random.fold_in(stream_key(self.seed, Stream.HEAVY_TAILS), 1)
+        flow = self.flow
         with self.programs.answering():
-            return heavy_tailed(self.pilot.points, lattice_of(self.target))
+            return heavy_tailed(flow, lattice_of(self.target), key)
 
     @cached_property
     def pool(self) -> Pool:
-        """Four fifths of `samples` pooled with samples of `heavy`."""
-        return self._pooled(self.samples, stream_key(self.seed, Stream.HEAVY_TAILS))
+        """Samples pooled with those of `heavy`: few, for comparison, where the flow's own weights have a variance."""
+        num = min(_COMPARED, len(self.samples.x)) if self._has_variance else len(self.samples.x)
+        return self._pooled(self.samples, num, stream_key(self.seed, Stream.HEAVY_TAILS))
 
-    def _pooled(self, samples: Samples, key: PRNGKeyArray) -> Pool:
-        num = num_heavy(len(samples.x))
-        kept = len(samples.x) - num
+    def _pooled(self, samples: Samples, total: int, key: PRNGKeyArray) -> Pool:
+        num = num_heavy(total)
+        kept = total - num
         x, log_prob, energy = samples.x[:kept], samples.log_prob[:kept], samples.energy[:kept]
         flow, heavy = self.flow, self.heavy
         with self.programs.answering():
             return pool(x, log_prob, energy, flow, self.target, heavy, key, num)
 
     @cached_property
+    def _has_variance(self) -> bool:
+        return log_z_importance(self.log_weights).ok and pareto_k(self.log_weights).value <= MAX_K_OF_FLOW
+
+    @cached_property
     def answers_pooled(self) -> bool:
         """Whether pooled samples answer: where the flow's weights may have no variance, and those of the pool do."""
-        if log_z_importance(self.log_weights).ok and pareto_k(self.log_weights).value <= MAX_K_OF_FLOW:
-            return False
-        return log_z_pooled(self.pool.log_weight, self.pool.control, self.pool.bound).ok
+        return not self._has_variance and log_z_pooled(self.pool.log_weight, self.pool.control, self.pool.bound).ok
 
     def batches(self, num_samples: int) -> Iterator[Batch]:
         """Points and log-weights of the route that answers, batch by batch.
@@ -162,7 +167,10 @@ class Draws:
         for start in range(0, num_samples, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))
-            yield _batch(self._pooled(samples, jax.random.fold_in(key, 1)) if self.answers_pooled else samples)
+            if self.answers_pooled:
+                yield _batch(self._pooled(samples, len(samples.x), jax.random.fold_in(key, 1)))
+            else:
+                yield _batch(samples)
 
     @cached_property
     def resolutions(self) -> Resolutions:

@@ -78,11 +78,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         estimates["hausdorff"] = hausdorff(np.asarray(target.modes), draws.samples.x[:_NUM_HAUSDORFF])
     uncovered, regions, num_unweighed = _uncovered(draws, estimates["log_z"].value)
     small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
-    for route in (
-        "log_z",
-        "log_z_importance",
-        "log_z_pooled",
-    ):  # a small missed mode that was weighed is in the error of log Z
+    for route in ("log_z", "log_z_importance", "log_z_pooled"):  # a small missed mode is part of the error
         estimates[route] = _widened(estimates[route], -float(np.log1p(-small)))
     pooled = draws.answers_pooled
     answering = draws.pool.log_weight if pooled else log_weight
@@ -283,6 +279,6 @@ def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
     cost["gradient_evaluations"] += num_gradients
     coverage = (2 + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
-    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x) + num_heavy(len(draws.samples.x))
+    weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x) + num_heavy(len(draws.pool.x))
     cost["energy_evaluations"] = weighed + forward + coverage
     return cost
