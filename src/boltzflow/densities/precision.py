@@ -118,7 +118,7 @@ def rounding_error(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> 
     x = x[:: max(1, len(x) // _NUM_POINTS)][:_NUM_POINTS]
     parts = [_noise(target, x), _error_of_constants(target, x)]
     if _float() == np.float32:
-        parts.append(_single_against_double(target, x))
+        parts.append(shift_of_single(target, x))
     return float(np.linalg.norm(np.array(parts)))
 
 
@@ -156,11 +156,13 @@ def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]
     return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.array(shifts) ** 2)))
 
 
-def _single_against_double(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
+def shift_of_single(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
     """|log of the mean of exp(f_single - f_double)|: what log Z loses by single precision; 0 where not measurable."""
+    x = np.asarray(x, np.float64)[:_NUM_POINTS]
     if _refusal(target):
         return 0.0
-    single = np.asarray(map_points(target.energy, x.astype(np.float32)), np.float64)
+    with jax.enable_x64(False):
+        single = np.asarray(map_points(target.energy, x.astype(np.float32)), np.float64)
     with jax.enable_x64(True):
         double = np.asarray(map_points(target.energy, x.astype(np.float32).astype(np.float64)), np.float64)
     change = (single - double)[np.isfinite(single - double)]

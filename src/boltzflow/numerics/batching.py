@@ -40,6 +40,7 @@ class Stream(enum.IntEnum):
     MORE_WEIGHTS = 8
     COVERAGE = 9
     SAMPLE_COMMAND = 10
+    SETTLING = 12
     HEAVY_TAILS = 11
 
 

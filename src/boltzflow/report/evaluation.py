@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
-from boltzflow.numerics.batching import Stream, map_points, stream_key
+from boltzflow.densities.precision import shift_of_single
+from boltzflow.numerics.batching import Stream, map_points, numpy_generator, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge, unchecked
@@ -27,7 +28,8 @@ from boltzflow.sampling.coverage import (
 )
 from boltzflow.sampling.flow_smc import FlowSMCSample, run_flow_smc
 from boltzflow.sampling.pooling import num_heavy
-from boltzflow.sampling.resampling import spread
+from boltzflow.sampling.resampling import spread, systematic_in_double
+from boltzflow.sampling.settling import FIRST_BATCH, settle
 from boltzflow.statistics.estimates import (
     MIN_SAMPLES,
     Estimate,
@@ -52,7 +54,9 @@ _NUM_HAUSDORFF = 4096  # the paper's evaluation batch: the distance falls as sam
 _NUM_COVERAGE = 1024
 _NUM_PARTS = 10
 _MIN_ANCESTORS = 100
-_MIN_STDERR = 1e-4  # single precision along the path
+_MIN_STDERR = 1e-4  # of a route along the path
+_ROUNDINGS = 8  # of a rate of the size of log Z
+_NUM_SETTLED = 4096
 
 
 def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = None) -> Report:
@@ -101,8 +105,14 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         pooled_tail=tail_excess(draws.pool.log_weight).value,
         num_descents=len(draws.pilot.wide_points),
         dim=target.dim,
+        drift=_drift(draws),
+        rounding=draws.rounding,
+        trained_in_double=draws.trained.in_double,
+        answers_in_double=draws.programs.double,
     )
     trustworthy, warnings, notes = judge(findings)
+    if warnings and estimates["log_z"].ok:
+        estimates["log_z"] = dataclasses.replace(estimates["log_z"], ok=False, reason=warnings[0])
     return Report(
         target={"name": name, **(options or {}), "dim": target.dim},
         seed=draws.seed,
@@ -187,12 +197,18 @@ def _from_samples(
 
 
 def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
-    """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training: the scatter of the log-weights stands for it."""
+    """log Z_0 + ∫ C_t dt (Lemma 1). Its error is one of training: the scatter of the log-weights stands for it.
+
+    After training in single precision C_t holds what that precision shifts the energy by.
+    """
     transport = draws.trained.transport
     nodes, weights = np.polynomial.legendre.leggauss(64)
     rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2))
     value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
-    return Estimate(value, scatter, 0, "integral of C_t")
+    shift = 0.0
+    if not draws.trained.in_double:
+        shift = shift_of_single(draws.target, draws.pilot.points) + _ROUNDINGS * float(np.finfo(np.float32).eps) * abs(value)
+    return Estimate(value, float(np.hypot(scatter, shift)), 0, "integral of C_t")
 
 
 def _log_z_annealed(sample: FlowSMCSample, importance: Estimate, numerical_error: float) -> Estimate:
@@ -270,6 +286,23 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
     # A minimum behind no barrier is part of what the pilot found, or a hole in the middle of it.
     holes, _ = weigh_missed_modes(target, draws.flow.log_prob, minima[~away], at_minima[~away], log_z, scale, key)
     return share, [*regions, *missed, *holes], left
+
+
+def _drift(draws: Draws) -> float:
+    """How far moves that leave the target invariant carry averages of the samples that answer, in errors.
+
+    The samples are resampled by their weights. Moves bring weight into parts next to them that no sample has reached,
+    as the neck of a funnel.
+    """
+    x, log_weight, *_ = next(iter(draws.batches(0)))
+    finite = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    if not np.isfinite(finite).any():
+        return 0.0
+    key = stream_key(draws.seed, Stream.SETTLING)
+    index = systematic_in_double(numpy_generator(key), finite, _NUM_SETTLED)
+    settled = settle(draws.target, np.asarray(x)[index], key, most_moves=FIRST_BATCH)
+    copies = len(index) / len(np.unique(index))
+    return settled.first_drift / float(np.sqrt(copies))
 
 
 def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:

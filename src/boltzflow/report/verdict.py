@@ -20,6 +20,7 @@ _MAX_EXACT_SIGMA = 5.0
 _MAX_PARTS_SIGMA = 6.0  # the largest of ten, whose errors are known to some digits only
 _MAX_SOLVER_ERROR = 0.02
 _TAIL_OF_INFINITE_VARIANCE = 0.5
+_MAX_DRIFT = 6.0  # the largest of some hundred averages
 _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, and are rejected
 
 
@@ -45,11 +46,15 @@ class Findings:
     pooled_tail: float = 0.0  # the share that the tail of the pooled weights holds
     num_descents: int = 0  # of the search for minima
     dim: int = 0
+    drift: float = 0.0  # of the weighted samples by moves that leave the target invariant, in errors
+    rounding: float = 0.0  # of the energy, in log Z
+    trained_in_double: bool = False
+    answers_in_double: bool = True
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
     """(trustworthy, warnings, notes): trustworthy where there is no warning."""
-    checks = (_modes, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
+    checks = (_modes, _settled, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
     warnings = tuple(sentence for check in checks for sentence in check(findings))
     return not warnings, warnings, tuple(_notes(findings))
 
@@ -65,6 +70,15 @@ def _modes(f: Findings) -> Iterator[str]:
         yield (
             f"About {f.uncovered_share:.1%} of the probability is not covered by the sampler, in several places, one "
             f"near x = {_point(f.regions[0].center)}: train longer, widen the base, or train with the continuity loss."
+        )
+
+
+def _settled(f: Findings) -> Iterator[str]:
+    if not f.drift <= _MAX_DRIFT:
+        yield (
+            f"Moves that leave the target invariant change averages of the weighted samples by {f.drift:.1f} of their "
+            "errors: a part of the target next to the samples is missing, as the neck of a funnel. Write the energy in "
+            "other coordinates, such as non-centered ones."
         )
 
 
@@ -230,9 +244,15 @@ def _notes(f: Findings) -> Iterator[str]:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
     if f.nonfinite_share > _MAX_NONFINITE_SHARE:
         yield (
-            f"The energy was not finite (NaN, or beyond single precision) at {f.nonfinite_share:.1%} of the points "
+            f"The energy was not finite (NaN, or beyond its precision) at {f.nonfinite_share:.1%} of the points "
             "that the pilot proposed; such proposals are rejected."
         )
+    if f.trained_in_double:
+        yield "Training took place in double precision: the energy's rounding in single precision is above 0.01."
+    if not f.answers_in_double:
+        yield "Samples, energies and weights are in single precision."
+    if f.rounding > f.sampling_error:
+        yield f"The rounding of the energy, {f.rounding:.2g}, is larger than the samples' own error of log Z."
 
 
 def unchecked(f: Findings) -> str:

@@ -16,7 +16,7 @@ from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.numerics.compiling import compiled
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 
-_FIRST_BATCH = 32  # moves
+FIRST_BATCH = 32  # moves
 _MOST_MOVES = 512
 _LEAPFROG = 5
 _DRIFT = 4.5  # in errors: of some hundred averages the largest is below this by chance
@@ -50,7 +50,7 @@ def settle(
     """Move equally weighted points of `target` until the moves no longer change their averages."""
     size = jnp.asarray(0.5 * target.dim**-0.25)
     before = jnp.asarray(x, float)
-    num_moves = _FIRST_BATCH
+    num_moves = FIRST_BATCH
     total = 0
     drifts: list[float] = []
     while total < most_moves and (not drifts or drifts[-1] > _DRIFT):
