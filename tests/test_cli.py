@@ -287,7 +287,7 @@ def test_words_and_options_come_in_any_order():
 
 
 def test_the_command_line_loads_no_studies():
-    program = "import sys, boltzflow.cli; print('boltzflow.studies' in sys.modules)"
+    program = "import sys, boltzflow.cli.dispatch; print('boltzflow.studies' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 

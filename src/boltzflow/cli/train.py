@@ -14,7 +14,17 @@ import jax
 import boltzflow
 import boltzflow.run
 from boltzflow.cli.commands import given_folder
-from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, read_report, say, standing
+from boltzflow.cli.finish import (
+    ClosedOutput,
+    conclude,
+    conclude_seeds,
+    measure,
+    output,
+    program_failure,
+    read_report,
+    say,
+    standing,
+)
 from boltzflow.cli.progress import Display, make_display
 from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
@@ -174,14 +184,18 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
     def on_progress(progress: Progress) -> None:
         if progress.phase in ("compile", "evaluate") and progress.message:
             display.say(progress.message)
-        display.show(progress)
-        if progress.phase == "pilot":
-            return
-        _open(work)
+        if progress.phase != "pilot":
+            _open(work)
         if progress.phase == "train":
             work.stage = f"at step {progress.step} of {progress.num_steps}"
             row = {name: getattr(progress, name) for name in ("step", "seconds", "loss", "reverse_ess")}
-            run_folder.append_metrics(folder, row)
+            try:
+                run_folder.append_metrics(folder, row)
+            except OSError as error:  # a full disk does not end a training; the file is written anew after it
+                trouble = f"the metrics cannot be kept: {error.strerror}"
+                message = "; ".join(filter(None, [progress.message, trouble]))
+                progress = dataclasses.replace(progress, message=message)
+        display.show(progress)
 
     finished = boltzflow.run.fit(
         work.loaded.target,
@@ -214,16 +228,27 @@ def _open(work: _Work) -> None:
 
 @contextlib.contextmanager
 def _how_to_go_on(work: _Work) -> Iterator[None]:
-    """Add the stage of the work and the next command to an interruption, and to an error of the energy."""
+    """Add the stage of the work and the next command to whatever ends it: an interruption, the energy, a full disk."""
     go_on = f"go on with: boltzflow resume {work.directory}"
     try:
         yield
     except KeyboardInterrupt:
+        raise _interruption(work, go_on) from None
+    except BrokenPipeError:
         if not work.is_open:
-            raise KeyboardInterrupt("interrupted before the first step; nothing was written") from None
-        raise KeyboardInterrupt(f"interrupted {work.stage}; {go_on}") from None
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        failure = program_failure(error)
+            raise
+        raise ClosedOutput(f"standard output was closed {work.stage}; {go_on}") from None
+    except (jax.errors.JaxRuntimeError, ValueError, MemoryError, OSError) as error:
+        try:
+            failure = str(error) if isinstance(error, OSError) else program_failure(error)
+        except KeyboardInterrupt:
+            raise _interruption(work, go_on) from None
         if failure is None or not work.is_open:
             raise
         raise TrainingError(f"{failure} ({work.stage}; when this is mended, {go_on})") from None
+
+
+def _interruption(work: _Work, go_on: str) -> KeyboardInterrupt:
+    if not work.is_open:
+        return KeyboardInterrupt("interrupted before the first step; nothing was written")
+    return KeyboardInterrupt(f"interrupted {work.stage}; {go_on}")
