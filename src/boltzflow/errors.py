@@ -1,6 +1,9 @@
 """Errors that the user can mend: one sentence that states what was expected, what was found, and what to do."""
 
+import sysconfig
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -21,3 +24,26 @@ class SeedsError(TrainingError):
         names = " and ".join(map(str, failures))
         first = next(iter(failures.values()))
         super().__init__(f"Of {len(failures) + len(runs)} seeds, number {names} failed. {first}")
+
+
+_LONGEST = 300  # characters of a message
+_NOT_THE_USERS = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+
+
+def raised(error: BaseException) -> str:
+    """What a user's code raised, on one line: type, message, and the file and line of that code where it is known."""
+    message = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+    if len(message) > _LONGEST:  # as of JAX, whose first line says it
+        message = message.splitlines()[0][:_LONGEST]
+    message = " ".join(message.split())
+    place = _place(error)
+    return type(error).__name__ + (f": {message}" if message else "") + (f" ({place})" if place else "")
+
+
+def _place(error: BaseException) -> str:
+    """`energies.py, line 3` for the innermost line of the traceback that is no library's, or an empty string."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        is_own = not frame.filename.startswith((*_NOT_THE_USERS, "<frozen"))
+        if is_own and frame.lineno:
+            return f"{Path(frame.filename).name}, line {frame.lineno}"
+    return ""

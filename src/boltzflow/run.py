@@ -1,6 +1,7 @@
 """Training a flow and asking it: `fit`, `fit_seeds`, `load`, and the `Run` that they return."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.from_file import reload_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.validation import whole_number
+from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
@@ -26,6 +27,7 @@ from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
+from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
@@ -94,8 +96,11 @@ class Run:
 
         Returns:
             Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+
+        Raises:
+            InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
-        return self.draws.sample(key, num_samples)
+        return self.draws.sample(random_key(key), num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -110,8 +115,10 @@ class Run:
                 mediocre flow.
 
         Raises:
-            InputError: `method` is another one, or "annealed" after training with the reverse KL, which learns no path.
+            InputError: An argument is of another kind, or `method` is "annealed" after training with the reverse KL,
+                which learns no path.
         """
+        key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
@@ -131,8 +138,10 @@ class Run:
             The pytree of `fn` with an `Estimate` for each leaf.
 
         Raises:
-            InputError: `fn` fails or returns NaN.
+            InputError: `fn` fails, returns NaN or is no function, or `num_samples` is no whole number of at least 0.
         """
+        if not callable(fn):
+            raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
         estimates = expect(fn, self.target.dim, self.draws.batches(num_samples))
         coarse, fine, factor = self.draws.resolutions
         both = (expect(fn, self.target.dim, [batch]) for batch in (coarse, fine))
@@ -170,7 +179,13 @@ class Run:
         return figures(self.draws)
 
     def save(self, folder: str | Path) -> None:
-        """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code."""
+        """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code.
+
+        Raises:
+            InputError: `folder` is no path, or a file, or cannot be written.
+        """
+        folder = _path(folder)
+        check_writable(folder)
         record = {
             "seed": self.seed,
             "name": self.name,
@@ -180,7 +195,7 @@ class Run:
             "history": self.history,
             "cost": self.trained.cost,
         }
-        checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
+        checkpoint.save(folder / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
 
 
 def fit(
@@ -315,12 +330,18 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     Raises:
         InputError: The folder holds no finished run, or its target cannot be made.
     """
-    directory = Path(directory)
+    directory = _path(directory)
     if target is None:
         target = _recorded_target(directory)
     trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
     config = Config(**record["config"])
     return Run(target, config, record["seed"], trained, record["name"], record["options"], parts)
+
+
+def _path(folder: Any) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise InputError(f"the folder must be a path, got {shown(folder)}")
+    return Path(folder)
 
 
 def _recorded_target(directory: Path) -> AbstractDensity:

@@ -14,7 +14,7 @@ from typing import Any
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
-from boltzflow.errors import InputError
+from boltzflow.errors import InputError, raised
 from boltzflow.numerics.validation import did_you_mean, whole_number
 
 
@@ -96,12 +96,15 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     if unknown := sorted(set(options) - {"dim"}):
         raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
     dim = None if options.get("dim") is None else whole_number("dim", options["dim"], at_least=1)
+    place = str(path.resolve())
+    if not place.isprintable() and any("\ud800" <= character <= "\udfff" for character in place):
+        raise InputError(f"{path} cannot be recorded, for its name is not valid Unicode: rename it")
     sha256 = file_sha256(path)
     module = _import(path)
     if not attribute or not hasattr(module, attribute):
         raise InputError(f"{path} has no name {attribute!r}{_suggestion(attribute, module)}")
     target = _as_density(name, getattr(module, attribute), dim)
-    return LoadedTarget(target, name, {"dim": target.dim}, str(path.resolve()), sha256)
+    return LoadedTarget(target, name, {"dim": target.dim}, place, sha256)
 
 
 def _import(path: Path) -> ModuleType:
@@ -168,17 +171,29 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
             posterior = Posterior(found) if is_model(found) else None
         if posterior is None and required + optional > 0 and not is_class:
             if dim is None:
+                if not required:
+                    _try_as_model(name, found)
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
             return Energy(found, dim)
         try:
             found = posterior or found()
         except Exception as error:  # whatever a user's function raises
-            raise InputError(f"{name}() failed: {_what(error)}") from error
+            raise InputError(f"{name}() failed: {raised(error)}") from error
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found
+
+
+def _try_as_model(name: str, function: Callable[..., Any]) -> None:
+    """Raise what a function of optional arguments raises before any sample site: it may be a model of NumPyro."""
+    try:
+        if "numpyro" in sys.modules:
+            function()
+    except Exception as error:  # whatever a user's function raises
+        sentence = f"{name}() failed: {raised(error)}; if it is an energy and no model, give its dimension with --dim"
+        raise InputError(sentence) from error
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[int, int]:

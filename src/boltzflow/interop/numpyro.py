@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity
-from boltzflow.errors import InputError
+from boltzflow.errors import InputError, raised
 from boltzflow.interop import optional_module
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.validation import one_point
@@ -47,8 +47,7 @@ class Posterior(AbstractDensity):
         try:
             found = util.initialize_model(jax.random.key(0), model, model_args=args, model_kwargs=kwargs)
         except Exception as error:  # whatever a user's model raises
-            what = " ".join(str(error).split())[:300]
-            raise InputError(f"the model cannot be run: {type(error).__name__}: {what}") from error
+            raise InputError(f"the model cannot be run: {raised(error)}") from error
         start = found.param_info.z
         if not start:
             raise InputError("the model has no continuous latent site: there is nothing to sample")
@@ -67,11 +66,19 @@ class Posterior(AbstractDensity):
 
 
 def is_model(function: Any) -> bool:
-    """Whether a function without required arguments runs as a NumPyro model with sample sites."""
-    try:
-        handlers = optional_module("numpyro.handlers", "numpyro")
-        with handlers.seed(rng_seed=0):
-            trace = handlers.trace(function).get_trace()
-    except Exception:  # not a model, or no NumPyro
-        return False
-    return any(site["type"] == "sample" for site in trace.values())
+    """Whether a function without required arguments runs as a NumPyro model with sample sites.
+
+    Raises:
+        InputError: It fails after its first sample site. What fails before may be no model.
+    """
+    handlers = optional_module("numpyro.handlers", "numpyro")
+    with handlers.seed(rng_seed=0), handlers.trace() as sites:
+        failure = None
+        try:
+            function()
+        except Exception as error:  # whatever a user's function raises
+            failure = error
+    found = any(site["type"] == "sample" for site in sites.values())
+    if found and failure:
+        raise InputError(f"the model cannot be run: {raised(failure)}") from failure
+    return found

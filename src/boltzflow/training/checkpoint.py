@@ -17,6 +17,7 @@ from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_conten
 from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
+from boltzflow.training.snapshots import PILOT
 
 FILE = "run.npz"
 
@@ -73,8 +74,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
-        older = " of this format (it is of an older boltzflow: train again)" if folder.is_dir() else ""
-        raise InputError(f"{folder.parent} holds no finished run{older}: {path} is missing.")
+        raise InputError(f"{folder.parent} holds no finished run: {path} is missing{_why_missing(folder)}.")
     arrays, record = files.read(path)
     if record.get("format") != files.FORMAT:
         raise InputError(f"{path} is not a checkpoint of format {files.FORMAT}, the one this version reads.")
@@ -83,6 +83,15 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if set(record.get("config", ())) != known or not complete:
         raise InputError(f"{path} does not have the settings this version of boltzflow reads.")
     return arrays, record
+
+
+def _why_missing(folder: Path) -> str:
+    """The end of a sentence on a folder without a checkpoint."""
+    if (folder / PILOT).exists():
+        return f" (the run was interrupted: go on with boltzflow resume {folder.parent})"
+    if folder.is_dir() and any(folder.iterdir()):
+        return " (it is of an older boltzflow: train again)"
+    return ""
 
 
 def _fitting(array: np.ndarray, leaf: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.step import StepState
 
+PILOT = "pilot.npz"
 _MIN_INTERVAL = 2.0  # seconds
 _RETRY_INTERVAL = 60.0  # seconds, after a write that failed
 _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first and the last
@@ -76,7 +77,7 @@ class Snapshots:
         self._folder.mkdir(parents=True, exist_ok=True)
         arrays, numbers = pilot_contents(pilot)
         arrays["energies"] = energies(self._target, pilot)
-        files.write(self._folder / "pilot.npz", arrays, {**self._run, "pilot": numbers})
+        files.write(self._folder / PILOT, arrays, {**self._run, "pilot": numbers})
 
     def read_pilot(self, base: AbstractDistribution | None) -> Pilot | None:
         """The pilot, None where there is none; `base` is that of the run, unless the pilot fitted it.
@@ -84,7 +85,7 @@ class Snapshots:
         Raises:
             InputError: The pilot is of another target or other settings, or its file is damaged.
         """
-        path = self._folder / "pilot.npz"
+        path = self._folder / PILOT
         if not self._resume or not path.exists():
             return None
         arrays, record = files.read(path)
