@@ -219,6 +219,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     low = bounds.get("at_least", -math.inf)
     high = bounds.get("at_most", MOST if kind is int else math.inf)
     if not low <= value <= high:
-        wanted = f"from {low} to {high}" if "at_most" in bounds or value > high else f"{what} of at least {low}"
+        within = f"from {low} to {high}" if kind is float else f"{what} from {low} to {high}"
+        wanted = within if "at_most" in bounds or value > high else f"{what} of at least {low}"
         raise InputError(f"{name} must be {wanted}, got {shown(value)}")
     return kind(value)

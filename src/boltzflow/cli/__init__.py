@@ -14,7 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` and return the exit status; without `argv`, be the process of that command."""
     if argv is not None:
         return _dispatch(argv)
-    process.replace_what_cannot_be_encoded()
     try:
         process.raise_interruptions()
         status = _dispatch(sys.argv[1:])
@@ -27,4 +26,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: Sequence[str]) -> int:
     from boltzflow.cli.dispatch import dispatch  # slow to import; `process` must come before
 
-    return dispatch(argv)
+    with process.replacing():
+        return dispatch(argv)

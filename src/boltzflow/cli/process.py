@@ -31,7 +31,8 @@ if _is_command(sys.argv, sys.orig_argv) and signal.getsignal(signal.SIGINT) is s
     signal.signal(signal.SIGINT, _end_at_once)
 
 
-import contextlib  # noqa: E402  not before the first interruption has its line
+import contextlib  # noqa: E402  not before an interruption is one line
+from collections.abc import Iterator  # noqa: E402
 
 
 def raise_interruptions() -> None:
@@ -51,11 +52,19 @@ def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(dropped)
 
 
-def replace_what_cannot_be_encoded() -> None:
-    """Let a character that the terminal's encoding lacks be a question mark."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+@contextlib.contextmanager
+def replacing() -> Iterator[None]:
+    """Let a character that the encoding of an output lacks be a question mark there."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [stream.errors for stream in streams]
+    try:
+        for stream in streams:
             stream.reconfigure(errors="replace")
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            with contextlib.suppress(OSError):  # it flushes
+                stream.reconfigure(errors=errors)
 
 
 def complain(what: object) -> None:

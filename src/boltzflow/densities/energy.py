@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.errors import InputError, raised
 from boltzflow.numerics.gradient_check import slopes
-from boltzflow.numerics.validation import one_point, real_array, shown, whole_number
+from boltzflow.numerics.validation import dimension, one_point, real_array, shown, whole_number
 
 _NUM_SLOPES = 8
 _ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
@@ -52,7 +53,7 @@ class Energy(AbstractDensity):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
         self.fn = jax.tree.map(_hashable, fn)
-        self.dim = whole_number("dim", dim, at_least=1)
+        self.dim = dimension("dim", dim)
         self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
         if not isinstance(sign_symmetric, bool):
             raise InputError(f"sign_symmetric must be True or False, got {sign_symmetric!r}")
@@ -67,7 +68,7 @@ class Energy(AbstractDensity):
 
 
 class _ByIdentity:
-    """A callable object without a hash, as a dataclass is, hashed by its identity: JAX asks for the hash of a function.
+    """A callable object that has no hash, or compares by value, as a dataclass: JAX takes functions by their identity.
 
     Args:
         fn: The object.
@@ -84,8 +85,9 @@ class _ByIdentity:
 
 
 def _hashable(leaf: Any) -> Any:
-    """`leaf` of a function, which is a tree with arrays or one object; an object that has no hash gets one."""
-    return _ByIdentity(leaf) if callable(leaf) and not _has_hash(leaf) else leaf
+    """`leaf` of a function, which is a tree with arrays or one object; one that is not its identity is wrapped."""
+    by_value = type(leaf).__eq__ is not object.__eq__ and not isinstance(leaf, MethodType)
+    return _ByIdentity(leaf) if callable(leaf) and (by_value or not _has_hash(leaf)) else leaf
 
 
 def _has_hash(leaf: Any) -> bool:
@@ -187,7 +189,7 @@ def check_attributes(density: AbstractDensity) -> None:
     These are `modes`, `lattice_shape`, `sign_symmetric` and, of a distribution, `log_z`.
     """
     name = type(density).__name__
-    dim = whole_number(f"dim of {name}", density.dim, at_least=1)
+    dim = dimension(f"dim of {name}", density.dim)
     for leaf in jax.tree.leaves(density):
         if not (isinstance(leaf, (jax.Array, np.ndarray)) or _has_hash(leaf)):
             raise InputError(

@@ -15,7 +15,7 @@ from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError, raised
-from boltzflow.numerics.validation import did_you_mean, whole_number
+from boltzflow.numerics.validation import did_you_mean, dimension
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
         raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
     if unknown := sorted(set(options) - {"dim"}):
         raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
-    dim = None if options.get("dim") is None else whole_number("dim", options["dim"], at_least=1)
+    dim = None if options.get("dim") is None else dimension("dim", options["dim"])
     place = str(path.resolve())
     if not place.isprintable() and any("\ud800" <= character <= "\udfff" for character in place):
         raise InputError(f"{path} cannot be recorded, for its name is not valid Unicode: rename it")

@@ -17,6 +17,7 @@ from boltzflow.errors import InputError
 
 MOST = 2**31 - 1
 """The largest whole number that is accepted where nothing else bounds it: JAX keeps 32 bits in single precision."""
+_MOST_DIM = 10**6
 _LONGEST = 200  # characters of a value in a sentence
 
 
@@ -67,6 +68,12 @@ def whole_number(name: str, value: Any, at_least: int, at_most: int | None = Non
         wanted = f"of at least {at_least}" if at_most is None and not is_large else f"from {at_least} to {highest}"
         raise InputError(f"{name} must be a whole number {wanted}, got {shown(value)}")
     return int(value)
+
+
+def dimension(name: str, value: Any, at_least: int = 1) -> int:
+    """`value` as a dimension, or as a number that a dimension grows with: a whole number up to a million."""
+    is_large = isinstance(value, (int, np.integer)) and value > _MOST_DIM
+    return whole_number(name, value, at_least, _MOST_DIM if is_large else None)
 
 
 def random_key(key: Any) -> PRNGKeyArray:
