@@ -162,7 +162,7 @@ ENERGIES = [
     ("vector", "must return one number, got an array of shape (2,)"),
     ("complex", "complex"),
     ("nan", "the energy is not finite"),
-    ("inf", ("the energy is not finite", "write x as a function of free variables")),
+    ("inf", ("the energy is not finite", "wall of infinite energy, write x as a function of free variables")),
     ("branch", "does not trace under JAX"),
     ("nothing", "is a return missing?"),
     ("numpy_only", "does not trace under JAX"),

@@ -223,11 +223,12 @@ def check_attributes(density: AbstractDensity) -> None:
 
 def finite_advice(values: np.ndarray) -> str:
     """What to do about energies that are not finite."""
+    advice = "keep the energy finite wherever samples can go"
     if not np.isposinf(values).any():
-        return "keep the energy finite wherever samples can go"
+        return advice
     return (
-        "no flow reaches the edge of a wall of infinite energy: write x as a function of free variables, as x = exp(z) "
-        "or a sigmoid, and subtract the log of its Jacobian from the energy"
+        f"{advice}; in place of a wall of infinite energy, write x as a function of free variables, as x = exp(z) or a "
+        "sigmoid, and subtract the log of its Jacobian from the energy"
     )
 
 

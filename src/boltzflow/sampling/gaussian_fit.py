@@ -78,9 +78,9 @@ def _usable(x: Points, gradient: Points) -> tuple[Float[np.ndarray, "kept dim"],
     if np.sum(finite) < 2:
         first = ", ".join(f"{value:.4g}" for value in x[np.argmin(finite), :4])
         raise InputError(
-            f"The gradient of the energy is not finite at {np.sum(~finite)} of the {len(x)} points that the pilot found, "
-            f"as at x = ({first}{', ...' if x.shape[1] > 4 else ''}): is the energy smooth there, and does it grow "
-            "outwards?"
+            f"The gradient of the energy is not finite at {np.sum(~finite)} of the {len(x)} points that the pilot "
+            f"found, as at x = ({first}{', ...' if x.shape[1] > 4 else ''}): is the energy smooth there, and does it "
+            "grow outwards?"
         )
     return np.asarray(x, np.float64)[finite], np.asarray(gradient, np.float64)[finite]
 
