@@ -27,6 +27,7 @@ _HEAVY = (
     "test_training.py",
     "test_kill.py",
     "test_resume.py",
+    "test_process.py",
     "test_seeds.py",
     "test_pilot.py",
     "test_interop.py",
