@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.validation import is_numpyro_model, whole_number
+from boltzflow.numerics.validation import is_numpyro_model, random_key, shown, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
@@ -30,6 +31,7 @@ from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
 from boltzflow.storage import run_folder
+from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
@@ -112,7 +114,11 @@ class Run:
 
         Returns:
             Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+
+        Raises:
+            InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
+        key = random_key(key)
         return self._checked_draws().sample(key, num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
@@ -128,8 +134,10 @@ class Run:
                 mediocre flow.
 
         Raises:
-            InputError: `method` is another one, or "annealed" after training with the reverse KL, which learns no path.
+            InputError: An argument is of another kind, or `method` is "annealed" after training with the reverse KL,
+                which learns no path.
         """
+        key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
@@ -151,8 +159,11 @@ class Run:
             The pytree of `fn` with an `Estimate` for each leaf.
 
         Raises:
-            InputError: `fn` fails or returns NaN.
+            InputError: `fn` fails, returns NaN or is no function, or `num_samples` is no whole number of at least 0.
         """
+        if not callable(fn):
+            raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
+        num_samples = whole_number("num_samples", num_samples, at_least=0)
         draws = self._checked_draws()
         coarse, fine, factor = draws.resolutions
         with draws.programs.of_observable(fn, self.target.dim):
@@ -197,9 +208,12 @@ class Run:
         What another run has left in the folder, its report too, is removed.
 
         Raises:
-            InputError: The folder holds several seeds, or files of the same names that are not from boltzflow.
+            InputError: `folder` is no path, or a file, or cannot be written, or it holds several seeds, or files of the
+                same names that are not from boltzflow.
         """
-        run_folder.claim_for_checkpoint(Path(folder))
+        folder = _path(folder)
+        check_writable(folder)
+        run_folder.claim_for_checkpoint(folder)
         record = {
             "seed": self.seed,
             "name": self.name,
@@ -210,8 +224,8 @@ class Run:
             "cost": self.trained.cost,
         }
         with self._checked_draws().programs.answering():
-            checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
-        remove_others(Path(folder))
+            checkpoint.save(folder / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
+        remove_others(folder)
 
 
 def fit(
@@ -373,7 +387,7 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     Raises:
         InputError: The folder holds no finished run, or its target cannot be made.
     """
-    directory = Path(directory)
+    directory = _path(directory)
     if target is None:
         target = _recorded_target(directory)
     config = Config(**checkpoint.read_record(directory / CHECKPOINT)["config"])
@@ -381,6 +395,12 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     with programs.answering():
         trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
     return Run(target, config, record["seed"], trained, record["name"], record["options"], parts, programs)
+
+
+def _path(folder: Any) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise InputError(f"the folder must be a path, got {shown(folder)}")
+    return Path(folder)
 
 
 def _recorded_target(directory: Path) -> AbstractDensity:

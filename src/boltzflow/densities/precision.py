@@ -14,6 +14,7 @@ from jaxtyping import Float
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.programs import computing, fingerprint
 
 Precision = Literal["auto", "double", "single"]

@@ -93,6 +93,7 @@ class Draws:
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """Independent samples of the flow with their weights."""
+        num_samples = whole_number("num_samples", num_samples, at_least=1)
         flow = self.flow
         with self.programs.answering():
             x, log_prob = sample_batch(flow, key, num_samples)
@@ -123,9 +124,9 @@ class Draws:
 
     def batches(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Points and log-weights, batch by batch: those of `samples`, or `num_samples` new ones where it is not 0."""
+        num_samples = whole_number("num_samples", num_samples, at_least=0)
         if num_samples == 0:
             yield self.samples.x, self.samples.log_weight
-        whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))

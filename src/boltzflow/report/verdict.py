@@ -11,7 +11,7 @@ import numpy as np
 
 from boltzflow.sampling.coverage import MIN_SHARE, Region
 from boltzflow.statistics.estimates import Estimate, disagreement
-from boltzflow.statistics.weights import distrust_tail
+from boltzflow.statistics.weights import distrust_tail, told_apart
 
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
@@ -87,6 +87,8 @@ def _tail_is_thin(f: Findings) -> bool:
 
 def _log_z_routes(f: Findings) -> Iterator[str]:
     log_z = f.estimates["log_z"]
+    is_annealed = log_z.method != f.estimates["log_z_importance"].method
+    own = "annealing along the path" if is_annealed else "importance weights"
     routes = (
         ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
         ("log_z_annealed", "annealing along the path", "the sampler has lost part of the target"),
@@ -96,11 +98,11 @@ def _log_z_routes(f: Findings) -> Iterator[str]:
         if name not in f.estimates or (name == "log_z_pilot" and f.pilot_complaints):
             continue
         other = f.estimates[name]
-        if name == "log_z_annealed" and not other.ok:  # too few particles for an error bar
+        if name == "log_z_annealed" and (is_annealed or not other.ok):  # too few particles for an error bar
             continue
         if not disagreement(log_z, other) <= _MAX_SIGMA:
             yield (
-                f"log Z by importance weights ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
+                f"log Z by {own} ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
                 f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
                 f"{meaning}."
             )
@@ -180,9 +182,11 @@ def _notes(f: Findings) -> Iterator[str]:
         )
     k = f.estimates["pareto_k"].value
     if f.estimates["log_z_importance"].ok and k > _TAIL_OF_INFINITE_VARIANCE:
+        shown, _ = told_apart(k, _TAIL_OF_INFINITE_VARIANCE)
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {k:.2f}, above 0.5): the error bars of log Z "
-            "and of expectations may be a few times too small. Train longer, or use a wider base."
+            f"The weights have a tail of infinite variance (Pareto k̂ = {shown}, above {_TAIL_OF_INFINITE_VARIANCE}): "
+            "the error bars of log Z and of expectations may be a few times too small. Train longer, or use a wider "
+            "base."
         )
     elif _tail_is_thin(f):
         yield (

@@ -71,21 +71,36 @@ def distrust(log_w: Floats) -> str:
 def distrust_numbers(effective: float, largest_share: float, k: float, length: int, n: int) -> str:
     """`distrust` of n weights from their effective samples, largest share, and the k̂ fitted to `length` of them."""
     if effective < MIN_EFFECTIVE * (1 - 1e-9):
-        return f"Only {effective:.1f} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
+        shown, _ = told_apart(effective, MIN_EFFECTIVE, 1)
+        return f"Only {shown} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
     return distrust_share(largest_share) or distrust_tail(k, length, n)
 
 
 def distrust_share(share: float) -> str:
     """Why one weight dominates, if its share is above 5 %."""
-    return f"One weight holds {share:.1%} of the sum, more than {MAX_SHARE:.0%}." if share > MAX_SHARE else ""
+    if share <= MAX_SHARE:
+        return ""
+    percent, _ = told_apart(100 * share, 100 * MAX_SHARE, 1)
+    return f"One weight holds {percent}% of the sum, more than {MAX_SHARE:.0%}."
 
 
 def distrust_tail(k: float, length: int, n: int, what: str = "weights") -> str:
     """Why a tail of shape k, fitted to `length` of n weights, permits no error bar."""
-    if np.isnan(k):
+    if np.isnan(k) and length < MIN_TAIL:
         return f"The tail of the {what} could not be fitted: {length} different values of {n}, fewer than {MIN_TAIL}."
+    if np.isnan(k):
+        return f"The tail of the {what} could not be fitted: its {length} values span too many orders of magnitude."
     limit = min(1 - 1 / float(np.log10(max(n, 11))), 0.7)  # Vehtari et al., 2024
-    return f"The {what} have a heavy tail: Pareto k̂ = {k:.2f}, above {limit:.2f}." if k > limit else ""
+    if k > limit:
+        return "The {} have a heavy tail: Pareto k̂ = {}, above {}.".format(what, *told_apart(k, limit))
+    return ""
+
+
+def told_apart(value: float, limit: float, decimals: int = 2) -> tuple[str, str]:
+    """Two different numbers with so many decimals, or with as many more as show that they differ."""
+    while decimals < 16 and f"{value:.{decimals}f}" == f"{limit:.{decimals}f}":
+        decimals += 1
+    return f"{value:.{decimals}f}", f"{limit:.{decimals}f}"
 
 
 def tail_length(n: int) -> int:
@@ -112,9 +127,10 @@ def top_shape(top: Floats) -> tuple[float, int]:
     weight = np.exp(top - top[-1])
     exceedances = weight[weight > weight[0]] - weight[0]
     k = _fit_generalized_pareto(exceedances) if len(exceedances) >= MIN_TAIL else float("nan")
-    return k, len(exceedances)
+    return k, len(exceedances) if np.isfinite(k) else int(np.sum(top > top[0]))  # exp may underflow
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # NaN where the exceedances span too much
 def _fit_generalized_pareto(x: Floats) -> float:
     """The shape k of positive exceedances, sorted upward (Zhang & Stephens, 2009).
 
