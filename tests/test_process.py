@@ -66,16 +66,16 @@ def test_an_import_leaves_interruptions_alone():
 
 def test_an_interruption_in_a_destructor_is_not_lost():
     program = """
-import boltzflow.run, signal, time
+import boltzflow.cli.commands, signal, time
 class Odd:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.1)
-def load(folder):
+def load(folder, target, measure_again):
     Odd()
     for _ in range(100):
         time.sleep(0.05)
-boltzflow.run.load = load
+boltzflow.cli.commands.load_run = load
 """
     done = ended(program)
     assert (done.returncode, done.stderr) == (130, b"boltzflow: interrupted\n")
@@ -83,7 +83,8 @@ boltzflow.run.load = load
 
 def test_an_interruption_inside_exec_ends_with_the_status():
     """Python ends itself by the signal where an interruption has passed through `exec`."""
-    done = ended("import boltzflow.run\nboltzflow.run.load = lambda folder: exec('raise KeyboardInterrupt')")
+    load = "lambda folder, target, measure_again: exec('raise KeyboardInterrupt')"
+    done = ended(f"import boltzflow.cli.commands\nboltzflow.cli.commands.load_run = {load}")
     assert (done.returncode, done.stderr) == (130, b"boltzflow: interrupted\n")
 
 
@@ -146,7 +147,7 @@ def test_closed_streams_are_no_traceback():
 
 _ODD = "\\u03c3 k\\u0302 \\U0001f600 [m/s] \\udcff"
 _FAKE = f"""
-import boltzflow.run, boltzflow.cli.finish
+import boltzflow.cli.commands, boltzflow.report.stored
 from boltzflow.report.report import Report, Verdict
 from boltzflow.statistics.estimates import Estimate
 odd = "{_ODD}"
@@ -156,7 +157,8 @@ class Run:
     def report(self): return report
     def figures(self): return []
     name, options, seed, config = odd, {{}}, 0, boltzflow.Config()
-boltzflow.run.load = lambda folder: Run()
+boltzflow.cli.commands.load_run = lambda folder, target, measure_again: Run()
+boltzflow.report.stored.state_identity = lambda folder: "a run"
 """
 
 
