@@ -41,7 +41,7 @@ BASES["mixture"] = SubspaceMixture(
 
 
 def trained(base, directions):
-    points = jax.random.normal(jax.random.key(0), (50, DIM))
+    points = np.random.default_rng(0).normal(size=(50, DIM))
     pilot = Pilot(
         base=base,
         clock=Clock(3.7),
@@ -49,8 +49,8 @@ def trained(base, directions):
         points=points,
         wide_points=2 * points,
         minima=points[:3],
-        path_times=jnp.linspace(0, 1, 3),
-        path_points=jnp.stack([points] * 3),
+        path_times=np.linspace(0, 1, 3),
+        path_points=np.stack([points] * 3),
         log_z=1.5,
         log_z_stderr=0.01,
         acceptance=0.7,
@@ -93,7 +93,8 @@ def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_a_target_is_recognized_by_differences_of_its_energies(tmp_path, offset, double):
     """Neither an offset nor one large energy hides another target; both precisions are compared with their own."""
-    points = jnp.asarray(np.random.default_rng(0).normal(size=(64, DIM)), jnp.float32).at[0].set(1e6)
+    points = np.random.default_rng(0).normal(size=(64, DIM)).astype(np.float32).astype(np.float64)
+    points[0] = 1e6
     pilot = dataclasses.replace(trained(BASES["matrix"], None).pilot, points=points)
 
     def target(tilt):

@@ -20,7 +20,7 @@ from boltzflow.numerics.compiling import compiled
 class AbstractFixed(eqx.Module):
     """A module whose arrays are data, never parameters: training does not change them.
 
-    It is hashed by its identity, as functions are: `jax.jit(target.energy)` needs a hash, which arrays do not have.
+    It is hashed by its identity, as functions are: `jax.jit` of `target.energy` needs a hash, which arrays do not have.
     """
 
     def __hash__(self) -> int:
