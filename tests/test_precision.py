@@ -1,7 +1,5 @@
 """Answers in double precision, and the rounding of an energy as part of the error of log Z."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
-from boltzflow.config import Config
 from boltzflow.densities.precision import programs_of, rounding_error, trains_in_single
 from boltzflow.model.continuity import trainable
 from boltzflow.numerics.batching import map_points
@@ -170,8 +167,7 @@ def test_an_energy_that_casts_has_the_noise_of_its_rounding(offset):
 
 
 def test_single_precision_is_asked_for():
-    config = dataclasses.replace(Config(), preset="quick", num_steps=20, num_eval_samples=256, precision="single")
-    run = bf.fit(bf.Energy(gaussian, 2), config=config)
+    run = bf.fit(bf.Energy(gaussian, 2), config=QUICK | {"precision": "single"})
     assert not run.programs.double
     assert not run.trained.in_double
     energy = run.samples.energy
