@@ -2,8 +2,7 @@
 
 import itertools
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +16,12 @@ from boltzflow.config import PRESETS, Config, checked_config, make_preset, with_
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import instead_of_a_density
 from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.validation import is_numpyro_model, random_key, shown, whole_number
+from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
@@ -31,8 +31,8 @@ from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
 from boltzflow.storage import run_folder
-from boltzflow.storage.files import check_writable
-from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
+from boltzflow.storage.files import check_writable, folder_path
+from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, check_seeds, read_record, seed_folder
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained, train
@@ -211,7 +211,7 @@ class Run:
             InputError: `folder` is no path, or a file, or cannot be written, or it holds several seeds, or files of the
                 same names that are not from boltzflow.
         """
-        folder = _path(folder)
+        folder = folder_path(folder)
         check_writable(folder)
         run_folder.claim_for_checkpoint(folder)
         record = {
@@ -262,7 +262,7 @@ def fit(
         InputError: The target or a setting cannot be used.
         TrainingError: Training diverges.
     """
-    [seed] = _check_seeds([seed])
+    [seed] = check_seeds([seed])
     name, config = _settle(target, preset, config, name)
     programs = _programs_of(target, config, parts)
     return _fit(target, config, seed, programs, name, options, on_progress, parts, keep, resume)
@@ -293,7 +293,7 @@ def fit_seeds(
         InputError: The seeds, the target or a setting cannot be used.
         SeedsError: Training diverges for some seeds. It is raised after the others are trained, and has their runs.
     """
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
     programs = _programs_of(target, config, parts)
     runs: list[Run] = []
@@ -331,21 +331,12 @@ def _programs_of(target: AbstractDensity, config: Config, parts: Parts) -> Progr
     return programs_of(target, config.precision, "" if parts == NO_PARTS else f" and parts {next(_parts_seen)}")
 
 
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if not isinstance(seeds, Iterable):
-        raise InputError(f"seeds must be a sequence of whole numbers, as in range(5), got {seeds!r}")
-    checked = [whole_number("a seed", seed, at_least=0, at_most=2**32 - 1) for seed in seeds]
-    if not checked or len(set(checked)) < len(checked):
-        raise InputError(f"seeds must be one or more different whole numbers, got {checked}")
-    return checked
-
-
 def _settle(
     target: AbstractDensity, preset: str, config: Config | Mapping[str, Any] | None, name: str
 ) -> tuple[str, Config]:
     """The name and the settings of a run, validated."""
     if not isinstance(target, AbstractDensity):
-        raise InputError(f"Expected a density, got {_instead_of_a_density(target)}.")
+        raise InputError(f"Expected a density, got {instead_of_a_density(target)}.")
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     if preset == "paper" and config is None and not name:
@@ -362,19 +353,6 @@ def _settle(
     return name or type(target).__name__, checked_config(asdict(config))
 
 
-def _instead_of_a_density(target: Any) -> str:
-    """What was given as a target, and what to do with it."""
-    if isinstance(target, type):
-        kind = "density" if issubclass(target, AbstractDensity) else "class that is no density"
-        return f"the class {target.__name__}, a {kind}: give an instance of a density, as in {target.__name__}(...)"
-    what = getattr(target, "__name__", "") or type(target).__name__
-    if is_numpyro_model(target):
-        return f"the NumPyro model {what}: wrap it as boltzflow.interop.numpyro.Posterior({what})"
-    if callable(target):
-        return f"the function {what}: wrap it as boltzflow.Energy({what}, dim)"
-    return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
-
-
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
     """Load the run in a folder that `boltzflow run` or `Run.save` wrote.
 
@@ -387,7 +365,7 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     Raises:
         InputError: The folder holds no finished run, or its target cannot be made.
     """
-    directory = _path(directory)
+    directory = folder_path(directory)
     if target is None:
         target = _recorded_target(directory)
     config = Config(**checkpoint.read_record(directory / CHECKPOINT)["config"])
@@ -395,12 +373,6 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     with programs.answering():
         trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
     return Run(target, config, record["seed"], trained, record["name"], record["options"], parts, programs)
-
-
-def _path(folder: Any) -> Path:
-    if not isinstance(folder, (str, os.PathLike)):
-        raise InputError(f"the folder must be a path, got {shown(folder)}")
-    return Path(folder)
 
 
 def _recorded_target(directory: Path) -> AbstractDensity:

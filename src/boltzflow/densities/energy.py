@@ -18,7 +18,7 @@ from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.indexing import out_of_range
-from boltzflow.numerics.validation import dimension, one_point, real_array, shown, whole_number
+from boltzflow.numerics.validation import dimension, is_numpyro_model, one_point, real_array, shown, whole_number
 
 _NUM_SLOPES = 8
 _ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
@@ -111,6 +111,19 @@ def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
     if math.prod(sites) != dim:
         raise InputError(f"lattice_shape must have as many sites as dim, {dim}, got {sites} with {math.prod(sites)}")
     return sites
+
+
+def instead_of_a_density(target: Any) -> str:
+    """What was given as a target, and what to do with it."""
+    if isinstance(target, type):
+        kind = "density" if issubclass(target, AbstractDensity) else "class that is no density"
+        return f"the class {target.__name__}, a {kind}: give an instance of a density, as in {target.__name__}(...)"
+    what = getattr(target, "__name__", "") or type(target).__name__
+    if is_numpyro_model(target):
+        return f"the NumPyro model {what}: wrap it as boltzflow.interop.numpyro.Posterior({what})"
+    if callable(target):
+        return f"the function {what}: wrap it as boltzflow.Energy({what}, dim)"
+    return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
 
 
 def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> None:

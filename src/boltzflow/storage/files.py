@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from boltzflow.errors import InputError
+from boltzflow.numerics.validation import shown
 
 try:
     import fcntl
@@ -143,6 +144,13 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 # --- who may write where ----------------------------------------------------------------------------------------------
+
+
+def folder_path(folder: Any) -> Path:
+    """`folder` as a path; raises `InputError` for anything that is none."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise InputError(f"the folder must be a path, got {shown(folder)}")
+    return Path(folder)
 
 
 def check_writable(directory: Path) -> None:

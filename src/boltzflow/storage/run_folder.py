@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ class RunRecord:
 def check_seed(seed: Any) -> int:
     """`seed` as an int; raises `InputError` where it is not a whole number from 0 to 2³² - 1."""
     return whole_number("seed", seed, at_least=0, at_most=_MAX_SEED)
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """`seeds` as different whole numbers; raises `InputError` for anything else."""
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds must be a sequence of whole numbers, as in range(5), got {seeds!r}")
+    checked = [whole_number("a seed", seed, at_least=0, at_most=_MAX_SEED) for seed in seeds]
+    if not checked or len(set(checked)) < len(checked):
+        raise InputError(f"seeds must be one or more different whole numbers, got {checked}")
+    return checked
 
 
 # --- config.toml ------------------------------------------------------------------------------------------------------
