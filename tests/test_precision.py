@@ -142,9 +142,9 @@ def test_whole_numbers_in_single_precision_are_no_rounding_error():
 
 def test_data_in_single_precision_raise_the_error_of_log_z(plain_run):
     """Data that shift the energy; those that move its minimum leave log Z as it is."""
-    narrow = jnp.asarray(1e4 + np.random.default_rng(3).normal(size=2), jnp.float32)
-    expected = np.sqrt(2 / 12) * np.spacing(np.float32(1e4))
-    target = bf.Energy(lambda x: x @ x / 2 + narrow.sum().astype(x.dtype), 2)
+    narrow = jnp.asarray(1e4 + np.random.default_rng(3).normal(size=50), jnp.float32)
+    expected = np.sqrt(50 / 12) * np.spacing(np.float32(1e4))
+    target = bf.Energy(lambda x: x @ x / 2 + narrow.astype(x.dtype).sum(), 2)
     run = bf.Run(target, plain_run.config, 0, plain_run.trained, programs=programs_of(target))
     assert expected / 2 < run.draws.rounding < 2 * expected
     assert plain_run.draws.rounding < 1e-9
