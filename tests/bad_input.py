@@ -43,6 +43,13 @@ ARGUMENTS = [
     ("run mixture-2 --preset quik", "did you mean 'quick'?"),
     ("run mixture-2 --seed -1", "seed must be a whole number from 0"),
     ("run mixture-2 --seed 1.5", "--seed must be a whole number, got '1.5'"),
+    (
+        "run mixture-2 --num-steps 1000000000000000000000000000000",
+        "num_steps must be a whole number from 0 to 2147483647, got 1000",
+    ),
+    ("run mixture-2 --seed 1000000000000000000000000000000", "seed must be a whole number from 0 to 4294967295"),
+    ("run mixture-2 --learning-rate 1e400", "learning_rate must be finite"),
+    ("run double-well --num-sites 1000000000000000000000000000000", "num_sites must be a whole number from 2 to "),
     ("run mixture-2 --num-steps=-1", "num_steps must be a whole number of at least 0"),
     ("run mixture-2 --learning-rate -0.1", "learning_rate must be above 0"),
     ("run mixture-2 --learning-rate -1e-3", "learning_rate must be above 0, got -0.001"),
@@ -88,6 +95,8 @@ TOML = [
     ("preset = 'best'", "preset must be one of"),
     ("seed = -1", "seed must be"),
     ("= 3", "not valid TOML"),
+    ("num_steps = 1000000000000000000000000000000", "num_steps must be a whole number from 0 to 2147483647, got 100"),
+    ("seed = 1000000000000000000000000000000", "seed must be a whole number from 0 to 4294967295"),
 ]
 """Files of settings, for `run mixture-2 --config odd.toml`."""
 
@@ -101,6 +110,14 @@ FILES = {
     "nothing.py": "def energy(x):\n    x.sum()\n",
     "numpy_only.py": "import numpy as np\ndef energy(x):\n    return np.linalg.norm(np.asarray(x))\n",
     "raises.py": "def energy(x):\n    raise KeyError('lost')\n",
+    "early.py": (
+        "import numpyro\nimport numpyro.distributions as dist\ndata = {}\n"
+        "def model(y=1.0):\n    numpyro.sample('mu', dist.Normal(data['mean'], 1.0))\n"
+    ),
+    "late.py": (
+        "import numpyro\nimport numpyro.distributions as dist\ndef model(y=1.0):\n"
+        "    mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))\n    return {}['sigma']\n"
+    ),
     "broken.py": "import jax\n\nvalue = 1 / 0\n",
     "syntax.py": "def energy(x)\n    return 0\n",
     "exits.py": "import sys\nsys.exit(3)\n",
@@ -136,7 +153,9 @@ IN_FILES = [
     ("odd.py:number --dim 2", "must be a function x -> energy or an AbstractDensity, got float"),
     ("odd.py:Other --dim 2", "is a class that is not an AbstractDensity"),
     ("odd.py:two --dim 2", "needs 2 arguments"),
-    ("odd.py:failing", "no data"),
+    ("odd.py:failing", ("odd.py:failing() failed: ValueError: no data", "odd.py, line 8")),
+    ("early.py:model", ("early.py:model: the model cannot be run: KeyError: 'mean'", "early.py, line 5")),
+    ("late.py:model", ("the model cannot be run: KeyError: 'sigma'", "late.py, line 5")),
     ("odd.py:wrong", "got int"),
     ("odd.py:made --dim 3", "has dimension 4, not 3"),
     ("odd.py:ready --dim 3", "has dimension 2, not 3"),
@@ -147,11 +166,11 @@ ENERGIES = [
     ("vector", "must return one number, got an array of shape (2,)"),
     ("complex", "complex"),
     ("nan", "the energy is not finite"),
-    ("inf", "the energy is not finite"),
+    ("inf", ("the energy is not finite", "write x as a map of an unbounded variable z")),
     ("branch", "does not trace under JAX"),
     ("nothing", "is a return missing?"),
     ("numpy_only", "does not trace under JAX"),
-    ("raises", "KeyError"),
+    ("raises", ("KeyError", "'lost' (raises.py, line 2)")),
     ("beyond", "uses index 5 of an axis with 2 entries"),
     ("level", "the energy grows by less than dim·log|x|"),
     ("unused", "the energy does not grow towards x[1]"),

@@ -28,6 +28,7 @@ _HEAVY = (
     "test_kill.py",
     "test_one_run.py",
     "test_resume.py",
+    "test_process.py",
     "test_seeds.py",
     "test_pilot.py",
     "test_interop.py",

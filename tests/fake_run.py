@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,7 +54,7 @@ class FakeRun:
         save_checkpoint(directory, self, self.asked)
 
     def sample(self, key, num_samples):
-        x = jnp.zeros((num_samples, 2))
+        x = np.zeros((num_samples, 2))
         return Samples(x, x[:, 0], x[:, 0], x[:, 0])
 
 

@@ -1,7 +1,6 @@
 """The DataTree of a run, and the mixing of chains."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,8 +15,8 @@ from boltzflow.statistics.estimates import exact
 def chains(num, shift=0.0):
     """Four chains of independent states of N(0, 1)², the last shifted by `shift`."""
     chain = np.repeat(np.arange(4), -(-num // 4))[:num]
-    x = jax.random.normal(jax.random.key(0), (num, 2)) + shift * (chain == 3)[:, None]
-    return Corrected(x, jnp.sum(x**2, axis=1) / 2, "metropolis", num, 0.9, chain)
+    x = np.asarray(jax.random.normal(jax.random.key(0), (num, 2)), np.float64) + shift * (chain == 3)[:, None]
+    return Corrected(x, np.sum(x**2, axis=1) / 2, "metropolis", num, 0.9, chain)
 
 
 class FakeRun:
@@ -28,7 +27,7 @@ class FakeRun:
         return samples if method == "metropolis" else Corrected(samples.x, samples.energy, method, num_samples, 0.9)
 
     def sample(self, key, num_samples):
-        x = jnp.zeros((num_samples, 2))
+        x = np.zeros((num_samples, 2))
         return Samples(x, x[:, 0], x[:, 0], x[:, 0])
 
     def report(self):

@@ -14,6 +14,7 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
+from boltzflow.numerics.validation import random_key
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.sampling.pilot_arrays import check_target, energies
 from boltzflow.storage import files
@@ -21,6 +22,7 @@ from boltzflow.testing.model import randomize
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, build_transport, make_transport
 from boltzflow.training.loop import Trained
+from boltzflow.training.snapshots import Snapshots
 
 DIM = 12
 CONFIG = dataclasses.replace(default_preset(), width=8, num_networks=2)
@@ -39,7 +41,7 @@ BASES["mixture"] = SubspaceMixture(
 
 
 def trained(base, directions):
-    points = jax.random.normal(jax.random.key(0), (50, DIM))
+    points = np.random.default_rng(0).normal(size=(50, DIM))
     pilot = Pilot(
         base=base,
         clock=Clock(3.7),
@@ -47,8 +49,8 @@ def trained(base, directions):
         points=points,
         wide_points=2 * points,
         minima=points[:3],
-        path_times=jnp.linspace(0, 1, 3),
-        path_points=jnp.stack([points] * 3),
+        path_times=np.linspace(0, 1, 3),
+        path_points=np.stack([points] * 3),
         log_z=1.5,
         log_z_stderr=0.01,
         acceptance=0.7,
@@ -91,7 +93,8 @@ def test_a_base_that_is_enough_comes_back_with_no_flow(tmp_path):
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_a_target_is_recognized_by_differences_of_its_energies(tmp_path, offset, double):
     """Neither an offset nor one large energy hides another target; both precisions are compared with their own."""
-    points = jnp.asarray(np.random.default_rng(0).normal(size=(64, DIM)), jnp.float32).at[0].set(1e6)
+    points = np.random.default_rng(0).normal(size=(64, DIM)).astype(np.float32).astype(np.float64)
+    points[0] = 1e6
     pilot = dataclasses.replace(trained(BASES["matrix"], None).pilot, points=points)
 
     def target(tilt):
@@ -134,3 +137,64 @@ def test_a_checkpoint_without_its_directions_is_damaged(tmp_path):
     rewritten(tmp_path, lambda arrays: {k: v for k, v in arrays.items() if k != "pilot.directions"})
     with pytest.raises(bf.InputError, match=r"has an array of shape \(8, 9\) where \(8, 13\) is expected"):
         checkpoint.load(tmp_path, TARGET)
+
+
+def test_an_interrupted_run_is_told_to_resume(tmp_path):
+    folder = tmp_path / "a" / "checkpoint"
+    folder.mkdir(parents=True)
+    with pytest.raises(bf.InputError, match=r"holds no finished run: .*run.npz is missing\.$"):
+        checkpoint.load(folder, TARGET)
+    Snapshots(folder, TARGET, CONFIG, 0).write_pilot(trained(BASES["matrix"], None).pilot)
+    with pytest.raises(bf.InputError, match=r"interrupted: go on with boltzflow resume .*/a\)") as raised:
+        checkpoint.load(folder, TARGET)
+    assert "older" not in str(raised.value)
+
+
+# --- arguments of a run -----------------------------------------------------------------------------------------------
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("num_samples", [-1, 0, 1.5, "3", None, True, 10**30, float("nan")])
+@pytest.mark.parametrize("method", ["sample", "correct", "expectation"])
+def test_a_number_of_samples_that_is_none(unchecked, method, num_samples):
+    if method == "expectation" and num_samples == 0:
+        return  # the samples of the report
+    run = bf.Run(TARGET, CONFIG, 0, trained(BASES["matrix"], None))
+    first = (lambda x: x[0]) if method == "expectation" else KEY
+    with pytest.raises(bf.InputError, match="num_samples must be a whole number") as raised:
+        getattr(run, method)(first, num_samples)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", [0, None, "key", jnp.zeros(2), jnp.zeros(3, jnp.uint32), jax.random.split(KEY)])
+@pytest.mark.parametrize("method", ["sample", "correct"])
+def test_a_key_that_is_none(unchecked, method, key):
+    with pytest.raises(bf.InputError, match=r"one of JAX's random keys, as jax.random.key\(0\)"):
+        getattr(bf.Run(TARGET, CONFIG, 0, trained(BASES["matrix"], None)), method)(key, 10)
+
+
+def test_keys_of_both_kinds_are_the_same():
+    old, new = random_key(jax.random.PRNGKey(5)), random_key(jax.random.key(5))
+    assert np.array_equal(jax.random.key_data(old), jax.random.key_data(new))
+
+
+def test_other_arguments_of_a_run(unchecked, tmp_path):
+    run = bf.Run(TARGET, CONFIG, 0, trained(BASES["matrix"], None))
+    (tmp_path / "file").write_text("")
+    for call, says in (
+        (lambda: run.correct(KEY, 10, "mcmc"), "a correction is one of importance"),
+        (lambda: run.correct(KEY, 10, None), "a correction is one of importance"),
+        (lambda: run.correct(KEY, 10, ["importance"]), "a correction is one of importance"),
+        (lambda: run.expectation(3), "must be a function of one point, got 3"),
+        (lambda: run.expectation(None), "must be a function of one point, got None"),
+        (lambda: run.save(3), "the folder must be a path, got 3"),
+        (lambda: run.save(None), "the folder must be a path, got None"),
+        (lambda: run.save(tmp_path / "file"), "file cannot be written"),
+        (lambda: run.save(tmp_path / "file" / "below"), "cannot be written"),
+        (lambda: bf.load(3), "the folder must be a path, got 3"),
+        (lambda: bf.load(tmp_path / "none"), "holds no finished run"),
+        (lambda: bf.load(tmp_path / "file"), "holds no finished run"),
+    ):
+        with pytest.raises(bf.InputError, match=says):
+            call()

@@ -289,7 +289,7 @@ def test_words_and_options_come_in_any_order():
 
 
 def test_the_command_line_loads_no_studies():
-    program = "import sys, boltzflow.cli; print('boltzflow.studies' in sys.modules)"
+    program = "import sys, boltzflow.cli.dispatch; print('boltzflow.studies' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -301,3 +301,64 @@ def test_a_process_ends_without_a_traceback(files, argv, says):
     done = subprocess.run([sys.executable, "-m", "boltzflow", *argv.split()], cwd=files, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+# --- a disk that fills ------------------------------------------------------------------------------------------------
+
+
+def test_metrics_that_cannot_be_kept_do_not_end_a_training(asked, monkeypatch, capsys, tmp_path):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "append_text", fail)
+    assert main(["run", "mixture-2", "--out", "a"]) == 0
+    assert "the metrics cannot be kept: No space left on device" in capsys.readouterr().out
+    assert run_folder.read_metrics(tmp_path / "a") == [{"step": 1, "seconds": 0.1, "loss": 2.0}]  # after it, whole
+
+
+@pytest.mark.parametrize("place", ["write_metrics", "read_record"])
+def test_a_full_disk_at_the_end_gives_the_next_command(asked, monkeypatch, capsys, place):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, place, fail)
+        assert main(["run", "mixture-2", "--out", "a"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "No space left on device (" in said and "go on with: boltzflow resume a" in said
+
+
+def test_too_little_memory_is_one_line(asked, monkeypatch, capsys):
+    def fit(target, **given):
+        raise MemoryError
+
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    assert main(["run", "mixture-2"]) == 1
+    assert capsys.readouterr().err.startswith("boltzflow: out of memory: lower --batch-size")
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_interruption_in_a_callback_is_an_interruption(asked, monkeypatch, capsys, steps):
+    """JAX reports it as a failure of the compiled program."""
+
+    def fit(target, *, on_progress, **given):
+        if steps:
+            on_progress(Progress("train", steps, 10, 0.1, loss=1.0))
+        raise jax.errors.JaxRuntimeError("INTERNAL: CpuCallback error: KeyboardInterrupt: \n\nAt: a.py(3): energy")
+
+    monkeypatch.setattr("boltzflow.run.fit", fit)
+    assert main(["run", "mixture-2", "--out", "a"]) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("boltzflow: interrupted ") and said.count("\n") == 1 and ("resume a" in said) == (steps > 0)
+
+
+@pytest.mark.parametrize("out", ["runs/😀", 'a "b"\\c', "two\nlines", "\x7f", "odd\udcff", "[red]a", "é"])
+def test_a_folder_of_any_name(asked, monkeypatch, capsys, tmp_path, out):
+    assert main(["run", "double-well", "--num-sites", "4", "--out", out]) == 0
+    assert run_folder.read_record(tmp_path / out).options["num_sites"] == 4
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: FakeRun({}))
+    assert main(["report", out]) == 0
+    assert main(["sample", out, "--num-samples", "7", "--out", f"{out}/s.npz"]) == 0
+    assert main(["run", "--config", f"{out}/config.toml", "--out", "b"]) == 0
+    assert main(["resume", out]) == 0
+    assert capsys.readouterr().err == ""

@@ -134,3 +134,25 @@ def test_the_folder_of_another_process_at_work_is_refused(finished, capsys, tmp_
         process.kill()
         process.wait()
     assert main(["run", "mixture-2", "--out", "a", "--overwrite"]) == 0
+
+
+LABELS = [
+    "speed [m/s]",
+    "rate [/s]",
+    "[bold]x[/bold]",
+    "[red]",
+    ":warning:",
+    "[link=https://a.b]c[/link]",
+    "a\\[b]",
+    "σ",
+]
+
+
+def test_a_label_is_printed_as_it_is(finished, monkeypatch, capsys, tmp_path):
+    """Brackets and colons are no markup; a name, a path and a doubt are the user's too."""
+    found = {label: Estimate(1.5, 0.01, 10, "", False, f"Not {label} yet.") for label in LABELS}
+    monkeypatch.setattr(finished, "expectation", lambda fn, num_samples: found, raising=False)
+    assert main(["expect", "a", "o.py:total"]) == 3
+    out = capsys.readouterr().out
+    for label in LABELS:
+        assert f"total[{label!r}]" in out and f"Not {label} yet." in out

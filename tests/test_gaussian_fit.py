@@ -264,3 +264,12 @@ def test_moves_keep_density_invariant_and_leapfrog_alone_does_not(name):
     f, force = moves._force(x, scale)
     unadjusted = eqx.filter_jit(moves._leapfrog)(x, f, force, momentum, jnp.full((NUM, 1), 0.9), scale)[0]
     assert not worst_deviation(unadjusted, fresh) < 8  # of the chain some are not even finite
+
+
+def test_gradients_that_are_not_finite_are_told_with_a_place():
+    x = np.array([[1.0, 2.0], [3e19, -1.0], [0.5, 0.5]])
+    gradient = np.array([[1.0, 2.0], [np.inf, 1.0], [np.nan, 0.5]])
+    with pytest.raises(
+        bf.InputError, match=r"not finite at 2 of the 3 points that the pilot found, as at x = \(3e\+19, -1\)"
+    ):
+        fit_gaussian(x, gradient)

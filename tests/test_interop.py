@@ -350,3 +350,41 @@ def test_model_in_file_is_a_target(tmp_path):
     )
     assert isinstance(load_target(f"{tmp_path}/model.py:model", {}).target, Posterior)
     assert isinstance(load_target(f"{tmp_path}/model.py:energy", {"dim": 2}).target, bf.Energy)
+
+
+# --- mistakes inside a model ------------------------------------------------------------------------------------------
+
+
+def lookup():
+    return {}["sensor"]
+
+
+def fails_late():
+    numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    lookup()
+
+
+def fails_in_a_nested_model():
+    numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", 3):
+        numpyro.sample("y", dist.Normal(jnp.zeros(2), 1.0), obs=jnp.zeros(4))
+
+
+def test_what_a_model_raises_has_its_file_and_line():
+    for call in (is_model, Posterior):
+        with pytest.raises(
+            bf.InputError, match=r"^the model cannot be run: KeyError: 'sensor' \(test_interop.py, line \d+\)$"
+        ):
+            call(fails_late)
+        with pytest.raises(
+            bf.InputError, match=r"^the model cannot be run: \w+: .* \(test_interop.py, line \d+\)$"
+        ) as raised:
+            call(fails_in_a_nested_model)
+        assert "\n" not in str(raised.value)
+    assert not is_model(lookup)  # it may be anything
+
+
+def test_methods_of_a_posterior_compile():
+    posterior = Posterior(normal_model)
+    z = jnp.asarray([0.3])
+    np.testing.assert_allclose(jax.jit(posterior.energy)(z), posterior.energy(z), rtol=1e-6)

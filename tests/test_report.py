@@ -198,3 +198,12 @@ def test_numbers_in_words():
         "3 min 21 s",
         "2 h 30 min",
     )
+
+
+@pytest.mark.parametrize("trustworthy", [True, False])
+def test_log_z_of_a_distrusted_report_has_its_line(trustworthy):
+    """As `Run.log_z`, which is not ok where the verdict distrusts the run."""
+    report = dataclasses.replace(GOOD, verdict=Verdict(trustworthy, [] if trustworthy else ["A mode is missing."]))
+    out = io.StringIO()
+    render_console(report, Console(file=out, width=200))
+    assert ("! log Z: Not to be relied on" in out.getvalue()) != trustworthy

@@ -302,8 +302,8 @@ def test_unusable_targets_are_refused_with_a_sentence(unchecked):
 
 def test_the_pilot_says_how_many_steps_the_target_needs(run):
     def with_betas(num):
-        points = jnp.zeros((num + 1, 1, 2))
-        return dataclasses.replace(run.pilot, path_times=jnp.linspace(0, 1, num + 1), path_points=points)
+        points = np.zeros((num + 1, 1, 2))
+        return dataclasses.replace(run.pilot, path_times=np.linspace(0, 1, num + 1), path_points=points)
 
     assert [steps_for(with_betas(num)) for num in (3, 18, 90)] == [1000, 3600, 8000]
     assert run.trained.cost["steps"] == TINY.num_steps  # what is asked for is what is done

@@ -162,5 +162,21 @@ def test_uncovered_regions_are_found_apart_and_small_misfits_are_not():
     assert uncovered_regions(points, np.full(1000, np.nan))  # a density that is NaN covers nothing
 
 
+def test_the_verdict_names_the_route_that_log_z_came_from():
+    heavy = estimate(5.0, ok=False, reason="Heavy tail.")
+    annealed = dataclasses.replace(estimate(1.5), method="annealed along the path, moves of size 0.1")
+    _, warnings, _ = judge(changed(log_z=annealed, log_z_importance=heavy, log_z_annealed=annealed))
+    routes = [warning for warning in warnings if "disagree" in warning]
+    assert routes and all(warning.startswith("log Z by annealing along the path (1.5 ± 0.001)") for warning in routes)
+    assert not any("importance" in warning for warning in routes)
+    _, warnings, _ = judge(changed(log_z_rate=estimate(1.5, 0.05)))
+    assert warnings[0].startswith("log Z by importance weights (1 ± 0.001) and by the rate C_t")
+
+
+def test_a_number_at_its_limit_is_printed_with_the_digits_that_show_it():
+    _, _, notes = judge(changed(pareto_k=estimate(0.5004)))
+    assert "k̂ = 0.5004, above 0.5" in notes[0]
+
+
 def test_an_annealed_route_in_doubt_is_not_compared():
     assert judge(changed(log_z_annealed=estimate(9.0, ok=False, reason="Few particles came through.")))[0]

@@ -6,6 +6,9 @@
 True
 """
 
+from boltzflow.cli import process as _process  # noqa: F401  Ctrl-C during the imports below is one line
+
+# isort: split
 from boltzflow import interop as interop  # its modules are imported when they are used
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution

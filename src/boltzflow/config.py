@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from boltzflow.errors import InputError
-from boltzflow.numerics.validation import did_you_mean
+from boltzflow.numerics.validation import MOST, did_you_mean, shown
 
 
 def _setting(default: Any, help: str, **bounds: float) -> Any:
@@ -200,27 +201,30 @@ def checked_config(settings: Mapping[str, Any]) -> Config:
 
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")
+        raise InputError(
+            f"{name} must be one of {', '.join(choices)}, got {shown(value)}{did_you_mean(value, choices)}"
+        )
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     if choices := typing.get_args(kind):
         _check_choice(name, value, choices)
     if kind is bool and not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false, got {value!r}")
+        raise InputError(f"{name} must be true or false, got {shown(value)}")
     if kind not in (int, float):
         return value
     what = "a whole number" if kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-        raise InputError(f"{name} must be {what}, got {value!r}")
-    if not math.isfinite(value):
-        raise InputError(f"{name} must be finite, got {value!r}")
+        raise InputError(f"{name} must be {what}, got {shown(value)}")
+    if not abs(value) <= sys.float_info.max:  # NaN, infinity, and integers beyond all floats
+        raise InputError(f"{name} must be finite, got {shown(value)}")
     bounds = FIELDS[name].metadata
     if "above" in bounds and not value > bounds["above"]:
-        raise InputError(f"{name} must be above {bounds['above']}, got {value!r}")
+        raise InputError(f"{name} must be above {bounds['above']}, got {shown(value)}")
     low = bounds.get("at_least", -math.inf)
-    high = bounds.get("at_most", math.inf)
+    high = bounds.get("at_most", MOST if kind is int else math.inf)
     if not low <= value <= high:
-        wanted = f"{what} of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise InputError(f"{name} must be {wanted}, got {value!r}")
+        within = f"from {low} to {high}" if kind is float else f"{what} from {low} to {high}"
+        wanted = within if "at_most" in bounds or value > high else f"{what} of at least {low}"
+        raise InputError(f"{name} must be {wanted}, got {shown(value)}")
     return kind(value)

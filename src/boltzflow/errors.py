@@ -40,7 +40,10 @@ def place(error: BaseException) -> str:
 
 
 def summary(error: BaseException) -> str:
-    """The type and message of an error on one line, with its place in the user's code where there is one."""
-    message = " ".join(str(error).split())[:_LONGEST]
+    """What a user's code raised, on one line: type, message, and the file and line of that code where it is known."""
+    message = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+    if len(message) > _LONGEST:  # as of JAX, whose first line says it
+        message = message.splitlines()[0][:_LONGEST]
+    message = " ".join(message.split())
     where = place(error)
     return type(error).__name__ + (f": {message}" if message else "") + (f" ({where})" if where else "")

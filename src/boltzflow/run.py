@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from boltzflow.config import PRESETS, Config, checked_config, make_preset, with_
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import instead_of_a_density
 from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.validation import is_numpyro_model, whole_number
+from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
@@ -30,7 +31,8 @@ from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
 from boltzflow.storage import run_folder
-from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, read_record, seed_folder
+from boltzflow.storage.files import check_writable, folder_path
+from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, check_seeds, read_record, seed_folder
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained, train
@@ -112,7 +114,11 @@ class Run:
 
         Returns:
             Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+
+        Raises:
+            InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
+        key = random_key(key)
         return self._checked_draws().sample(key, num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
@@ -128,8 +134,10 @@ class Run:
                 mediocre flow.
 
         Raises:
-            InputError: `method` is another one, or "annealed" after training with the reverse KL, which learns no path.
+            InputError: An argument is of another kind, or `method` is "annealed" after training with the reverse KL,
+                which learns no path.
         """
+        key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
@@ -151,8 +159,11 @@ class Run:
             The pytree of `fn` with an `Estimate` for each leaf.
 
         Raises:
-            InputError: `fn` fails or returns NaN.
+            InputError: `fn` fails, returns NaN or is no function, or `num_samples` is no whole number of at least 0.
         """
+        if not callable(fn):
+            raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
+        num_samples = whole_number("num_samples", num_samples, at_least=0)
         draws = self._checked_draws()
         coarse, fine, factor = draws.resolutions
         with draws.programs.of_observable(fn, self.target.dim):
@@ -197,9 +208,12 @@ class Run:
         What another run has left in the folder, its report too, is removed.
 
         Raises:
-            InputError: The folder holds several seeds, or files of the same names that are not from boltzflow.
+            InputError: `folder` is no path, or a file, or cannot be written, or it holds several seeds, or files of the
+                same names that are not from boltzflow.
         """
-        run_folder.claim_for_checkpoint(Path(folder))
+        folder = folder_path(folder)
+        check_writable(folder)
+        run_folder.claim_for_checkpoint(folder)
         record = {
             "seed": self.seed,
             "name": self.name,
@@ -210,8 +224,8 @@ class Run:
             "cost": self.trained.cost,
         }
         with self._checked_draws().programs.answering():
-            checkpoint.save(Path(folder) / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
-        remove_others(Path(folder))
+            checkpoint.save(folder / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
+        remove_others(folder)
 
 
 def fit(
@@ -248,7 +262,7 @@ def fit(
         InputError: The target or a setting cannot be used.
         TrainingError: Training diverges.
     """
-    [seed] = _check_seeds([seed])
+    [seed] = check_seeds([seed])
     name, config = _settle(target, preset, config, name)
     programs = _programs_of(target, config, parts)
     return _fit(target, config, seed, programs, name, options, on_progress, parts, keep, resume)
@@ -279,7 +293,7 @@ def fit_seeds(
         InputError: The seeds, the target or a setting cannot be used.
         SeedsError: Training diverges for some seeds. It is raised after the others are trained, and has their runs.
     """
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds)
     name, config = _settle(target, preset, config, name)
     programs = _programs_of(target, config, parts)
     runs: list[Run] = []
@@ -317,21 +331,12 @@ def _programs_of(target: AbstractDensity, config: Config, parts: Parts) -> Progr
     return programs_of(target, config.precision, "" if parts == NO_PARTS else f" and parts {next(_parts_seen)}")
 
 
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if not isinstance(seeds, Iterable):
-        raise InputError(f"seeds must be a sequence of whole numbers, as in range(5), got {seeds!r}")
-    checked = [whole_number("a seed", seed, at_least=0, at_most=2**32 - 1) for seed in seeds]
-    if not checked or len(set(checked)) < len(checked):
-        raise InputError(f"seeds must be one or more different whole numbers, got {checked}")
-    return checked
-
-
 def _settle(
     target: AbstractDensity, preset: str, config: Config | Mapping[str, Any] | None, name: str
 ) -> tuple[str, Config]:
     """The name and the settings of a run, validated."""
     if not isinstance(target, AbstractDensity):
-        raise InputError(f"Expected a density, got {_instead_of_a_density(target)}.")
+        raise InputError(f"Expected a density, got {instead_of_a_density(target)}.")
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(PRESETS)}.")
     if preset == "paper" and config is None and not name:
@@ -348,19 +353,6 @@ def _settle(
     return name or type(target).__name__, checked_config(asdict(config))
 
 
-def _instead_of_a_density(target: Any) -> str:
-    """What was given as a target, and what to do with it."""
-    if isinstance(target, type):
-        kind = "density" if issubclass(target, AbstractDensity) else "class that is no density"
-        return f"the class {target.__name__}, a {kind}: give an instance of a density, as in {target.__name__}(...)"
-    what = getattr(target, "__name__", "") or type(target).__name__
-    if is_numpyro_model(target):
-        return f"the NumPyro model {what}: wrap it as boltzflow.interop.numpyro.Posterior({what})"
-    if callable(target):
-        return f"the function {what}: wrap it as boltzflow.Energy({what}, dim)"
-    return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
-
-
 def load(directory: str | Path, target: AbstractDensity | None = None, parts: Parts = NO_PARTS) -> Run:
     """Load the run in a folder that `boltzflow run` or `Run.save` wrote.
 
@@ -373,7 +365,7 @@ def load(directory: str | Path, target: AbstractDensity | None = None, parts: Pa
     Raises:
         InputError: The folder holds no finished run, or its target cannot be made.
     """
-    directory = Path(directory)
+    directory = folder_path(directory)
     if target is None:
         target = _recorded_target(directory)
     config = Config(**checkpoint.read_record(directory / CHECKPOINT)["config"])

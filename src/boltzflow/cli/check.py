@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.densities.energy import UNBOUNDED, check_energy
+from boltzflow.densities.energy import check_energy, finite_advice
 from boltzflow.densities.propriety import slow_axes
 from boltzflow.errors import InputError
 from boltzflow.numerics.compiling import compiled
@@ -61,7 +61,7 @@ def _tails(target: AbstractDensity, points: jax.Array) -> list[str]:
     if not (np.isfinite(near).all() and np.isfinite(far).all()):
         return [
             f"advice: the energy is not finite everywhere at |x| = {_RADII[0]:g} and {_RADII[1]:g}; if samples can "
-            f"reach these points, {UNBOUNDED}"
+            f"reach these points, {finite_advice(np.concatenate([near, far]))}"
         ]
     needed = target.dim * np.log(_RADII[1] / _RADII[0])  # growth of the volume, which exp(-energy) must outweigh
     flat = int(np.sum(far - near <= needed))

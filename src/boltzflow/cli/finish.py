@@ -23,11 +23,26 @@ from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, R
 DONE = 0
 DISTRUSTED = 3
 _PLAIN_WIDTH = 120  # columns of a pipe or file
+_OUT_OF_MEMORY = "out of memory: lower --batch-size, --points-per-step or --num-eval-samples"
+
+
+class ClosedOutput(Exception):
+    """Standard output was closed while a run was under way; the message says how to go on."""
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the `BrokenPipeError` itself; Rich would end the process, and the state of training would be lost."""
+        raise
 
 
 def output() -> Console:
-    """Standard output: a terminal at its own width, a pipe or file with 120 columns."""
-    return Console() if sys.stdout.isatty() else Console(width=_PLAIN_WIDTH)
+    """Standard output: a terminal at its own width, a pipe or file with 120 columns.
+
+    Text is printed as it is: brackets and colons in a label or a path are no markup.
+    """
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return _Output(width=None if is_terminal else _PLAIN_WIDTH, markup=False, emoji=False)
 
 
 def say(sentence: str, style: str = "") -> None:
@@ -97,13 +112,18 @@ def _doubt(folder: Path) -> str:
 def program_failure(error: BaseException) -> str | None:
     """The sentence for an error of a compiled program: the energy's own, or too little memory. None for other errors.
 
-    JAX raises such an error as a `JaxRuntimeError`, or, from a program that has run before, as a plain `ValueError`.
+    JAX raises such an error as a `JaxRuntimeError`, or, from a program that has run before, as a plain `ValueError`. An
+    interruption in a callback, which is such an error too, is raised as `KeyboardInterrupt` again.
     """
     text = str(error)
+    if isinstance(error, MemoryError):
+        return _OUT_OF_MEMORY
     if isinstance(error, InputError) or not (isinstance(error, jax.errors.JaxRuntimeError) or "INTERNAL:" in text):
         return None
+    if "KeyboardInterrupt" in text:
+        raise KeyboardInterrupt
     if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
-        return "out of memory: lower --batch-size, --points-per-step or --num-eval-samples"
+        return _OUT_OF_MEMORY
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     own = next((line.split("InputError: ", 1)[1] for line in reversed(lines) if "InputError: " in line), "")
     return own or (lines[0] if lines else "the compiled program failed")

@@ -18,7 +18,7 @@ from boltzflow.cli import commands, train
 from boltzflow.config import FIELD_TYPES, FIELDS, PRESETS
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.errors import InputError
-from boltzflow.numerics.validation import did_you_mean
+from boltzflow.numerics.validation import did_you_mean, shown
 from boltzflow.sampling.corrections import CORRECTIONS
 
 
@@ -240,7 +240,9 @@ def _value(flag: str, kind: type, text: str) -> int | float | bool:
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise argparse.ArgumentError(None, f"{flag} must be {_KINDS[kind][1]}, got {text!r}") from None
+        if kind is int and text.lstrip("+-").isdecimal():
+            raise argparse.ArgumentError(None, f"{flag} is too large, a number of {len(text)} digits") from None
+        raise argparse.ArgumentError(None, f"{flag} must be {_KINDS[kind][1]}, got {shown(text)}") from None
 
 
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:

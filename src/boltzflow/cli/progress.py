@@ -138,5 +138,6 @@ Display = LiveDisplay | PlainDisplay
 
 
 def make_display(console: Console) -> Display:
-    """The live display where the console is a terminal, plain lines elsewhere."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+    """The live display where the console is a terminal that can move its cursor, plain lines elsewhere."""
+    can_move = console.is_terminal and not console.is_dumb_terminal
+    return LiveDisplay(console) if can_move else PlainDisplay(console)

@@ -13,7 +13,16 @@ import jax
 
 import boltzflow
 import boltzflow.run
-from boltzflow.cli.finish import conclude, conclude_seeds, measure, output, program_failure, say, standing
+from boltzflow.cli.finish import (
+    ClosedOutput,
+    conclude,
+    conclude_seeds,
+    measure,
+    output,
+    program_failure,
+    say,
+    standing,
+)
 from boltzflow.cli.progress import Display, make_display
 from boltzflow.cli.recorded import configured_target, given_folder, put_back, recorded_target
 from boltzflow.config import Config, make_preset, with_changes
@@ -140,7 +149,7 @@ class _Work:
     directory: Path
     records: Mapping[Path, RunRecord]  # of one run in `directory`, or of seeds below it
     is_open: bool = False  # the folders exist, and what they hold belongs to these runs
-    stage: str = ""  # for the sentence of an interruption, as in "at step 3 of 10"
+    stage: str = "before the first step"  # for the sentence of an interruption, as in "at step 3 of 10"
     left: str = "nothing was written"  # for the same sentence, where the folders are not open
     begun: set[Path] = dataclasses.field(default_factory=set)  # the folders of which this process has trained the run
 
@@ -199,16 +208,20 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
     def on_progress(progress: Progress) -> None:
         if progress.phase in ("compile", "evaluate") and progress.message:
             display.say(progress.message)
-        display.show(progress)
-        if progress.phase == "pilot":
-            return
-        _begin(work, folder, progress.step)
+        if progress.phase != "pilot":
+            _begin(work, folder, progress.step)
         if progress.phase == "train":
             if snapshots.has_state(folder / CHECKPOINT):
                 replacing.discard(work.directory)
             work.stage = f"at step {progress.step} of {progress.num_steps}"
             row = {name: getattr(progress, name) for name in ("step", "seconds", "loss", "reverse_ess")}
-            run_folder.append_metrics(folder, row)
+            try:
+                run_folder.append_metrics(folder, row)
+            except OSError as error:  # a full disk does not end a training; the file is written anew after it
+                trouble = f"the metrics cannot be kept: {error.strerror}"
+                message = "; ".join(filter(None, [progress.message, trouble]))
+                progress = dataclasses.replace(progress, message=message)
+        display.show(progress)
 
     finished = boltzflow.run.fit(
         work.loaded.target,
@@ -264,16 +277,25 @@ def _earlier_run_kept(work: _Work) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _how_to_go_on(work: _Work) -> Iterator[None]:
-    """Add the stage of the work and the next command to an interruption, and to an error of the energy."""
+    """Add the stage of the work and the next command to whatever ends it: an interruption, the energy, a full disk."""
     go_on = f"go on with: boltzflow resume {work.directory}"
     try:
         yield
     except KeyboardInterrupt:
+        raise _interruption(work, go_on) from None
+    except BrokenPipeError:
         if not work.is_open:
-            raise KeyboardInterrupt(f"interrupted {work.stage}; {work.left}") from None
-        raise KeyboardInterrupt(f"interrupted {work.stage}; {go_on}") from None
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        failure = program_failure(error)
+            raise
+        raise ClosedOutput(f"standard output was closed {work.stage}; {go_on}") from None
+    except (jax.errors.JaxRuntimeError, ValueError, MemoryError, OSError) as error:
+        try:
+            failure = str(error) if isinstance(error, OSError) else program_failure(error)
+        except KeyboardInterrupt:
+            raise _interruption(work, go_on) from None
         if failure is None or not work.is_open:
             raise
         raise TrainingError(f"{failure} ({work.stage}; when this is mended, {go_on})") from None
+
+
+def _interruption(work: _Work, go_on: str) -> KeyboardInterrupt:
+    return KeyboardInterrupt(f"interrupted {work.stage}; {go_on if work.is_open else work.left}")

@@ -18,7 +18,13 @@ from boltzflow.numerics.compiling import compiled
 
 
 class AbstractFixed(eqx.Module):
-    """A module whose arrays are data, never parameters: training does not change them."""
+    """A module whose arrays are data, never parameters: training does not change them.
+
+    It is hashed by its identity, as functions are: `jax.jit` of `target.energy` needs a hash, which arrays do not have.
+    """
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 class AbstractDensity(AbstractFixed):

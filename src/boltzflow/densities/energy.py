@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from types import MethodType
 from typing import Any
 
 import equinox as eqx
@@ -10,24 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.propriety import improper
-from boltzflow.errors import InputError, place
+from boltzflow.errors import InputError, summary
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.indexing import out_of_range
-from boltzflow.numerics.validation import one_point, whole_number
+from boltzflow.numerics.validation import dimension, is_numpyro_model, one_point, real_array, shown, whole_number
 
 _NUM_SLOPES = 8
 _ARRAY_ERRORS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
 _TERMS = 64  # the terms of an energy may change this many times more from point to point than their sum does
 _ROUNDINGS = 8  # of the sum itself, an offset included
-UNBOUNDED = (
-    "write x as a map of an unbounded variable z, as in x = exp(z) or low + (high - low) * sigmoid(z), and return "
-    "energy(x) - log|dx/dz|; a wall, high or infinite, spoils training"
-)
-"""Advice where the energy is infinite."""
 
 
 class Energy(AbstractDensity):
@@ -61,8 +57,8 @@ class Energy(AbstractDensity):
     ):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
-        self.fn = fn
-        self.dim = whole_number("dim", dim, at_least=1)
+        self.fn = jax.tree.map(_hashable, fn)
+        self.dim = dimension("dim", dim)
         self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
         if not isinstance(sign_symmetric, bool):
             raise InputError(f"sign_symmetric must be True or False, got {sign_symmetric!r}")
@@ -76,6 +72,37 @@ class Energy(AbstractDensity):
         return jnp.asarray(value, x.dtype)
 
 
+class _ByIdentity:
+    """A callable object that has no hash, or compares by value, as a dataclass: JAX takes functions by their identity.
+
+    Args:
+        fn: The object.
+    """
+
+    def __init__(self, fn: Callable[[Any], Any]):
+        self.fn = fn
+
+    def __call__(self, x: Any) -> Any:
+        return self.fn(x)
+
+    def __repr__(self) -> str:
+        return repr(self.fn)
+
+
+def _hashable(leaf: Any) -> Any:
+    """`leaf` of a function, which is a tree with arrays or one object; one that is not its identity is wrapped."""
+    by_value = type(leaf).__eq__ is not object.__eq__ and not isinstance(leaf, MethodType)
+    return _ByIdentity(leaf) if callable(leaf) and (by_value or not _has_hash(leaf)) else leaf
+
+
+def _has_hash(leaf: Any) -> bool:
+    try:
+        hash(leaf)
+    except Exception:  # whatever a user's __hash__ raises
+        return False
+    return True
+
+
 def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
     """The lattice shape as whole numbers, whose product is `dim`."""
     if not isinstance(shape, Sequence) or isinstance(shape, str) or not len(shape):
@@ -86,13 +113,28 @@ def _checked_lattice(shape: Any, dim: int) -> tuple[int, ...]:
     return sites
 
 
+def instead_of_a_density(target: Any) -> str:
+    """What was given as a target, and what to do with it."""
+    if isinstance(target, type):
+        kind = "density" if issubclass(target, AbstractDensity) else "class that is no density"
+        return f"the class {target.__name__}, a {kind}: give an instance of a density, as in {target.__name__}(...)"
+    what = getattr(target, "__name__", "") or type(target).__name__
+    if is_numpyro_model(target):
+        return f"the NumPyro model {what}: wrap it as boltzflow.interop.numpyro.Posterior({what})"
+    if callable(target):
+        return f"the function {what}: wrap it as boltzflow.Energy({what}, dim)"
+    return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
+
+
 def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> None:
     """Check that the energy of `density` is usable for training, at given points.
 
-    Checked are: tracing under JAX, alone and in a batch; one real floating number as result; finite values and
-    gradients; indices beyond an array's end; the gradient against central differences at the first eight points; each
-    declared symmetry; growth far out, where it is certain that the integral of exp(-energy) is infinite.
+    Checked are: the optional attributes; tracing under JAX, alone and in a batch; one real floating number as result;
+    finite values and gradients; indices beyond an array's end; the gradient against central differences at the first
+    eight points; each declared symmetry; growth far out, where it is certain that the integral of exp(-energy) is
+    infinite.
     """
+    check_attributes(density)
     separate_precisions()
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
@@ -103,14 +145,13 @@ def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> N
         values = np.asarray(batched(points))
         gradients = np.asarray(compiled(jax.vmap(jax.grad(density.energy)))(points))
     except Exception as error:  # whatever a user's function raises under vmap or grad
-        raise InputError(f"the energy fails in a batch or under jax.grad: {_first_line(error)}") from error
+        raise InputError(f"the energy fails in a batch or under jax.grad: {summary(error)}") from error
     places = np.asarray(points)
     if words := out_of_range(density.energy, points):
         raise InputError(
             f"the energy {words}, where JAX silently takes the nearest one; x has the dimension {density.dim}"
         )
-    advice = UNBOUNDED if np.isinf(values).any() else "keep the energy finite wherever samples can go"
-    _check_finite("energy", values, places, advice)
+    _check_finite("energy", values, places, finite_advice(values))
     advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
     _check_finite("gradient of the energy", gradients, places, advice)
     directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
@@ -154,15 +195,64 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
     except (*_ARRAY_ERRORS, jax.errors.ConcretizationTypeError) as error:
         raise InputError(
             "the energy does not trace under JAX, which calls it with abstract arrays: it uses NumPy, a Python `if` or "
-            f"float() on its argument ({_first_line(error)}); write it with jax.numpy and jnp.where, or give it "
+            f"float() on its argument ({summary(error)}); write it with jax.numpy and jnp.where, or give it "
             "with its gradient to boltzflow.interop.callback.Callback"
         ) from error
     except Exception as error:  # whatever a user's function raises
-        where = place(error)
+        kind = type(error).__name__
+        doubt = "; is this the right dimension?" if isinstance(error, (TypeError, ValueError, IndexError)) else ""
         raise InputError(
-            f"the energy raised {type(error).__name__} for a point of shape ({density.dim},): {_first_line(error)}"
-            f"{f' ({where})' if where else ''}; is this the right dimension?"
+            f"the energy raised {kind} for a point of shape ({density.dim},): "
+            f"{summary(error).removeprefix(f'{kind}: ')}{doubt}"
         ) from error
+
+
+def check_attributes(density: AbstractDensity) -> None:
+    """Raise `InputError` where `dim` or an optional attribute of `density` is not what its name means here.
+
+    These are `modes`, `lattice_shape`, `sign_symmetric` and, of a distribution, `log_z`.
+    """
+    name = type(density).__name__
+    dim = dimension(f"dim of {name}", density.dim)
+    for leaf in jax.tree.leaves(density):
+        if not (isinstance(leaf, (jax.Array, np.ndarray)) or _has_hash(leaf)):
+            raise InputError(
+                f"{name} holds a {type(leaf).__name__}, which has no hash, so that JAX cannot compile with it: declare "
+                "a dataclass with eq=False"
+            )
+    found: dict[str, Any] = {}
+    for attribute in ("modes", "lattice_shape", "sign_symmetric", "log_z"):
+        try:
+            found[attribute] = getattr(density, attribute)
+        except AttributeError:
+            continue
+        except Exception as error:  # whatever a user's property raises
+            raise InputError(f"the attribute {attribute} of {name} fails: {summary(error)}") from error
+    if "modes" in found:
+        modes = real_array(f"modes of {name}", found["modes"])
+        if modes.ndim != 2 or modes.shape[1] != dim or not len(modes):
+            raise InputError(
+                f"modes of {name} must be the known modes of the target, of shape (num_modes, {dim}), got "
+                f"{shown(found['modes'])}; give an attribute that means something else another name"
+            )
+    if found.get("lattice_shape") is not None:
+        _checked_lattice(found["lattice_shape"], dim)
+    if not isinstance(found.get("sign_symmetric", False), (bool, np.bool_)):
+        raise InputError(f"sign_symmetric of {name} must be True or False, got {shown(found['sign_symmetric'])}")
+    if isinstance(density, AbstractDistribution):
+        log_z = real_array(f"log_z of {name}", found.get("log_z"))
+        if log_z.shape != ():
+            raise InputError(f"log_z of {name} must be one number, got {shown(found['log_z'])}")
+
+
+def finite_advice(values: np.ndarray) -> str:
+    """What to do about energies that are not finite."""
+    if not np.isposinf(values).any():
+        return "keep the energy finite wherever samples can go"
+    return (
+        "write x as a map of an unbounded variable z, as in x = exp(z) or low + (high - low) * sigmoid(z), and return "
+        "energy(x) - log|dx/dz|; a wall, high or infinite, spoils training"
+    )
 
 
 def _check_finite(name: str, values: np.ndarray, points: np.ndarray, advice: str) -> None:
@@ -175,11 +265,6 @@ def _check_finite(name: str, values: np.ndarray, points: np.ndarray, advice: str
         raise InputError(
             f"the {name} is not finite at {bad.sum()} of {len(points)} points: {value} at x = {where}; {advice}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:

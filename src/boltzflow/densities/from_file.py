@@ -17,7 +17,7 @@ from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError, summary
-from boltzflow.numerics.validation import did_you_mean, is_numpyro_model, whole_number
+from boltzflow.numerics.validation import did_you_mean, dimension, is_numpyro_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,13 +139,16 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
         raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
     if unknown := sorted(set(options) - {"dim"}):
         raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
-    dim = None if options.get("dim") is None else whole_number("dim", options["dim"], at_least=1)
+    dim = None if options.get("dim") is None else dimension("dim", options["dim"])
+    place = str(path.resolve())
+    if not place.isprintable() and any("\ud800" <= character <= "\udfff" for character in place):
+        raise InputError(f"{path} cannot be recorded, for its name is not valid Unicode: rename it")
     sha256 = file_sha256(path)
     module = _import(path)
     if not attribute or not hasattr(module, attribute):
         raise InputError(f"{path} has no name {attribute!r}{_suggestion(attribute, module)}")
     target = _as_density(name, getattr(module, attribute), dim)
-    return LoadedTarget(target, name, {"dim": target.dim}, str(path.resolve()), sha256)
+    return LoadedTarget(target, name, {"dim": target.dim}, place, sha256)
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
@@ -228,6 +231,8 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
                 raise InputError(f"{name}: {error}") from error
         if posterior is None and required + optional > 0 and not is_class:
             if dim is None:
+                if not required:
+                    _try_as_model(name, found)
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
             return Energy(found, dim)
         try:
@@ -239,6 +244,16 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found
+
+
+def _try_as_model(name: str, function: Callable[..., Any]) -> None:
+    """Raise what a function of optional arguments raises before any sample site: it may be a model of NumPyro."""
+    try:
+        if "numpyro" in sys.modules:
+            function()
+    except Exception as error:  # whatever a user's function raises
+        sentence = f"{name}() failed: {summary(error)}; if it is an energy and no model, give its dimension with --dim"
+        raise InputError(sentence) from error
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
-from boltzflow.numerics.validation import frozen, one_point, positive_number, real_array, whole_number
+from boltzflow.numerics.validation import dimension, frozen, one_point, positive_number, real_array
 
 
 class Gaussian(AbstractEnergyDistribution):
@@ -93,7 +93,7 @@ class GeneralizedGaussian(AbstractEnergyDistribution):
     log_z: float = eqx.field(static=True)
 
     def __init__(self, dim: int, scale: Any = 1.0, power: float = 2.0):
-        self.dim = whole_number("dim", dim, at_least=1)
+        self.dim = dimension("dim", dim)
         self.power = positive_number("power", power)
         scale = real_array("scale", scale)
         if scale.shape not in ((), (self.dim,)) or not np.all(scale > 0):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractEnergyDistribution, choose
-from boltzflow.numerics.validation import one_point, whole_number
+from boltzflow.numerics.validation import dimension, one_point
 
 MAX_PAIRS_LISTED = 10  # 2^10 modes; a longer list has no use
 # exp(-quartic) falls below 1e-30 of its maximum at ±3.7, and its narrower well has standard deviation 0.2, so that the
@@ -72,7 +72,7 @@ def many_well(num_pairs: int = 16) -> AbstractManyWell:
     Args:
         num_pairs: How many pairs of coordinates, at least 1; the dimension is twice that.
     """
-    num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
+    num_pairs = dimension("num_pairs", num_pairs)
     values = -_quartic(np.arange(-_EDGE, _EDGE, _SPACING / 2))
     log_z_quartic = values.max() + math.log(_SPACING / 2 * np.exp(values - values.max()).sum())
     log_z = num_pairs * (float(log_z_quartic) + 0.5 * math.log(2 * math.pi))

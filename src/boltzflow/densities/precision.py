@@ -123,13 +123,22 @@ def rounding_error(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> 
 
 
 def _noise(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
-    """The scatter of the energy about a smooth function: the median |Δ⁴ f| along random directions, as an RMS."""
+    """The scatter of the energy about a smooth function: the median |Δ⁴ f| along random directions, as an RMS.
+
+    Where the energy is rounded more coarsely than it changes in a step, most differences vanish. Then the smallest gap
+    between two of its values is the unit of its rounding.
+    """
     directions = np.random.default_rng(0).normal(size=x.shape) / np.sqrt(x.shape[1])
     step = _STEP * np.linalg.norm(x - x.mean(axis=0), axis=1, keepdims=True) * directions
     values = np.stack([np.asarray(map_points(target.energy, x + k * step), np.float64) for k in range(-2, 3)])
     fourth = np.abs(_FOURTH @ values)
     fourth = fourth[np.isfinite(fourth)]
-    return float(np.median(fourth) / 0.6745 / np.linalg.norm(_FOURTH)) if len(fourth) else 0.0
+    if not len(fourth):
+        return 0.0
+    if median := float(np.median(fourth)):
+        return median / 0.6745 / float(np.linalg.norm(_FOURTH))
+    gaps = np.diff(np.unique(values[np.isfinite(values)]))
+    return _ROUNDING_OF_DATA * float(gaps.min()) if len(gaps) else 0.0
 
 
 def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:

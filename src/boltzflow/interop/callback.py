@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.numerics.gradient_check import slopes
-from boltzflow.numerics.validation import one_point, positive_number, whole_number
+from boltzflow.numerics.validation import dimension, one_point, positive_number
 
 _NUM_DIRECTIONS = 8  # at each point of the gradient check
 _MAX_SLOPE_ERROR = 1e-3  # relative to the length of the gradient
@@ -47,7 +47,7 @@ class Callback(AbstractDensity):
     def __init__(
         self, fn: Function, dim: int, *, time_limit: float = 600.0, check_at: Any = None, check_scale: float = 1.0
     ):
-        self.dim = whole_number("dim", dim, at_least=1)
+        self.dim = dimension("dim", dim)
         self.call = _Caller(fn, positive_number("time_limit", time_limit))
         if check_at is None:
             check_at = positive_number("check_scale", check_scale) * np.random.default_rng(0).normal(size=(4, self.dim))

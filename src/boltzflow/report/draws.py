@@ -97,6 +97,7 @@ class Draws:
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
         """Independent samples of the flow with their weights."""
+        num_samples = whole_number("num_samples", num_samples, at_least=1)
         flow = self.flow
         with self.programs.answering():
             x, log_prob = sample_batch(flow, key, num_samples)
@@ -161,9 +162,9 @@ class Draws:
 
         They are those of the report, or `num_samples` new ones where it is not 0.
         """
+        num_samples = whole_number("num_samples", num_samples, at_least=0)
         if num_samples == 0:
             yield _batch(self.pool if self.answers_pooled else self.samples)
-        whole_number("num_samples", num_samples, at_least=0)
         for start in range(0, num_samples, _STREAM_BATCH):
             key = jax.random.fold_in(stream_key(self.seed, Stream.EXPECTATIONS), start // _STREAM_BATCH)
             samples = self.sample(key, min(_STREAM_BATCH, num_samples - start))

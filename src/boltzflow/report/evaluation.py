@@ -207,7 +207,9 @@ def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
     value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
     shift = 0.0
     if not draws.trained.in_double:
-        shift = shift_of_single(draws.target, draws.pilot.points) + _ROUNDINGS * float(np.finfo(np.float32).eps) * abs(value)
+        shift = shift_of_single(draws.target, draws.pilot.points) + _ROUNDINGS * float(np.finfo(np.float32).eps) * abs(
+            value
+        )
     return Estimate(value, float(np.hypot(scatter, shift)), 0, "integral of C_t")
 
 

@@ -91,7 +91,7 @@ def estimate_rows(report: Report) -> list[Row]:
         estimate = report.estimates[name]
         known = report.exact.get("log_z" if name in _ROUTES else name)
         detail = ", ".join(filter(None, [estimate.method, f"n = {estimate.n:,}" if estimate.n else ""]))
-        complaint = "" if estimate.ok else estimate.reason or "Not to be relied on."
+        complaint = _complaint(report, name)
         values = np.asarray(estimate.value, dtype=np.float64)
         stderrs = np.asarray(estimate.stderr, dtype=np.float64)
         exact = ""
@@ -104,6 +104,14 @@ def estimate_rows(report: Report) -> list[Row]:
             stderr = float(stderrs[index])
             rows.append(Row(label, format_value(value, stderr), format_error(stderr), exact, pull, detail, complaint))
     return rows
+
+
+def _complaint(report: Report, name: str) -> str:
+    """Why not to rely on an estimate; log Z is no better than the verdict, as `Run.log_z` says too."""
+    estimate = report.estimates[name]
+    if not estimate.ok:
+        return estimate.reason or "Not to be relied on."
+    return "Not to be relied on: see the verdict." if name == "log_z" and not report.verdict.trustworthy else ""
 
 
 def _pull(estimate: Estimate, known: Estimate) -> str:

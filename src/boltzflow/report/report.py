@@ -83,7 +83,7 @@ class Report:
             names = {field.name for field in dataclasses.fields(cls)} - {"estimates", "verdict", "exact"}
             rest = {name: content[name] for name in names}
             return cls(estimates=estimates, exact=exact, verdict=Verdict(**content["verdict"]), **rest)
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"expected a report.json of boltzflow, but it could not be read: {error!r}.") from error
 
 

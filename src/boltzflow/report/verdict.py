@@ -101,7 +101,7 @@ def _weights(f: Findings) -> Iterator[str]:
         )
     elif tail and tail[1] >= MIN_SHARE:
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {tail[0]:.2f}, above "
+            f"The weights have a tail of infinite variance (Pareto k̂ = {told_apart(tail[0], _TAIL_OF_INFINITE_VARIANCE)[0]}, above "
             f"{_TAIL_OF_INFINITE_VARIANCE}) that holds {tail[1]:.1%} of them: train longer, or use a wider base."
         )
     elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
@@ -232,7 +232,7 @@ def _notes(f: Findings) -> Iterator[str]:
     tail = _tail_of_infinite_variance(f)
     if tail and tail[1] < MIN_SHARE:
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {tail[0]:.2f}, above "
+            f"The weights have a tail of infinite variance (Pareto k̂ = {told_apart(tail[0], _TAIL_OF_INFINITE_VARIANCE)[0]}, above "
             f"{_TAIL_OF_INFINITE_VARIANCE}), which holds {tail[1]:.2g} of them: the errors hold what it may hide."
         )
     if f.pooled:

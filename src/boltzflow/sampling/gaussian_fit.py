@@ -76,7 +76,12 @@ def _usable(x: Points, gradient: Points) -> tuple[Float[np.ndarray, "kept dim"],
     """The points with a finite gradient, and these gradients, in double precision."""
     finite = np.isfinite(gradient).all(axis=1)
     if np.sum(finite) < 2:
-        raise InputError("The gradient of the energy is not finite where the pilot found the target: mend it there.")
+        first = ", ".join(f"{value:.4g}" for value in x[np.argmin(finite), :4])
+        raise InputError(
+            f"The gradient of the energy is not finite at {np.sum(~finite)} of the {len(x)} points that the pilot "
+            f"found, as at x = ({first}{', ...' if x.shape[1] > 4 else ''}): is the energy smooth there, and does it "
+            "grow outwards?"
+        )
     return np.asarray(x, np.float64)[finite], np.asarray(gradient, np.float64)[finite]
 
 

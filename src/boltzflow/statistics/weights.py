@@ -115,13 +115,17 @@ def distrust_numbers(effective: float, largest_share: float, tails: Sequence[Tai
     Without fits the tail is not judged.
     """
     if effective < MIN_EFFECTIVE * (1 - 1e-9):
-        return f"Only {effective:.1f} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
+        shown, _ = told_apart(effective, MIN_EFFECTIVE, 1)
+        return f"Only {shown} effective samples of {n}, fewer than {MIN_EFFECTIVE}; draw or train more."
     return distrust_share(largest_share) or (distrust_tails(tails, n) if tails else "")
 
 
 def distrust_share(share: float) -> str:
     """Why one weight dominates, if its share is above 5 %."""
-    return f"One weight holds {share:.1%} of the sum, more than {MAX_SHARE:.0%}." if share > MAX_SHARE else ""
+    if share <= MAX_SHARE:
+        return ""
+    percent, _ = told_apart(100 * share, 100 * MAX_SHARE, 1)
+    return f"One weight holds {percent}% of the sum, more than {MAX_SHARE:.0%}."
 
 
 def distrust_tails(tails: Sequence[Tail], n: int, what: str = "weights") -> str:
@@ -132,6 +136,8 @@ def distrust_tails(tails: Sequence[Tail], n: int, what: str = "weights") -> str:
     whole, *parts = tails
     if np.isnan(whole.k):
         found = f"{whole.length} different values of {n}, fewer than {MIN_TAIL}"
+        if whole.length >= MIN_TAIL:
+            found = f"its {whole.length} values span too many orders of magnitude"
         return f"The tail of the {what} could not be fitted: {found}."
     limit = min(1 - 1 / float(np.log10(max(n, 11))), MAX_K)  # Vehtari et al., 2024
     for tail, margin in zip([whole, *parts], _MARGINS, strict=False):
@@ -160,6 +166,13 @@ def tail_error(tails: Sequence[Tail]) -> float:
         if tail.length and tail.k + tail.stderr > _LIGHT
     ]
     return max([0.0, *held])
+
+
+def told_apart(value: float, limit: float, decimals: int = 2) -> tuple[str, str]:
+    """Two different numbers with so many decimals, or with as many more as show that they differ."""
+    while decimals < 16 and f"{value:.{decimals}f}" == f"{limit:.{decimals}f}":
+        decimals += 1
+    return f"{value:.{decimals}f}", f"{limit:.{decimals}f}"
 
 
 def tail_length(n: int) -> int:
@@ -200,12 +213,12 @@ def _fit_tail(top: Floats) -> Tail:
         return Tail(0.0, 0, 0.0, 0.0)
     weight = np.exp(top - top[-1])
     exceedances = weight[weight > weight[0]] - weight[0]
-    if len(exceedances) < MIN_TAIL:
-        return Tail(float("nan"), len(exceedances), 0.0, float(exceedances.sum()))
-    k, scale = _fit_generalized_pareto(exceedances)
-    return Tail(k, len(exceedances), scale, float(exceedances.sum()))
+    k, scale = _fit_generalized_pareto(exceedances) if len(exceedances) >= MIN_TAIL else (float("nan"), 0.0)
+    length = len(exceedances) if np.isfinite(k) else int(np.sum(top > top[0]))  # exp may underflow
+    return Tail(k, length, scale if np.isfinite(k) else 0.0, float(exceedances.sum()))
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # NaN where the exceedances span too much
 def _fit_generalized_pareto(x: Floats) -> tuple[float, float]:
     """The shape k and the scale σ of positive exceedances, sorted upward (Zhang & Stephens, 2009).
 

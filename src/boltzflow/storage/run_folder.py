@@ -8,16 +8,17 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from boltzflow.config import FIELD_TYPES, Config, checked_config
 from boltzflow.errors import InputError
-from boltzflow.numerics.validation import did_you_mean, whole_number
-from boltzflow.storage.files import check_writable, write_text
+from boltzflow.numerics.validation import did_you_mean, shown, whole_number
+from boltzflow.storage.files import append_text, check_writable, write_text
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -28,6 +29,7 @@ REPORT_HTML = "report.html"
 SEEDS_JSON = "seeds.json"  # in the folder of several seeds, beside the folder of each seed
 _CONTENTS = (CONFIG, METRICS, CHECKPOINT, REPORT_JSON, REPORT_HTML, SEEDS_JSON)
 _MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits in single precision
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,16 @@ class RunRecord:
 def check_seed(seed: Any) -> int:
     """`seed` as an int; raises `InputError` where it is not a whole number from 0 to 2³² - 1."""
     return whole_number("seed", seed, at_least=0, at_most=_MAX_SEED)
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """`seeds` as different whole numbers; raises `InputError` for anything else."""
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds must be a sequence of whole numbers, as in range(5), got {seeds!r}")
+    checked = [whole_number("a seed", seed, at_least=0, at_most=_MAX_SEED) for seed in seeds]
+    if not checked or len(set(checked)) < len(checked):
+        raise InputError(f"seeds must be one or more different whole numbers, got {checked}")
+    return checked
 
 
 # --- config.toml ------------------------------------------------------------------------------------------------------
@@ -74,8 +86,14 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def _toml_value(value: Any) -> str:
-    """A string, bool, int or float in TOML; JSON writes the first three alike, and Python the last."""
-    return repr(value) if isinstance(value, float) else json.dumps(value).replace("\x7f", "\\u007f")
+    """A string, bool, int or float in TOML; JSON writes the first three alike, and Python the last.
+
+    TOML knows no surrogates: text stands as it is, and a byte of a file's name that is no text becomes U+FFFD.
+    """
+    if isinstance(value, float):
+        return repr(value)
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def read_record(directory: Path) -> RunRecord:
@@ -149,7 +167,7 @@ def read_settings(path: Path) -> GivenSettings:
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in FIELD_TYPES:
-            raise InputError(f"{path}: there is no setting {key!r}{did_you_mean(key, FIELD_TYPES)}")
+            raise InputError(f"{path}: there is no setting {shown(key)}{did_you_mean(key, FIELD_TYPES)}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -157,7 +175,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path} is not valid TOML: its tables are nested too deep") from None
+    except ValueError as error:  # TOML, UTF-8, or an integer of thousands of digits
         raise InputError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -165,9 +185,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def append_metrics(directory: Path, row: Mapping[str, float | None]) -> None:
-    """One more line of `metrics.jsonl`."""
-    with (directory / METRICS).open("a", encoding="utf-8") as file:
-        file.write(_json_line(row))
+    """One more line of `metrics.jsonl`, whole or, where it raises `OSError`, not at all."""
+    append_text(directory / METRICS, _json_line(row))
 
 
 def write_metrics(directory: Path, rows: Iterable[Mapping[str, float]]) -> None:
@@ -194,7 +213,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             rows.append({key: float(value) for key, value in json.loads(line).items()})
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if number < len(lines):
                 raise InputError(f"{path}, line {number}, is not a row of numbers") from error
     return rows

@@ -26,6 +26,7 @@ from boltzflow.storage import files
 from boltzflow.storage.run_folder import CHECKPOINT_FILE
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
+from boltzflow.training.snapshots import PILOT
 
 FILE = CHECKPOINT_FILE
 
@@ -111,8 +112,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
-        older = " of this format (it is of an older boltzflow: train again)" if folder.is_dir() else ""
-        raise InputError(f"{folder.parent} holds no finished run{older}: {path} is missing.")
+        raise InputError(f"{folder.parent} holds no finished run: {path} is missing{_why_missing(folder)}.")
     arrays, record = files.read(path)
     if record.get("format") != files.FORMAT:
         raise InputError(f"{path} is not a checkpoint of format {files.FORMAT}, the one this version reads.")
@@ -121,6 +121,15 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not set(record.get("config", ["none"])) <= known or not complete:  # a setting that came later has its default
         raise InputError(f"{path} does not have the settings this version of boltzflow reads.")
     return arrays, record
+
+
+def _why_missing(folder: Path) -> str:
+    """The end of a sentence on a folder without a checkpoint."""
+    if (folder / PILOT).exists():
+        return f" (the run was interrupted: go on with boltzflow resume {folder.parent})"
+    if folder.is_dir() and any(folder.iterdir()):
+        return " (it is of an older boltzflow: train again)"
+    return ""
 
 
 def _identity(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> str:

@@ -106,10 +106,11 @@ def train(
         check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
     with Stopwatch() as watch:
         with programs.answering():
-            pilot = _find_pilot(target, config, base, keys, parts, snapshots)
+            kept = snapshots.read_pilot(base) if snapshots else None
+            pilot = kept or _find_pilot(target, config, base, keys, parts)
             in_double = programs.double and not trains_in_single(target, pilot.points)
         with programs.training(in_double):
-            return _train(target, config, pilot, keys, on_progress, parts, snapshots, watch)
+            return _train(target, config, pilot, keys, programs, on_progress, parts, snapshots, kept is not None, watch)
 
 
 def _find_pilot(
@@ -118,17 +119,12 @@ def _find_pilot(
     base: AbstractDistribution | None,
     keys: Key[Array, " num"],
     parts: Parts,
-    snapshots: Snapshots | None,
 ) -> Pilot:
-    """The pilot of an interrupted training, or a new one, which is kept at once."""
-    if snapshots and (pilot := snapshots.read_pilot(base)):
-        return pilot
+    """A new pilot."""
     pilot_key, *_, mixture_key = keys
     pilot = run_pilot(target, pilot_key, base=base, pace=config.clock)
     if config.loss == "continuity" and parts == NO_PARTS and base is None:
         pilot = without_a_flow(pilot, target, config, mixture_key)
-    if snapshots:
-        snapshots.write_pilot(pilot)
     return pilot
 
 
@@ -137,9 +133,11 @@ def _train(
     config: Config,
     pilot: Pilot,
     keys: Key[Array, " num"],
+    programs: Programs,
     on_progress: Callable[[Progress], None],
     parts: Parts,
     snapshots: Snapshots | None,
+    has_kept_pilot: bool,
     watch: Stopwatch,
 ) -> Trained:
     _, network_key, train_key, ess_key, _ = keys
@@ -159,6 +157,9 @@ def _train(
         message = "no training needed: weighted samples of the mixture fitted to the pilot's points are enough"
     phase = "compile" if trainer else "evaluate"
     on_progress(Progress(phase, resumed.step if resumed else 0, num_steps, seconds(), message=message))
+    if snapshots and not has_kept_pilot:  # `on_progress` may have set an earlier run in this folder aside
+        with programs.answering():
+            snapshots.write_pilot(pilot)
     if trainer:
         trained.history = _take_all_steps(trainer, seconds, on_progress, snapshots, resumed)
         trained.transport = trainer.transport

@@ -27,6 +27,7 @@ from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.step import StepState
 
+PILOT = "pilot.npz"
 _MIN_INTERVAL = 2.0  # seconds
 _RETRY_INTERVAL = 60.0  # seconds, after a write that failed
 _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first and the last
@@ -78,7 +79,7 @@ class Snapshots:
         arrays, numbers = pilot_contents(pilot)
         arrays["energies"] = energies(self._target, pilot)
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        files.write(self._folder / "pilot.npz", arrays, {**self._run, "pilot": numbers})
+        files.write(self._folder / PILOT, arrays, {**self._run, "pilot": numbers})
         self._pilot = files.digest(arrays)
 
     def read_pilot(self, base: AbstractDistribution | None) -> Pilot | None:
@@ -87,7 +88,7 @@ class Snapshots:
         Raises:
             InputError: The pilot is of another target or other settings, or its file is damaged.
         """
-        path = self._folder / "pilot.npz"
+        path = self._folder / PILOT
         if not self._resume or not path.exists():
             return None
         arrays, record = files.read(path)

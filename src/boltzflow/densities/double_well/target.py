@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractEnergyDistribution
 from boltzflow.densities.double_well import transfer_matrix
 from boltzflow.densities.double_well.sampler import ChainSampler
-from boltzflow.numerics.validation import frozen, one_point, positive_number, whole_number
+from boltzflow.numerics.validation import dimension, frozen, one_point, positive_number
 
 _LOG_Z_TOLERANCE = 1e-10  # between a grid and one of half its spacing
 
@@ -49,7 +49,7 @@ class DoubleWell(AbstractEnergyDistribution):
     sign_symmetric = True  # the energy of -φ is that of φ
 
     def __init__(self, num_sites: int = 16, mass: float = 1.5, coupling: float = 1.0, total_time: float = 4.0):
-        self.dim = whole_number("num_sites", num_sites, at_least=2)
+        self.dim = dimension("num_sites", num_sites, at_least=2)
         self.mass = positive_number("mass", mass)
         self.coupling = positive_number("coupling", coupling)
         self.total_time = positive_number("total_time", total_time)

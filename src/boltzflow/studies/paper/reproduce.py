@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,13 +156,29 @@ def _side_by_side(tasks: Sequence[_Task], jobs: int, watcher: Watcher) -> Iterat
     fresh = multiprocessing.get_context("spawn")  # the threads of JAX do not survive a fork
     settings = {name: jax.config.values[name] for name in _INHERITED}
     with ProcessPoolExecutor(jobs, fresh, initializer=_inherit, initargs=(settings,)) as pool:
-        for task in tasks:
-            if len(running) == jobs:
+        try:
+            for task in tasks:
+                if len(running) == jobs:
+                    yield _first_ended(running)
+                watcher.begin(task.what)
+                with _deaf_children():
+                    running[pool.submit(_outcome, task, Watcher().on_progress, jobs)] = task
+            while running:
                 yield _first_ended(running)
-            watcher.begin(task.what)
-            running[pool.submit(_outcome, task, Watcher().on_progress, jobs)] = task
-        while running:
-            yield _first_ended(running)
+        except BaseException:  # an interruption: the trainings have their snapshots
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started here ignore Ctrl-C, which the terminal sends to all: the parent ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _first_ended(running: dict[Future[Outcome], _Task]) -> tuple[_Task, Outcome]:
