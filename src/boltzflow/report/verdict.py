@@ -101,7 +101,7 @@ def _weights(f: Findings) -> Iterator[str]:
         )
     elif tail and tail[1] >= MIN_SHARE:
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {told_apart(tail[0], _TAIL_OF_INFINITE_VARIANCE)[0]}, above "
+            f"The weights have a tail of infinite variance (Pareto k̂ = {_shown_k(tail[0])}, above "
             f"{_TAIL_OF_INFINITE_VARIANCE}) that holds {tail[1]:.1%} of them: train longer, or use a wider base."
         )
     elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
@@ -116,6 +116,10 @@ def _tail_of_infinite_variance(f: Findings) -> tuple[float, float] | None:
     k = f.estimates["pooled_pareto_k" if f.pooled else "pareto_k"].value
     share = f.pooled_tail if f.pooled else f.estimates["tail_excess"].value
     return (k, share) if k > _TAIL_OF_INFINITE_VARIANCE else None
+
+
+def _shown_k(k: float) -> str:
+    return told_apart(k, _TAIL_OF_INFINITE_VARIANCE)[0]
 
 
 def _log_z_routes(f: Findings) -> Iterator[str]:
@@ -232,7 +236,7 @@ def _notes(f: Findings) -> Iterator[str]:
     tail = _tail_of_infinite_variance(f)
     if tail and tail[1] < MIN_SHARE:
         yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {told_apart(tail[0], _TAIL_OF_INFINITE_VARIANCE)[0]}, above "
+            f"The weights have a tail of infinite variance (Pareto k̂ = {_shown_k(tail[0])}, above "
             f"{_TAIL_OF_INFINITE_VARIANCE}), which holds {tail[1]:.2g} of them: the errors hold what it may hide."
         )
     if f.pooled:
