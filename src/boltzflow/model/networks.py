@@ -137,7 +137,11 @@ def _in_each_direction(
 
 
 class TimeMixtureMLP(eqx.Module):
-    """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x)."""
+    """(t, x) ↦ Σ_k w_k(t) MLP_k(t, x), computed in the precision of the weights, in the type of x.
+
+    After training in single precision a flow in double precision takes half the time that it would in double
+    throughout: its networks are functions in single precision of a whitened point.
+    """
 
     networks: list[MLP]
 
@@ -150,12 +154,19 @@ class TimeMixtureMLP(eqx.Module):
         self.networks = [MLP(in_size, out_size, width=width, depth=depth, key=k) for k in keys]
 
     def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
-        return mixed(time_kernels(t, len(self.networks)), [mlp(t, x) for mlp in self.networks])
+        own_t, own_x = self._in_own_precision(t, x)
+        value = mixed(time_kernels(own_t, len(self.networks)), [mlp(own_t, own_x) for mlp in self.networks])
+        return value.astype(x.dtype)
 
     def value_and_divergence(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Float[Array, " in_size"], Scalar]:
-        weights = time_kernels(t, len(self.networks))
-        values, divergences = zip(*(mlp.value_and_divergence(t, x) for mlp in self.networks), strict=True)
-        return mixed(weights, values), mixed(weights, divergences)
+        own_t, own_x = self._in_own_precision(t, x)
+        weights = time_kernels(own_t, len(self.networks))
+        values, divergences = zip(*(mlp.value_and_divergence(own_t, own_x) for mlp in self.networks), strict=True)
+        return mixed(weights, values).astype(x.dtype), mixed(weights, divergences).astype(x.dtype)
+
+    def _in_own_precision(self, t: Scalar, x: Float[Array, " in_size"]) -> tuple[Scalar, Float[Array, " in_size"]]:
+        dtype = self.networks[0].weights[0].dtype
+        return jnp.asarray(t, dtype), x.astype(dtype)
 
 
 def mixed(weights: Float[Array, " num"], terms: Sequence[Float[Array, "*shape"]]) -> Float[Array, "*shape"]:

@@ -29,7 +29,7 @@ from boltzflow.training.loop import Trained
 
 _STREAM_BATCH = 2**15
 _MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
-_COMPARED = 2**14  # pooled samples where they do not answer
+_COMPARED = 4096  # pooled samples where the flow answers: a check
 MAX_K_OF_FLOW = 0.5  # above it the pooled samples answer, if they can
 FIRST_STEPS = 8
 _MOST_STEPS = 128
