@@ -50,6 +50,7 @@ _MAX_WIDENINGS = 8
 _LOSS = 3.0  # errors by which a wider base must lower log Z, to be too wide
 _LOST_DRIFT = 6.0  # errors by which settling may change an average of the particles
 _LOST_SIGMA = 4.0
+_MOST_APART = 5.0  # errors, of the largest of some ten to hundred averages
 _MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
 
 
@@ -146,7 +147,7 @@ def run_pilot(
         nonfinite_share=sum(one.num_nonfinite for one in runs) / sum(one.num_proposals for one in runs),
         complaints=(
             *doubts,
-            *_lost(settled, run, wide),
+            *_lost(settled, run, dataclasses.replace(wide, x=jnp.asarray(wide_points))),
             *_complaints(wide, "from a wide base"),
             *_complaints(run, "from the base of training"),
         ),
@@ -308,8 +309,14 @@ def _complaints(run: SMCSample, where: str) -> list[str]:
 
 
 def _lost(settled: Settled, run: SMCSample, wide: SMCSample) -> list[str]:
-    """Sentences on a part of the target that the run from the base of training has lost on its way."""
+    """Sentences on a part of the target that one of two runs has lost on its way; `wide` with the modes it missed."""
     sentences = []
+    apart = _apart(run, wide)
+    if run.betas[-1] == wide.betas[-1] == 1 and apart > _MOST_APART:
+        sentences.append(
+            f"The pilot's points from a wide base and from the base of training differ in an average by {apart:.1f} "
+            "errors: one of the runs has lost a part of the target, or the share of a mode."
+        )
     if settled.first_drift > _LOST_DRIFT:
         sentences.append(
             "The pilot's particles were not of the target: moves that leave it invariant changed their averages by "
@@ -324,6 +331,22 @@ def _lost(settled: Settled, run: SMCSample, wide: SMCSample) -> list[str]:
             f"from a wide base, {wide.log_z:.4g} ± {wide.log_z_stderr:.2g}: a part of the target was lost."
         )
     return sentences
+
+
+def _apart(one: SMCSample, other: SMCSample) -> float:
+    """How far averages of two runs' particles are from each other, in errors; the largest.
+
+    They are the coordinates and, at the quartiles of each, the shares below. As many particles count as first ones have
+    descendants.
+    """
+    x, y = np.asarray(one.x), np.asarray(other.x)
+    quartiles = np.quantile(np.concatenate([x, y]), [0.25, 0.5, 0.75], axis=0)
+    largest = 0.0
+    for observed in (lambda z: z, *(lambda z, q=q: (z < q).astype(float) for q in quartiles)):
+        a, b = observed(x), observed(y)
+        variance = a.var(axis=0) / one.num_ancestors + b.var(axis=0) / other.num_ancestors
+        largest = max(largest, float(np.max(np.abs(a.mean(axis=0) - b.mean(axis=0)) / np.sqrt(variance + 1e-300))))
+    return largest
 
 
 def _unfinished(run: SMCSample, where: str) -> list[str]:
