@@ -13,7 +13,7 @@ from boltzflow.errors import InputError
 from boltzflow.statistics import estimates
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import StreamedExpectation, expectation
-from boltzflow.statistics.weights import distrust_numbers, distrust_tail, effective_share, tail_shape
+from boltzflow.statistics.weights import Tail, distrust_numbers, distrust_tails, effective_share, fit_tails, tail_of
 
 MEAN, SCALE = 0.5, 0.8
 LOG_Z = np.log(SCALE * np.sqrt(2 * np.pi))
@@ -330,19 +330,19 @@ def test_streamed_expectation_keeps_only_tails():
 def test_a_tail_that_spans_too_much_is_told_as_that(lowest):
     """A quarter of the tail underflows beside its largest weight."""
     log_weight = np.r_[np.full(19_896, -9000.0), lowest + np.linspace(0, 1, 103), 0.0]
-    k, length = tail_shape(log_weight)
-    assert np.isnan(k)
-    assert distrust_tail(k, length, 20_000).endswith("its 104 values span too many orders of magnitude.")
+    tails = fit_tails(tail_of(log_weight), 20_000)
+    assert np.isnan(tails[0].k)
+    assert distrust_tails(tails, 20_000).endswith("its 104 values span too many orders of magnitude.")
 
 
 def test_a_tail_of_few_values_is_told_as_that():
-    k, length = tail_shape(np.r_[np.zeros(19_998), 1.0, 2.0])
-    assert distrust_tail(k, length, 20_000).endswith("2 different values of 20000, fewer than 5.")
+    tails = fit_tails(tail_of(np.r_[np.zeros(19_998), 1.0, 2.0]), 20_000)
+    assert distrust_tails(tails, 20_000).endswith("2 different values of 20000, fewer than 5.")
 
 
 def test_a_number_beyond_its_limit_is_printed_apart_from_it():
-    assert "k̂ = 0.7004, above 0.7000." in distrust_tail(0.7004, 100, 10**6)
-    assert "k̂ = 0.85, above 0.70." in distrust_tail(0.85, 100, 10**6)
-    assert distrust_tail(0.7, 100, 10**6) == ""
-    assert "Only 99.98 effective samples of 500, fewer than 100;" in distrust_numbers(99.98, 0.01, 0.1, 99, 500)
-    assert "holds 5.004% of the sum, more than 5%." in distrust_numbers(200, 0.05004, 0.1, 99, 500)
+    light = [Tail(0.1, 99, 1.0, 1.0)]
+    assert "k̂ = 0.85 ± 0.18, not safely below 0.70." in distrust_tails([Tail(0.85, 100, 1.0, 1.0)], 10**6)
+    assert distrust_tails([Tail(0.5, 100, 1.0, 1.0)], 10**6) == ""
+    assert "Only 99.98 effective samples of 500, fewer than 100;" in distrust_numbers(99.98, 0.01, light, 500)
+    assert "holds 5.004% of the sum, more than 5%." in distrust_numbers(200, 0.05004, light, 500)

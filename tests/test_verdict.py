@@ -75,7 +75,7 @@ def test_good_findings_are_trusted_without_a_word():
         (pooled(log_z_pooled=estimate(1.0, ok=False, reason="Heavy.")), "By weights alone .* Heavy"),
         (pooled(pooled_ess=estimate(0.3, 0.1)), "hardly known"),
         (dataclasses.replace(pooled(pooled_pareto_k=estimate(0.6)), pooled_tail=0.02), "k̂ = 0.60"),
-        (pooled(log_z_pilot=estimate(1.2, 0.02)), "log Z by flow and Student-t pooled .* annealed pilot .* disagree"),
+        (pooled(log_z_pilot=estimate(1.2, 0.02)), "log Z by pooled weights .* annealed pilot .* disagree"),
         (dataclasses.replace(GOOD, ess_count=120.0), "Only 120 effective samples"),
         (dataclasses.replace(GOOD, parts_sigma=9.0), "a tenth of the samples is 9 of its errors"),
         (changed(log_z_pilot=estimate(1.2, 0.02)), "annealed pilot .* disagree"),
@@ -88,6 +88,8 @@ def test_good_findings_are_trusted_without_a_word():
         (changed(solver_error=estimate(float("nan"))), "sampling steps"),
         (dataclasses.replace(GOOD, pilot_complaints=("It stopped.",)), "It stopped."),
         (dataclasses.replace(GOOD, skipped_share=0.4), "40% of the training steps"),
+        (dataclasses.replace(GOOD, drift=7.0), "by 7.0 of their errors: a part of the target next to the samples"),
+        (dataclasses.replace(GOOD, drift=float("nan")), "Moves that leave the target invariant"),
     ],
 )
 def test_each_check_fails_alone_and_says_why(findings, words):
@@ -174,9 +176,22 @@ def test_the_verdict_names_the_route_that_log_z_came_from():
 
 
 def test_a_number_at_its_limit_is_printed_with_the_digits_that_show_it():
-    _, _, notes = judge(changed(pareto_k=estimate(0.5004)))
+    _, _, notes = judge(changed(pareto_k=estimate(0.5004), tail_excess=estimate(0.001)))
     assert "k̂ = 0.5004, above 0.5" in notes[0]
 
 
 def test_an_annealed_route_in_doubt_is_not_compared():
     assert judge(changed(log_z_annealed=estimate(9.0, ok=False, reason="Few particles came through.")))[0]
+
+
+@pytest.mark.parametrize(
+    ("findings", "words"),
+    [
+        (dataclasses.replace(GOOD, trained_in_double=True), "Training took place in double precision"),
+        (dataclasses.replace(GOOD, answers_in_double=False), "are in single precision"),
+        (dataclasses.replace(GOOD, rounding=0.5), "The rounding of the energy, 0.5, is larger"),
+    ],
+)
+def test_notes_tell_the_precision(findings, words):
+    trustworthy, _, notes = judge(findings)
+    assert trustworthy and any(words in note for note in notes)

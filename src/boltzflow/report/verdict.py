@@ -11,6 +11,7 @@ import numpy as np
 
 from boltzflow.sampling.coverage import MIN_SHARE, Region
 from boltzflow.statistics.estimates import Estimate, disagreement, joint_disagreement
+from boltzflow.statistics.weights import told_apart
 
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
@@ -158,7 +159,9 @@ def _compared(f: Findings, route: str) -> bool:
 
 
 def _route_of(estimate: Estimate) -> str:
-    return estimate.method if estimate.method.startswith(("annealed", "flow")) else "importance weights"
+    if estimate.method.startswith("annealed"):
+        return "annealing along the path"
+    return "pooled weights" if estimate.method.startswith("flow") else "importance weights"
 
 
 def _bound(f: Findings) -> Iterator[str]:
