@@ -193,3 +193,9 @@ def horseshoe_log_z() -> float:
         at = prior - 0.5 * y**2 / variance - 0.5 * np.log(2 * np.pi * variance)
         total += np.log(step) + np.logaddexp.reduce(at, axis=1)
     return float(np.log(step) + np.logaddexp.reduce(total))
+
+
+def on_grid(fn, points: np.ndarray) -> np.ndarray:
+    """Energies at points `(num, dim)`, in double precision."""
+    with jax.enable_x64(True):
+        return np.asarray(jax.vmap(fn)(points), np.float64)
