@@ -14,6 +14,7 @@ root of the number of distinct ones, and they are ok where the weights of as man
 import dataclasses
 import functools
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,7 +73,7 @@ def main() -> None:
     store = Store(NAME, options.results, options.fresh)
     for name in options.targets:
         task = TASKS[name]
-        made = functools.cache(functools.partial(flow_of, task, options.samples))
+        made = functools.cache(functools.partial(flow_of, name, options.samples))
         for route in options.routes:
             repeats = options.repeats if route in ("weights", "pooled") else options.runs
             for level in options.levels if route != "pilot" else (0.0,):
@@ -93,6 +94,7 @@ class Made:
     reverse_ess: float
     samples: int
     observe: Callable[[np.ndarray], list[np.ndarray]]
+    seed: int
 
     def draw(self, key: Any, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Samples of the flow, their log-density, and the energy there."""
@@ -100,9 +102,11 @@ class Made:
         return np.asarray(x), np.asarray(log_prob), np.asarray(map_points(self.target.energy, x))
 
 
-def flow_of(task: Task, samples: int, level: float) -> Made:
+def flow_of(name: str, samples: int, level: float) -> Made:
     """A flow whose reverse ESS is `level`, by bisection, or the best one where none is as good."""
+    task = TASKS[name]
     target = task.target()
+    seed = zlib.crc32(f"{name} {level}".encode())  # no two flows share their random numbers
     with programs_of(target).answering():
 
         def at(amount: float) -> Made:
@@ -110,7 +114,7 @@ def flow_of(task: Task, samples: int, level: float) -> Made:
             base = transport.interpolation.base
             flow = Flow(base, transport.field, num_steps=_SOLVER_STEPS)
             heavy = heavy_tailed(flow, lattice_of(target), jax.random.key(3))
-            return Made(target, transport, flow, heavy, 0.0, samples, task.observe)
+            return Made(target, transport, flow, heavy, 0.0, samples, task.observe, seed)
 
         def ess_at(amount: float) -> float:
             _, log_prob, energy = at(amount).draw(jax.random.key(2), _NUM_TRIAL)
@@ -148,12 +152,13 @@ def cover(task: Task, made: Callable[[float], Made], level: float, route: str, r
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def _keys(stream: int, repeats: int) -> Iterator[Any]:
-    return (jax.random.fold_in(jax.random.key(7 + stream), repeat) for repeat in range(repeats))
+def _keys(made: Made, stream: int, repeats: int) -> Iterator[Any]:
+    key = jax.random.fold_in(jax.random.key(made.seed), stream)
+    return (jax.random.fold_in(key, repeat) for repeat in range(repeats))
 
 
 def by_weights(made: Made, repeats: int) -> Iterator[Estimates]:
-    for key in _keys(0, repeats):
+    for key in _keys(made, 0, repeats):
         x, log_prob, energy = made.draw(key, made.samples)
         log_weight = -energy - log_prob
         averages = [_average(values, log_weight) for values in made.observe(x)]
@@ -162,7 +167,7 @@ def by_weights(made: Made, repeats: int) -> Iterator[Estimates]:
 
 def by_pool(made: Made, repeats: int) -> Iterator[Estimates]:
     num = num_heavy(made.samples)
-    for key in _keys(1, repeats):
+    for key in _keys(made, 1, repeats):
         flow_key, heavy_key = jax.random.split(key)
         x, log_prob, energy = made.draw(flow_key, made.samples - num)
         pooled = pool(x, log_prob, energy, made.flow, made.target, made.heavy, heavy_key, num)
@@ -174,7 +179,7 @@ def by_pool(made: Made, repeats: int) -> Iterator[Estimates]:
 def by_annealing(made: Made, repeats: int) -> Iterator[Estimates]:
     """The report's estimate; the step size of the first run is kept."""
     step_size = None
-    for key in _keys(2, repeats):
+    for key in _keys(made, 2, repeats):
         _, log_prob, energy = made.draw(key, made.samples)
         run = run_flow_smc(made.transport, key, solver_steps=_SOLVER_STEPS, step_size=step_size)
         step_size = run.step_size
@@ -182,7 +187,7 @@ def by_annealing(made: Made, repeats: int) -> Iterator[Estimates]:
 
 
 def by_correction(made: Made, repeats: int) -> Iterator[Estimates]:
-    for key in _keys(3, repeats):
+    for key in _keys(made, 3, repeats):
         _, log_prob, energy = made.draw(key, made.samples)
         accepted = _judged([log_z_importance(-energy - log_prob)], -energy - log_prob, pooled=False)["log_z"].ok
         found = correct(made.flow, made.transport, made.target, key, _NUM_CORRECTED, "importance")
@@ -194,7 +199,7 @@ def by_correction(made: Made, repeats: int) -> Iterator[Estimates]:
 
 
 def by_pilot(made: Made, repeats: int) -> Iterator[Estimates]:
-    for key in _keys(4, repeats):
+    for key in _keys(made, 4, repeats):
         found = run_pilot(made.target, key)
         ok = not found.complaints
         yield {"log_z": Estimate(found.log_z, found.log_z_stderr, found.num_particles, ok=ok)}
