@@ -122,6 +122,7 @@ class Folder:
             shutil.copytree(bad, second)
             self.change(first, second)
             status, words = _command("sample", first, "--num-samples", 1000, "--out", Path(place) / "x.npz")
+            words = words.replace(f"{place}/", "")  # rows name no place of this machine
             if status == 2:
                 raise InputError(words.removeprefix("boltzflow: "))
             estimate = boltzflow.load(first).log_z()
