@@ -42,12 +42,13 @@ bench-quick: $(BENCHED)
 	$(BIN)/python -m benchmarks.log_z_error $(QUICK) --seeds 1 --limit 5 --targets mixture-2 "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.tables $(QUICK) --print
 
-# Broken cases that must be distrusted and healthy ones that must be trusted: half an hour.
+# Broken cases that must be distrusted and healthy ones that must be trusted: an hour and a half; interrupted, it goes on.
 trust: $(BENCHED)
 	$(BIN)/python -m benchmarks.trust
 	$(BIN)/python -m benchmarks.tables --print confusion trust
 
-# How often 95 % intervals hold the truth: ten minutes.
+# How often 95 % intervals hold the truth, by target, flow and route: three quarters of an hour; interrupted, it goes
+# on.
 coverage: $(BENCHED)
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.tables --print coverage

@@ -92,7 +92,7 @@ def newest(rows: list[Row]) -> list[Row]:
     """The rows of the newest source and machine of each measurement, in the order of writing."""
 
     def group(row: Row) -> tuple:
-        return tuple(row["key"].get(name) for name in ("target", "method", "steps", "field"))
+        return tuple(row["key"].get(name) for name in ("target", "method", "steps", "field", "ess"))
 
     last = {group(row): (row["source"], row["machine"]) for row in rows}
     return [row for row in rows if (row["source"], row["machine"]) == last[group(row)]]
@@ -105,8 +105,9 @@ def across_machines(rows: list[Row], what: str) -> list[str]:
 
 
 def flow_source(name: str) -> str:
-    """The hash for rows of boltzflow: of the package, and of the benchmark's own program."""
-    return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py")
+    """The hash for rows of boltzflow: of the package, and of the benchmark's own program and cases."""
+    cases = (f"benchmarks/{name}_cases", f"benchmarks/{name}_cases.py")
+    return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py", *cases)
 
 
 def baseline_source(name: str) -> str:

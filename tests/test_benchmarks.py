@@ -309,21 +309,6 @@ def test_table_of_overheads_has_a_row_for_each_kind():
     )
 
 
-def test_tables_of_trust_count_cases():
-    def row(target, expected, trusted, *said):
-        return {"key": {"target": target, "expected": expected}, "trusted": trusted, "said": list(said)}
-
-    rows = [row("a", "broken", False, "Lost."), row("b", "broken", True), row("c", "healthy", True)]
-    assert "| broken (2) | 1 | 1 |" in tables.draw_confusion(rows)
-    assert "| healthy (1) | 1 | 0 |" in tables.draw_confusion(rows)
-    assert "| broken | a | distrusted | Lost. |" in tables.draw_trust(rows)
-    covered = dict.fromkeys(("log_z", "mean", "square", "tail"), 190)
-    key = {"target": "a", "repeats": 200, "samples": 10_000}
-    good = {"key": key, "covered": covered, "reverse_ess": 0.99, "not_ok": 0, "trusted": True}
-    text = tables.draw_coverage([good, {"key": key | {"target": "b"}, "failure": "ValueError: no"}])
-    assert text.count("95.0 %") == 4 and "is 1.5 %" in text and "| ValueError: no |" in text
-
-
 def test_gpu_checks_run_on_a_cpu(tmp_path):
     """On a CPU the card is the CPU: in double precision nothing differs, in single precision next to nothing."""
     store = Store("gpu", tmp_path)
