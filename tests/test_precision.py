@@ -221,3 +221,17 @@ def test_a_checkpoint_of_another_offset_is_told_from_this_target(offset_run, tmp
     offset_run.save(tmp_path)
     with pytest.raises(bf.InputError):
         bf.load(tmp_path, bf.Energy(lambda x: x @ x + OFFSET, 2))
+
+
+@pytest.mark.parametrize("wrap", [lambda fn: fn, jax.jit, lambda fn: jax.jit(jax.jit(fn))])
+def test_rounded_data_inside_a_jit_of_the_users_own_count(wrap):
+    """The residuals are known to 1e-4 of the data, and single precision rounds these by 3e-8."""
+    rng = np.random.default_rng(0)
+    exact = rng.normal(size=50)
+    points = np.array([[0.1]]) + 1e-5 * rng.normal(size=(500, 1))
+    errors = []
+    for data in (exact, jnp.asarray(exact, jnp.float32)):
+        target = bf.Energy(wrap(lambda x, data=data: 0.5 * jnp.sum(((jnp.asarray(data) - x[0]) / 1e-4) ** 2)), 1)
+        with programs_of(target).answering():
+            errors.append(rounding_error(target, points))
+    assert errors[0] < 1e-3 and errors[1] > 1

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity
@@ -16,6 +16,7 @@ from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.programs import computing, fingerprint
+from boltzflow.numerics.tracing import open_jaxpr, sub_jaxprs
 
 Precision = Literal["auto", "double", "single"]
 
@@ -144,25 +145,56 @@ def _noise(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
 def _error_of_constants(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
     """The RMS, over perturbations, of the mean change of the energy when its float32 constants change by a rounding."""
     point = jax.ShapeDtypeStruct((x.shape[1],), _float())
-    program: ClosedJaxpr = jax.make_jaxpr(lambda x: target.energy(x))(point)
-    constants = [np.asarray(constant) for constant in program.consts]
-    single = [constant.dtype == np.float32 and np.any(constant != np.round(constant)) for constant in constants]
-    if not any(single):
+    program = jax.make_jaxpr(lambda x: target.energy(x))(point)
+    constants: list[Any] = []
+
+    def kept(constant: Any) -> Any:
+        constants.append(constant)
+        return constant
+
+    _with_constants(program, kept)
+    if not any(map(_is_rounded, constants)):
         return 0.0
     rng = np.random.default_rng(0)
     before = np.asarray(map_points(target.energy, x), np.float64)
     shifts = []
     for _ in range(_NUM_PERTURBATIONS):
-        others = [
-            np.nextafter(constant, rng.choice([-np.inf, np.inf], constant.shape).astype(np.float32))
-            if narrow
-            else constant
-            for constant, narrow in zip(constants, single, strict=True)
-        ]
-        [after] = compiled(jax.vmap(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, others))))(jnp.asarray(x, float))
+        perturbed = _with_constants(program, lambda constant: _perturbed(constant, rng))
+        [after] = compiled(jax.vmap(jaxpr_as_fun(perturbed)))(jnp.asarray(x, float))
         change = np.asarray(after, np.float64) - before
         shifts.append(float(np.mean(change[np.isfinite(change)])) if np.isfinite(change).any() else 0.0)
     return float(_ROUNDING_OF_DATA * np.sqrt(np.mean(np.array(shifts) ** 2)))
+
+
+def _is_rounded(constant: Any) -> bool:
+    """Whether a constant is in single precision and not of whole numbers."""
+    return getattr(constant, "dtype", None) == np.float32 and bool(np.any(constant != np.round(constant)))
+
+
+def _perturbed(constant: Any, rng: np.random.Generator) -> Any:
+    """The constant, each entry moved by a unit in its last place at random, if it is in single precision."""
+    if not _is_rounded(constant):
+        return constant
+    array = np.asarray(constant)
+    return np.nextafter(array, rng.choice([-np.inf, np.inf], array.shape).astype(np.float32))
+
+
+def _with_constants(program: Any, change: Callable[[Any], Any]) -> Any:
+    """A program with changed constants, those of programs inside it too, as of the user's own `jax.jit`."""
+    if isinstance(program, (tuple, list)):
+        return type(program)(_with_constants(item, change) for item in program)
+    if not isinstance(program, (ClosedJaxpr, Jaxpr)):
+        return program
+    inner = open_jaxpr(program)
+    equations = [
+        eqn.replace(params={name: _with_constants(value, change) for name, value in eqn.params.items()})
+        if any(sub_jaxprs(eqn))
+        else eqn
+        for eqn in inner.eqns
+    ]
+    if not isinstance(program, ClosedJaxpr):
+        return inner.replace(eqns=equations)
+    return ClosedJaxpr(inner.replace(eqns=equations), [change(constant) for constant in program.consts])
 
 
 def shift_of_single(target: AbstractDensity, x: Float[np.ndarray, "num dim"]) -> float:
