@@ -12,16 +12,14 @@ import boltzflow as bf
 from boltzflow.config import default_preset, paper_preset, with_changes
 from boltzflow.densities.base import sample_batch
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.model.continuity import LogZRate, Transport
-from boltzflow.model.fields import AbstractVectorField, TimeMixture
-from boltzflow.model.interpolations import Linear
+from boltzflow.model.continuity import Transport
+from boltzflow.model.fields import AbstractVectorField
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
-from boltzflow.run import Run
 from boltzflow.sampling import pilot as pilot_stages
-from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport
-from boltzflow.training.loop import Trained, Trainer, steps_for
+from boltzflow.training.loop import Trainer, steps_for
+from still_run import Hidden, still_run
 
 TINY = dataclasses.replace(default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
 
@@ -116,16 +114,6 @@ def test_parts_of_ones_own_are_trained_saved_and_asked_for(tmp_path):
     assert float(loaded.flow.field.slope) == float(run.flow.field.slope)
 
 
-def still_run(target, base, num_eval_samples=8192, pilot_base=None):
-    """A run whose flow is its base: the field is zero, as a flow that collapsed onto what `base` covers."""
-    config = dataclasses.replace(TINY, base="gaussian", num_eval_samples=num_eval_samples, sample_steps=2)
-    pilot = run_pilot(target, jax.random.key(0), base=pilot_base)
-    rate = LogZRate(width=4, depth=1, key=jax.random.key(0))
-    field = TimeMixture(target.dim, num_networks=1, width=4, depth=1, key=jax.random.key(0))
-    cost = {"train_seconds": 1.0, "compile_seconds": 1.0, "steps": 1.0, "gradient_evaluations": 1.0}
-    return Run(target, config, 0, Trained(Transport(field, Linear(base, target), rate), pilot, [], cost), "still")
-
-
 class Twist(AbstractVectorField):
     """V(x) = 1.5 tanh(x): no solver is exact on it."""
 
@@ -170,16 +158,6 @@ def test_the_solver_is_in_every_error_and_its_own_check(twisted, truth, solver, 
     assert abs(second.value - truth) < 4 * np.hypot(second.stderr, 0.005)
 
 
-class Hidden(bf.AbstractDensity):
-    """A density stripped of everything that is known exactly: what a user's own energy is."""
-
-    inner: bf.AbstractDensity
-    dim: int = eqx.field(static=True)
-
-    def energy(self, x):
-        return self.inner.energy(x)
-
-
 @pytest.mark.parametrize("known", [True, False], ids=["exactly known", "energy only"])
 def test_collapsed_flow_is_not_reported_as_good(known, monkeypatch):
     """All of the flow sits on one of four modes: reverse ESS is perfect, and the run must be distrusted.
@@ -202,7 +180,7 @@ def test_mode_outside_a_base_of_ones_own_is_found_from_a_wide_one():
     """From N(0, 1) even the pilot's second SMC run sees half of the target, and agrees with the flow."""
     target = Hidden(bf.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [30.0, 0.0]], 1.0), 2)
     base = Gaussian(np.zeros(2), 1.0)
-    run = still_run(target, base, pilot_base=base)
+    run = still_run(target, base, pilot_base=base, route="flow")
     assert run.report().estimates["reverse_ess"].value > 0.999 and abs(run.pilot.log_z - np.log(0.5)) < 0.01
     assert any("x = (30" in w or "x = (29.9" in w or "x = (30.0" in w for w in run.report().verdict.warnings)
     assert not run.log_z().ok and "not covered" in run.log_z().reason

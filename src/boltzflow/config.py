@@ -96,6 +96,11 @@ class Config:
         "The precision of answers: energies, samples, weights. Auto is double on a CPU and single on an accelerator. "
         "Training is in single precision unless the energy, measured, needs double.",
     )
+    route: Literal["auto", "flow"] = _setting(
+        "auto",
+        "Where answers come from. Auto is the flow where the verdict trusts it, else a mixture fitted to the pilot's "
+        "points, else sequential Monte Carlo without a flow.",
+    )
     num_eval_samples: int = _setting(100_000, "Samples behind the report's estimates.", at_least=16)
     log_z_error: float = _setting(
         0.0,
@@ -132,6 +137,7 @@ def paper_preset(target_name: str = "", dim: int = 2) -> Config:
         train_solver="rk4",
         sample_solver="rk4",
         sample_steps=50,
+        route="flow",
         num_eval_samples=4096,
     )
     if target_name == "mixture-2":

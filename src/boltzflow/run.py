@@ -22,14 +22,13 @@ from boltzflow.densities.precision import Programs, energy_fingerprint, programs
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
 from boltzflow.numerics.validation import random_key, shown, whole_number
+from boltzflow.report.answers import Answer, answer_by, report_of
 from boltzflow.report.draws import Draws, Samples
-from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Report
 from boltzflow.report.stored import check_record, remove_others
 from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
-from boltzflow.statistics.expectations import expect
 from boltzflow.storage import run_folder
 from boltzflow.storage.files import check_writable, folder_path
 from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, check_seeds, read_record, seed_folder
@@ -119,7 +118,8 @@ class Run:
             InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
         key = random_key(key)
-        return self._checked_draws().sample(key, num_samples)
+        num_samples = whole_number("num_samples", num_samples, at_least=1)
+        return self._answer.sample(key, num_samples)
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -164,18 +164,8 @@ class Run:
         if not callable(fn):
             raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
         num_samples = whole_number("num_samples", num_samples, at_least=0)
-        draws = self._checked_draws()
-        coarse, fine, factor = draws.resolutions
-        with draws.programs.of_observable(fn, self.target.dim):
-            estimates = expect(fn, self.target.dim, draws.batches(num_samples))
-            both = [expect(fn, self.target.dim, [batch]) for batch in (coarse, fine)]
-
-        def with_solver_error(estimate: Estimate, before: Estimate, after: Estimate) -> Estimate:
-            change = factor * np.abs(np.subtract(after.value, before.value))
-            stderr = np.hypot(estimate.stderr, np.where(np.isfinite(change), change, np.inf))
-            return self._judged(replace(estimate, stderr=stderr[()]))
-
-        return jax.tree.map(with_solver_error, estimates, *both, is_leaf=lambda node: isinstance(node, Estimate))
+        estimates = self._answer.expect(fn, num_samples)
+        return jax.tree.map(self._judged, estimates, is_leaf=lambda node: isinstance(node, Estimate))
 
     def log_z(self) -> Estimate:
         """log ∫ exp(-energy) in nats, with its standard error; not ok where the verdict distrusts the run."""
@@ -190,7 +180,12 @@ class Run:
 
     @cached_property
     def _report(self) -> Report:
-        return evaluate(self._checked_draws(), self.name, self.options)
+        return report_of(self._checked_draws(), self.name, self.options)
+
+    @property
+    def _answer(self) -> Answer:
+        """The route that answers. Raises `InputError` where the energy reads other data than in training."""
+        return answer_by(self._checked_draws(), self.report().route)
 
     def report(self) -> Report:
         """Every estimate with its error, exact values where known, the cost, and the verdict."""

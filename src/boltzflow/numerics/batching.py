@@ -40,8 +40,10 @@ class Stream(enum.IntEnum):
     MORE_WEIGHTS = 8
     COVERAGE = 9
     SAMPLE_COMMAND = 10
-    SETTLING = 12
     HEAVY_TAILS = 11
+    SETTLING = 12
+    MIXTURE = 13
+    POPULATIONS = 14
 
 
 def stream_key(seed: int, stream: Stream) -> PRNGKeyArray:

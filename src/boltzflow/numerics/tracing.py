@@ -1,5 +1,6 @@
-"""What a traced function depends on: sub-programs of an equation, and which outputs depend on which inputs."""
+"""What a traced function does: sub-programs of an equation, outputs that depend on an input, how much is computed."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -89,3 +90,30 @@ def depends_on_input(fn: Callable[[Any], Any], point: Any) -> list[bool]:
     """Which leaves of the pytree `fn(point)` depend on the point at all."""
     closed = jax.make_jaxpr(lambda x: [jnp.asarray(leaf) for leaf in jax.tree.leaves(fn(x))])(point)
     return dependence(closed, [True] * len(closed.jaxpr.invars))
+
+
+def num_operations(fn: Callable[[Any], Any], point: Any) -> float:
+    """About how many numbers `fn(point)` computes; infinite where a loop of unknown length or a callback is in it."""
+    return _num_operations(jax.make_jaxpr(fn)(point))
+
+
+def _num_operations(jaxpr: Any) -> float:
+    total = 0.0
+    for eqn in open_jaxpr(jaxpr).eqns:
+        if eqn.primitive.name == "while" or "callback" in eqn.primitive.name:
+            return float("inf")
+        size = sum(_size(var) for var in eqn.outvars)
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            size *= math.prod(_shape(eqn.invars[0])[axis] for axis in contracted)
+        inner = [_num_operations(each) for each in sub_jaxprs(eqn)]
+        total += eqn.params["length"] * sum(inner) if eqn.primitive.name == "scan" else sum(inner, float(size))
+    return total
+
+
+def _shape(var: Any) -> tuple[int, ...]:
+    return tuple(var.aval.shape)
+
+
+def _size(var: Any) -> int:
+    return math.prod(_shape(var))

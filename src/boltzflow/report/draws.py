@@ -18,19 +18,26 @@ from boltzflow.densities.base import AbstractDensity, lattice_of, sample_batch
 from boltzflow.densities.precision import Programs, rounding_error
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
-from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, stream_key
+from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, numpy_generator, stream_key
+from boltzflow.numerics.tracing import num_operations
 from boltzflow.numerics.validation import whole_number
-from boltzflow.sampling.pilot import Pilot
+from boltzflow.sampling.pilot import Pilot, with_fitted_base, with_fitted_mixture
 from boltzflow.sampling.pooling import Pool, heavy_tailed, num_heavy, pool
+from boltzflow.sampling.populations import Populations, grown, run_populations
 from boltzflow.statistics.estimates import MOST_SAMPLES, log_z_importance, log_z_pooled, pareto_k, samples_for
 from boltzflow.statistics.expectations import Batch
-from boltzflow.training.build import make_flow
+from boltzflow.training.build import NO_PARTS, make_flow, make_transport
 from boltzflow.training.loop import Trained
 
 _STREAM_BATCH = 2**15
 _MOST_OF_A_FLOW = 2**20  # samples for log Z alone: half a minute, where those of a mixture take a second
 _COMPARED = 4096  # pooled samples where the flow answers: a check
 MAX_K_OF_FLOW = 0.5  # above it the pooled samples answer, if they can
+_LEAST_SHARE = 0.02  # of effective samples of a mixture, to be looked at
+_ERROR_OF_SMC = 0.01  # of log Z by sequential Monte Carlo, where none is asked for
+_OPERATIONS = 3e10  # numbers that a core computes in about a minute, energies and moves together
+_OPERATIONS_OF_A_MOVE = 400.0
+_MOST_CHEAP = 2.0**26
 FIRST_STEPS = 8
 _MOST_STEPS = 128
 _TOLERANCE = 1e-4  # mean |change of a log-weight| at twice the steps; of a fourth-order method a sixteenth is left then
@@ -172,6 +179,59 @@ class Draws:
                 yield _batch(self._pooled(samples, len(samples.x), jax.random.fold_in(key, 1)))
             else:
                 yield _batch(samples)
+
+    def answering_samples(self, key: PRNGKeyArray, num_samples: int) -> Samples:
+        """New samples of the flow, pooled with those of a Student t where these answer, in a random order."""
+        samples = self.sample(key, num_samples)
+        if not self.answers_pooled:
+            return samples
+        found = self._pooled(samples, num_samples, jax.random.fold_in(key, 1))
+        order = numpy_generator(key).permutation(num_samples)
+        x, log_weight = found.x[order], found.log_weight[order]
+        with self.programs.answering():
+            energy = np.asarray(map_points(self.target.energy, x), np.float64)
+        return Samples(x, log_weight, -energy - log_weight, energy)
+
+    # --- routes without a flow ---
+
+    @cached_property
+    def of_mixture(self) -> "Draws | None":
+        """The draws of the mixture fitted to the pilot's points; None where few of its samples are effective."""
+        if self.pilot.enough:
+            return None
+        key = stream_key(self.seed, Stream.MIXTURE)
+        with self.programs.answering():
+            pilot, fitted = with_fitted_mixture(self._own_pilot, self.target, key)
+            if fitted.share < _LEAST_SHARE:
+                return None
+            transport = make_transport(self.config, NO_PARTS, self.target, pilot, key)
+        cost = dict.fromkeys(self.trained.cost, 0.0) | {"gradient_evaluations": fitted.num_energies}
+        return Draws(self.target, self.config, self.seed, Trained(transport, pilot, [], cost), self.programs)
+
+    @cached_property
+    def populations(self) -> Populations:
+        """Independent populations of SMC from the pilot's base."""
+        error = self.config.log_z_error or _ERROR_OF_SMC
+        key = stream_key(self.seed, Stream.POPULATIONS)
+        most = max(self.trained.cost["gradient_evaluations"], min(_MOST_CHEAP, self._affordable_gradients()))
+        with self.programs.answering():
+            return run_populations(self.target, self._own_pilot.base, key, error=error, most_gradients=most)
+
+    def more_populations(self, num_samples: int) -> Populations:
+        """The populations, and more of them until there are at least `num_samples` particles."""
+        with self.programs.answering():
+            return grown(self.populations, self.target, self._own_pilot.base, num_samples)
+
+    @cached_property
+    def _own_pilot(self) -> Pilot:
+        with self.programs.answering():
+            return with_fitted_base(self.pilot, self.target)
+
+    def _affordable_gradients(self) -> float:
+        """How many gradients of the energy, with the moves between them, take about a minute."""
+        point = jax.ShapeDtypeStruct((self.target.dim,), jax.dtypes.canonicalize_dtype(float))
+        operations = num_operations(jax.value_and_grad(self.target.energy), point)
+        return _OPERATIONS / (operations + self.target.dim**2 + _OPERATIONS_OF_A_MOVE)
 
     @cached_property
     def resolutions(self) -> Resolutions:

@@ -16,6 +16,8 @@ LABELS = {
     "log_z": "log Z",
     "log_z_importance": "log Z, importance weights",
     "log_z_pooled": "log Z, flow and Student t",
+    "log_z_mixture": "log Z, fitted mixture",
+    "log_z_smc": "log Z, sequential Monte Carlo",
     "log_z_rate": "log Z, rate C_t",
     "log_z_annealed": "log Z, annealed along the path",
     "log_z_pilot": "log Z, pilot",
@@ -41,7 +43,7 @@ COST_LABELS = {
     "gradient_evaluations": "energies with their gradient",
     "energy_evaluations": "energies alone",
 }
-_ROUTES = ("log_z_importance", "log_z_pooled", "log_z_rate", "log_z_annealed", "log_z_pilot")  # all estimate log_z
+_ROUTES = tuple(name for name in LABELS if name.startswith("log_z_") and not name.endswith(("lower", "upper")))
 
 
 def format_value(value: float, stderr: float) -> str:

@@ -45,6 +45,7 @@ class Report:
         verdict: The verdict.
         cost: Seconds and counts by name; the known names are those of `formatting.COST_LABELS`.
         exact: Known values by the names of the estimates; in JSON they are the estimates `log_z_exact` and so on.
+        route: Where samples, expectations and log Z come from: "flow", "mixture" or "smc".
     """
 
     target: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Report:
     verdict: Verdict
     cost: Mapping[str, float]
     exact: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+    route: str = "flow"
 
     def to_json(self) -> str:
         """The report as strict JSON, without the tokens NaN and Infinity, in the order of the fields.
@@ -70,6 +72,7 @@ class Report:
         if self.verdict.unchecked:
             verdict["unchecked"] = self.verdict.unchecked
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
+        head["route"] = self.route
         return dump({**head, "estimates": estimates, "verdict": verdict, "cost": self.cost})
 
     @classmethod

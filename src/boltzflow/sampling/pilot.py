@@ -17,12 +17,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import whitening_gaussian
+from boltzflow.densities.gaussian_mixture import SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
-from boltzflow.sampling.coverage import MIN_SHARE, behind_barriers, energies_at, weigh_missed_modes
+from boltzflow.sampling.coverage import MIN_SHARE, Region, behind_barriers, energies_at, weigh_missed_modes
 from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
 from boltzflow.sampling.minima import descend, far_apart
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
@@ -161,6 +161,14 @@ def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray
     return dataclasses.replace(better, num_gradients=pilot.num_gradients + fitted.num_energies), fitted
 
 
+def with_fitted_base(pilot: Pilot, target: AbstractDensity) -> Pilot:
+    """The pilot with a Gaussian fitted to its wide points in place of a base that it did not fit itself."""
+    if pilot.active_subspace is not None or isinstance(pilot.base, SubspaceMixture):
+        return pilot
+    x = pilot.wide_points
+    return dataclasses.replace(pilot, base=_fit(target, x), points=x, num_gradients=pilot.num_gradients + len(x))
+
+
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
 
 
@@ -241,19 +249,31 @@ def _with_missed_modes(
 ) -> Float[Array, "num dim"]:
     """The points of `run`, some of them replaced by points of missed modes in proportion to their probability."""
     x = np.asarray(run.x)
-    separate = np.asarray(minima)[behind_barriers(target, np.asarray(minima), x, scale)]
-    if not len(separate):
-        return run.x
-    cover = _fit(target, run.x)
-    log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - run.log_z
-    regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, run.log_z, scale, key, known_points=x)
-    modes = [region for region in regions if region.share >= MIN_SHARE]
+    modes = missed_modes(target, x, run.log_z, np.asarray(minima), scale, key)
     if not modes:
         return run.x
     odds = np.array([mode.share / max(1 - mode.share, 1e-6) for mode in modes])  # against all that `run` has found
     nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
     parts = [spread(jnp.asarray(mode.points), int(num)) for mode, num in zip(modes, nums, strict=True)]
     return jnp.concatenate([spread(run.x, max(1, len(x) - sum(map(len, parts)))), *parts])
+
+
+def missed_modes(
+    target: AbstractDensity,
+    x: Float[np.ndarray, "num dim"],
+    log_z: float,
+    minima: Float[np.ndarray, "num_minima dim"],
+    scale: Float[np.ndarray, " dim"],
+    key: PRNGKeyArray,
+) -> list[Region]:
+    """The modes around `minima` that hold a share of the probability, and that the points `x` of the target lack."""
+    separate = minima[behind_barriers(target, minima, x, scale)]
+    if not len(separate):
+        return []
+    cover = _fit(target, x)
+    log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - log_z
+    regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, log_z, scale, key, known_points=x)
+    return [region for region in regions if region.share >= MIN_SHARE]
 
 
 # --- fits and runs ----------------------------------------------------------------------------------------------------

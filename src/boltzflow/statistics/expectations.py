@@ -5,25 +5,22 @@ times the observable may hold beyond the sample. `ok` depends on the weights and
 Memory does not grow with the number of samples.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
-from boltzflow.numerics.indexing import out_of_range
-from boltzflow.numerics.tracing import depends_on_input
 from boltzflow.statistics import weights
 from boltzflow.statistics.estimates import Estimate, widened
+from boltzflow.statistics.observables import Batch, Observed
 from boltzflow.statistics.weights import Floats
 
-_PROBABILITY_BOUND = 3.0  # over n effective: the chance to miss an event of that probability is exp(-3), 5 %
+PROBABILITY_BOUND = 3.0  # over n effective: the chance to miss an event of that probability is exp(-3), 5 %
 MIN_SEEN = 20  # effective samples behind an observable, on either side of its mean
 _MAX_TAILED = 32  # observables whose tails are fitted: the ones that depend most on few samples in the first batch
 
@@ -196,7 +193,7 @@ class StreamedExpectation:
         if not equal.any():
             return stderr, ""
         is_event = equal & ((low == 0) | (low == 1))
-        bound = min(1.0, _PROBABILITY_BOUND / effective)
+        bound = min(1.0, PROBABILITY_BOUND / effective)
         column = int(np.argmax(equal))
         entry = f", entry [{', '.join(map(str, np.unravel_index(column, shape)))}]," if shape else ""
         if is_event[column]:
@@ -258,11 +255,6 @@ def _largest(values: Floats, num: int) -> Floats:
     return values if len(values) <= num else np.partition(values, len(values) - num)[-num:]
 
 
-Points = Float[Array | np.ndarray, "num dim"]
-LogWeights = Float[Array | np.ndarray, " num"]
-Batch = tuple[Points, LogWeights] | tuple[Points, LogWeights, LogWeights]
-
-
 def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterable[Batch]) -> Any:
     """E_p[fn(x)] from batches of samples x ~ q and log-weights: the pytree of `fn`, each leaf an `Estimate`.
 
@@ -272,47 +264,16 @@ def expect(fn: Callable[[Float[Array, " dim"]], Any], dim: int, batches: Iterabl
     Raises `InputError` where `fn` fails, is not numeric, is not finite at a sample whose weight is not zero, or depends
     on an entry beyond an array's end.
     """
-    point = jax.ShapeDtypeStruct((dim,), jax.dtypes.canonicalize_dtype(float))
-    try:
-        found = jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point)
-        paths, tree = jax.tree_util.tree_flatten_with_path(found)
-        varies = depends_on_input(fn, point)
-    except Exception as error:  # whatever a user's function raises
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise InputError(f"the observable fails on a point of shape ({dim},): {what}") from error
-    if not paths:
-        raise InputError("the observable returns nothing: return a number, an array, or a tree of them")
-    names = []
-    for path, leaf in paths:
-        names.append(f"the observable's leaf {jax.tree_util.keystr(path)}" if path else "the observable")
-        if not (leaf.dtype == bool or jnp.isdtype(leaf.dtype, ("real floating", "integral"))):
-            raise InputError(f"{names[-1]} returns {leaf.dtype}: return real numbers")
-
-    def flat(x):
-        return [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(fn(x))]
-
-    sums = [StreamedExpectation(name, not varied) for name, varied in zip(names, varies, strict=True)]
-    bounds = [StreamedExpectation() for _ in names]
-    for x, log_weight, *more in _indices_checked(fn, batches):
-        for one, bound, values in zip(sums, bounds, map_points(flat, x), strict=True):
+    observed = Observed.of(fn, dim)
+    sums = [StreamedExpectation(name, not varied) for name, varied in zip(observed.names, observed.varies, strict=True)]
+    bounds = [StreamedExpectation() for _ in observed.names]
+    for x, log_weight, *more in observed.checked(batches):
+        for one, bound, values in zip(sums, bounds, map_points(observed.flat, x), strict=True):
             one.add(np.asarray(values), np.asarray(log_weight))
             for log_bound in map(np.asarray, more):
                 bound.add(np.asarray(values)[log_bound > -np.inf], log_bound[log_bound > -np.inf])
     estimates = [
-        one.estimate(leaf.shape, bound if bound.n else None)
-        for one, bound, (_, leaf) in zip(sums, bounds, paths, strict=True)
+        one.estimate(shape, bound if bound.n else None)
+        for one, bound, shape in zip(sums, bounds, observed.shapes, strict=True)
     ]
-    return jax.tree.unflatten(tree, estimates)
-
-
-def _indices_checked(fn: Callable[[Float[Array, " dim"]], Any], batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches, after `fn` was found at the first points to use no index beyond an array's end."""
-    batches = iter(batches)
-    for batch in itertools.islice(batches, 1):
-        x = batch[0]
-        if words := out_of_range(fn, x):
-            raise InputError(
-                f"the observable {words}, where JAX silently takes the nearest one; x has the dimension {x.shape[1]}"
-            )
-        yield batch
-    yield from batches
+    return jax.tree.unflatten(observed.tree, estimates)

@@ -1,0 +1,117 @@
+"""The verdict on an answer by independent populations of sequential Monte Carlo."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from boltzflow.numerics.batching import Stream, stream_key
+from boltzflow.report.draws import Draws
+from boltzflow.report.report import Report, Verdict
+from boltzflow.sampling.coverage import Region
+from boltzflow.sampling.pilot import missed_modes
+from boltzflow.sampling.populations import RISE, Populations
+from boltzflow.sampling.resampling import spread
+from boltzflow.statistics.estimates import Estimate, disagreement
+from boltzflow.statistics.groups import MIN_GROUPS
+
+_MAX_DRIFT = 6.0  # errors, of the largest of some hundred averages
+_MAX_SCATTER = 1.0  # of log Z over populations: beyond it the mean of Z hangs on a few of them
+_MAX_EXACT_SIGMA = 5.0
+_MIN_ACCEPTANCE = 0.2
+_MIN_ANCESTORS = 30
+_MIN_STDERR = 1e-3
+_NUM_COVERAGE = 4096
+_NOTE = "This target has no exact samples: modes that neither the pilot nor the particles have visited cannot be seen."
+
+
+def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
+    """log Z by populations of SMC, its verdict, and what it cost beyond the flow's report."""
+    start = time.perf_counter()
+    populations = draws.populations
+    log_z = log_z_of(populations, draws.rounding)
+    with draws.programs.answering():
+        missed = _missed(draws, populations)
+    warnings = tuple(doubts(populations, log_z, missed, of_flow, draws.pilot.complaints))
+    if warnings and log_z.ok:
+        log_z = dataclasses.replace(log_z, ok=False, reason=warnings[0])
+    notes = (_NOTE,) if of_flow.verdict.unchecked else ()
+    return dataclasses.replace(
+        of_flow,
+        estimates={"log_z": log_z},
+        verdict=Verdict(not warnings, warnings, notes, of_flow.verdict.unchecked),
+        cost={"total_seconds": time.perf_counter() - start, "gradient_evaluations": populations.num_gradients},
+    )
+
+
+def log_z_of(populations: Populations, rounding: float) -> Estimate:
+    """log Z with the error of the scatter over populations and of the energy's rounding."""
+    found = populations.log_z
+    num_groups, num, _ = populations.x.shape
+    share = np.exp(populations.log_z_of_group - np.logaddexp.reduce(populations.log_z_of_group))
+    effective = 1 / float(np.sum(share**2))
+    doubt = ""
+    if effective < MIN_GROUPS:
+        doubt = f"Only {effective:.1f} effective populations of {num_groups}: their scatter is no error bar."
+    method = f"{num_groups} populations of {num} particles, {populations.num_moves} moves at each β"
+    stderr = float(np.hypot(max(found.stderr, _MIN_STDERR), rounding))
+    return Estimate(found.value, stderr, num_groups * num, method, not doubt, doubt)
+
+
+def _missed(draws: Draws, populations: Populations) -> list[Region]:
+    """Modes around the pilot's minima that no particle is in."""
+    x = spread(populations.x.reshape(-1, populations.x.shape[2]), _NUM_COVERAGE)
+    scale = np.std(x, axis=0) + 1e-12
+    key = stream_key(draws.seed, Stream.MISSED_MODES)
+    return missed_modes(draws.target, x, float(populations.log_z.value), draws.pilot.minima, scale, key)
+
+
+def doubts(
+    populations: Populations,
+    log_z: Estimate,
+    missed: Sequence[Region],
+    of_flow: Report,
+    complaints: Sequence[str],
+) -> Iterator[str]:
+    """A sentence for each check that fails."""
+    if populations.last_beta < 1:
+        yield f"Sequential Monte Carlo stopped at inverse temperature β = {populations.last_beta:.3g} of 1."
+    for region in missed:
+        yield (
+            f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} holds no "
+            "particle of sequential Monte Carlo."
+        )
+    if not populations.drift <= _MAX_DRIFT:
+        yield (
+            f"Moves that leave the target invariant change averages of the particles by {populations.drift:.1f} of "
+            "their errors: a part of the target next to them is missing, as the neck of a funnel. Write the energy in "
+            "other coordinates, such as non-centered ones."
+        )
+    if not populations.rise <= RISE:
+        yield (
+            f"log Z by sequential Monte Carlo still rose, with {populations.num_moves} moves at each inverse "
+            "temperature in place of a quarter of them: the particles do not follow the target as it changes."
+            if np.isfinite(populations.rise)
+            else "No more moves could be afforded to see whether log Z by sequential Monte Carlo rises with them."
+        )
+    scatter = float(np.std(populations.log_z_of_group, ddof=1))
+    if not log_z.ok:
+        yield f"log Z is not to be relied on: {log_z.reason}"
+    elif not scatter <= _MAX_SCATTER:
+        yield f"log Z of the populations scatters by {scatter:.2g}: each of them has too few particles."
+    if populations.acceptance < _MIN_ACCEPTANCE:
+        yield f"Moves of the particles were accepted only {populations.acceptance:.0%} of the time."
+    if populations.num_ancestors < _MIN_ANCESTORS:
+        yield f"The particles of a population descend from only {populations.num_ancestors} starting points."
+    if "log_z" in of_flow.exact:
+        pull = disagreement(log_z, of_flow.exact["log_z"])
+        if not pull <= _MAX_EXACT_SIGMA:
+            yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
+    if complaints:
+        yield "The search for modes is in doubt: " + " ".join(complaints)
+
+
+def _point(x: np.ndarray) -> str:
+    shown = ", ".join(f"{value:.3g}" for value in x[:4])
+    return f"({shown}{', ...' if len(x) > 4 else ''})"
