@@ -130,7 +130,9 @@ def build_transport(
 
 def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
     """The transport with C_t starting from a constant: the pilot's log Z_1 - log Z_0, which may be in the thousands."""
-    return eqx.tree_at(lambda t: t.log_z_rate.mlp.biases[-1], transport, jnp.full((1,), mean_rate))
+    # With its own type: a weak one, which no step returns, would compile the steps twice.
+    dtype = transport.log_z_rate.mlp.biases[-1].dtype
+    return eqx.tree_at(lambda t: t.log_z_rate.mlp.biases[-1], transport, jnp.full((1,), mean_rate, dtype))
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
