@@ -21,7 +21,7 @@ from boltzflow.model.losses import continuity_loss
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import compiled
 from boltzflow.training.build import NO_PARTS, build_transport, make_flow
-from boltzflow.training.step import PilotPath, initial_state, quick_ess, train_chunk
+from boltzflow.training.step import PilotPath, initial_state, quick_look, train_chunk
 
 SITES = 16
 _DEFAULT = boltzflow.Config()
@@ -137,7 +137,7 @@ def loose(config: boltzflow.Config) -> Row:
     path = PilotPath(jnp.linspace(0, 1, 8), jnp.zeros((8, 64, target.dim)))
     state = initial_state(params, config, 1000, jax.random.key(0))
     step = products(train_chunk, state, frozen, path, config=config, length=1)
-    sample = products(quick_ess, params, frozen, jax.random.key(0), config=config)
+    sample = products(quick_look, params, frozen, jax.random.key(0), config=config)
     mover = boltzflow.Energy(lambda x: x @ jnp.eye(3) @ x, 3)
     energy = products(compiled(jax.vmap(jax.value_and_grad(mover.energy))), jnp.zeros((4, 3)))
     every = [*step, *sample, *energy]

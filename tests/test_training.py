@@ -17,8 +17,9 @@ from boltzflow.model.fields import AbstractVectorField
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
 from boltzflow.sampling import pilot as pilot_stages
-from boltzflow.training.build import build_transport
-from boltzflow.training.loop import Trainer, steps_for
+from boltzflow.training.build import build_transport, with_mean_rate
+from boltzflow.training.loop import steps_for
+from boltzflow.training.trainer import Trainer
 from still_run import Hidden, still_run
 
 TINY = dataclasses.replace(default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
@@ -273,6 +274,13 @@ def test_training_returns_to_the_last_good_state_with_a_lower_rate():
         np.testing.assert_array_equal(now, then)
     assert np.isfinite(trainer.take_steps(10)) and trainer.state.rate == pytest.approx(0.3)
     assert trainer.num_skipped == 10 and trainer.nonfinite_point() is None
+
+
+def test_steps_compile_once(run):
+    """A state of the types that a step returns: a weak type at the start would compile the steps again."""
+    transport = build_transport(TINY, bf.Parts(), run.pilot.base, run.target, run.pilot.clock, jax.random.key(1), None)
+    state = Trainer(with_mean_rate(transport, 1.5), run.pilot, TINY, 100, jax.random.key(2), jax.random.key(3)).state
+    assert not [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "weak_type", False)]  # keys have none
 
 
 def test_unusable_targets_are_refused_with_a_sentence(unchecked):

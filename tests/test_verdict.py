@@ -190,8 +190,9 @@ def test_an_annealed_route_in_doubt_is_not_compared():
         (dataclasses.replace(GOOD, trained_in_double=True), "Training took place in double precision"),
         (dataclasses.replace(GOOD, answers_in_double=False), "are in single precision"),
         (dataclasses.replace(GOOD, rounding=0.5), "The rounding of the energy, 0.5, is larger"),
+        (dataclasses.replace(GOOD, field_choice="The field is lattice: ..."), "The field is lattice: ..."),
     ],
 )
-def test_notes_tell_the_precision(findings, words):
+def test_notes_tell_the_precision_and_the_field(findings, words):
     trustworthy, _, notes = judge(findings)
     assert trustworthy and any(words in note for note in notes)

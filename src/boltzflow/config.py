@@ -43,10 +43,10 @@ class Config:
     base_scale: float = _setting(1.0, 'The scale of the base "generalized-gaussian", in units of x.', above=0)
     base_power: float = _setting(4.0, 'The power p of the base "generalized-gaussian".', above=0)
     clock: bool = _setting(True, "Walk the path at the even pace that the pilot found, instead of linearly in t.")
-    field: Literal["time-mixture", "lattice"] = _setting(
-        "time-mixture",
+    field: Literal["auto", "time-mixture", "lattice"] = _setting(
+        "auto",
         "The networks of field and path: MLPs of the whitened point, or, for a target on a periodic lattice, "
-        "networks that act alike at every site.",
+        "networks that act alike at every site. Auto tries both for a few steps where both exist.",
     )
     num_networks: int = _setting(4, "How many MLPs the time kernels mix, in the field and in the path.", at_least=1)
     width: int = _setting(64, "Units in each hidden layer; at each site of a lattice a quarter of them.", at_least=1)
@@ -126,6 +126,7 @@ def paper_preset(target_name: str = "", dim: int = 2) -> Config:
         preset="paper",
         base="gaussian",
         clock=False,
+        field="time-mixture",
         optimizer="adam",
         learning_rate=3e-3,
         num_steps=10_000,

@@ -14,7 +14,13 @@ from rich.text import Text
 
 from boltzflow.training.loop import Progress
 
-_PHASES = {"pilot": "looking for modes", "compile": "compiling", "train": "training", "evaluate": "measuring"}
+_PHASES = {
+    "pilot": "looking for modes",
+    "race": "choosing the field",
+    "compile": "compiling",
+    "train": "training",
+    "evaluate": "measuring",
+}
 _ESS_WORDS = (
     (0.01, "no overlap yet"),
     (0.1, "little overlap"),

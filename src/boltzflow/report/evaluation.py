@@ -109,6 +109,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         rounding=draws.rounding,
         trained_in_double=draws.trained.in_double,
         answers_in_double=draws.programs.double,
+        field_choice=draws.trained.race.sentence if draws.trained.race else "",
     )
     trustworthy, warnings, notes = judge(findings)
     if warnings and estimates["log_z"].ok:

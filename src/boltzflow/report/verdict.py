@@ -51,6 +51,7 @@ class Findings:
     rounding: float = 0.0  # of the energy, in log Z
     trained_in_double: bool = False
     answers_in_double: bool = True
+    field_choice: str = ""  # which field was trained, and why; empty where there was one
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -254,6 +255,8 @@ def _notes(f: Findings) -> Iterator[str]:
             f"The energy was not finite (NaN, or beyond its precision) at {f.nonfinite_share:.1%} of the points "
             "that the pilot proposed; such proposals are rejected."
         )
+    if f.field_choice:
+        yield f.field_choice
     if f.trained_in_double:
         yield "Training took place in double precision: the energy's rounding in single precision is above 0.01."
     if not f.answers_in_double:

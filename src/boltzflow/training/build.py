@@ -71,6 +71,12 @@ def check_field(config: Config, target: AbstractDensity) -> None:
         )
 
 
+def untrained(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
+    """The transport that training starts from: that of `make_transport` with the pilot's mean rate."""
+    transport = make_transport(config, parts, target, pilot, key)
+    return with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
+
+
 def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
     """The untrained transport for `target` after its `pilot`; where no flow is needed, one that moves nothing."""
     if not pilot.enough:
@@ -88,7 +94,7 @@ def build_transport(
     key: PRNGKeyArray,
     subspace: Float[np.ndarray, "dim size"] | None = None,
 ) -> Transport:
-    """Field, path and rate, untrained.
+    """Field, path and rate, untrained; the field "auto" is the default one.
 
     The Gaussian of a base that the pilot fitted also whitens the input of the networks, which act in the `subspace`
     alone where one is given.
@@ -130,7 +136,13 @@ def build_transport(
 
 def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
     """The transport with C_t starting from a constant: the pilot's log Z_1 - log Z_0, which may be in the thousands."""
-    return eqx.tree_at(lambda t: t.log_z_rate.mlp.biases[-1], transport, jnp.full((1,), mean_rate))
+
+    def constant(rate):
+        return rate.mlp.biases[-1]
+
+    # Of the same type: a weak one, which no step returns, would compile the steps again.
+    full = jnp.full_like(constant(transport.log_z_rate), mean_rate)
+    return eqx.tree_at(lambda t: constant(t.log_z_rate), transport, full)
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

@@ -26,6 +26,7 @@ from boltzflow.storage import files
 from boltzflow.storage.run_folder import CHECKPOINT_FILE
 from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
+from boltzflow.training.race import Race, with_field
 from boltzflow.training.snapshots import PILOT
 
 FILE = CHECKPOINT_FILE
@@ -41,6 +42,8 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     of_pilot, numbers = pilot_contents(trained.pilot, _KEPT_POINTS)
     kept = dataclasses.replace(trained.pilot, points=of_pilot["pilot.points"])
     of_pilot["energies"] = energies(trained.transport.interpolation.target, kept)
+    if trained.race:
+        record = {**record, "race": trained.race.record()}
     write(folder, {**arrays, **of_pilot}, {**record, "pilot": numbers})
 
 
@@ -85,11 +88,12 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])
+    race = Race(**record["race"]) if "race" in record else None
     pilot = pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
     check_target(folder / FILE, target, pilot, arrays["energies"])
     in_double = any(name.startswith("params") and array.dtype == np.float64 for name, array in arrays.items())
     with jax.enable_x64(in_double):
-        transport = make_transport(config, parts, target, pilot, jax.random.key(0))
+        transport = make_transport(with_field(config, race), parts, target, pilot, jax.random.key(0))
         params, frozen = eqx.partition(transport, trainable(transport))
         try:
             params = jax.tree_util.tree_map_with_path(
@@ -97,7 +101,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
             )
         except KeyError as error:
             raise InputError(f"{folder / FILE} is damaged: it lacks {error}.") from None
-    return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"]), record
+    return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"], race), record
 
 
 def read_record(folder: Path) -> dict[str, Any]:

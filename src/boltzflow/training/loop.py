@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
@@ -20,19 +20,12 @@ from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch, make_room
 from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
-from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, make_transport, with_mean_rate
+from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
+from boltzflow.training.race import Race, candidates, run_race, with_field
 from boltzflow.training.snapshots import Snapshots, TrainingState
-from boltzflow.training.step import (
-    PilotPath,
-    first_nonfinite_point,
-    initial_state,
-    padded_path,
-    points_in_step,
-    quick_ess,
-    train_chunk,
-)
+from boltzflow.training.step import points_in_step
+from boltzflow.training.trainer import CHUNK, Trainer
 
-_CHUNK = 10  # optimizer steps in one dispatch: enough to hide its cost, few enough to show progress
 _NUM_LOOKS = 20  # at the reverse ESS, evenly spaced over the steps
 _MAX_SKIPPED_CHUNKS = 5  # with a lower learning rate after each
 _SAMPLES_FOR_A_POINT = 8  # weighted samples of a base that cost as much as one point of a training step
@@ -46,7 +39,7 @@ class Progress:
     """The state of a run, as given to a callback.
 
     Args:
-        phase: "pilot", "compile", "train" or "evaluate".
+        phase: "pilot", "race" (where several fields are tried), "compile", "train" or "evaluate".
         step: Optimizer steps taken.
         num_steps: Optimizer steps in all; 0 before the pilot has found how many the target needs.
         seconds: Wall time since the start of the pilot, without compilation.
@@ -66,12 +59,16 @@ class Progress:
 
 @dataclass
 class Trained:
-    """The result of training: the transport, the pilot's findings, the history by step, and the cost so far."""
+    """The result of training: the transport, the pilot's findings, the history by step, and the cost so far.
+
+    `race` tells which of several fields was chosen; None where there was one.
+    """
 
     transport: Transport
     pilot: Pilot
     history: list[dict[str, float]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
+    race: Race | None = None
 
     @property
     def in_double(self) -> bool:
@@ -110,7 +107,7 @@ def train(
             pilot = kept or _find_pilot(target, config, base, keys, parts)
             in_double = programs.double and not trains_in_single(target, pilot.points)
         with programs.training(in_double):
-            return _train(target, config, pilot, keys, programs, on_progress, parts, snapshots, kept is not None, watch)
+            return _train(target, config, pilot, keys, programs, on_progress, parts, snapshots, watch)
 
 
 def _find_pilot(
@@ -137,14 +134,25 @@ def _train(
     on_progress: Callable[[Progress], None],
     parts: Parts,
     snapshots: Snapshots | None,
-    has_kept_pilot: bool,
     watch: Stopwatch,
 ) -> Trained:
     _, network_key, train_key, ess_key, _ = keys
-    transport = make_transport(config, parts, target, pilot, network_key)
-    transport = with_mean_rate(transport, pilot.log_z - float(pilot.base.log_z))
-    trained = Trained(transport, pilot)
     num_steps = 0 if pilot.enough else config.num_steps or steps_for(pilot)
+
+    def keep_pilot() -> None:
+        """Called after an `on_progress`, which may have set an earlier run in this folder aside."""
+        if snapshots and not snapshots.has_pilot:
+            with programs.answering():
+                snapshots.write_pilot(pilot)
+
+    def report_race(sentence: str) -> None:
+        on_progress(Progress("race", 0, num_steps, watch.seconds, message=sentence))
+        keep_pilot()
+
+    race = _choose_field(target, config, parts, pilot, num_steps, keys, report_race, snapshots)
+    config = with_field(config, race)
+    transport = untrained(config, parts, target, pilot, network_key)
+    trained = Trained(transport, pilot, race=race)
     trainer = None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key)
     resumed = snapshots.read(trainer.state) if snapshots and trainer else None
     earlier = resumed.seconds if resumed else 0.0
@@ -152,26 +160,47 @@ def _train(
     def seconds() -> float:
         return earlier + watch.seconds
 
-    message = "; ".join(snapshots.notes) if snapshots else ""
+    message = "; ".join([*(snapshots.notes if snapshots else []), *([race.sentence] if race else [])])
     if trainer is None:
         message = "no training needed: weighted samples of the mixture fitted to the pilot's points are enough"
     phase = "compile" if trainer else "evaluate"
     on_progress(Progress(phase, resumed.step if resumed else 0, num_steps, seconds(), message=message))
-    if snapshots and not has_kept_pilot:  # `on_progress` may have set an earlier run in this folder aside
-        with programs.answering():
-            snapshots.write_pilot(pilot)
+    keep_pilot()
     if trainer:
         trained.history = _take_all_steps(trainer, seconds, on_progress, snapshots, resumed)
         trained.transport = trainer.transport
+    num_raced = race.num_steps_in_all if race else 0
     trained.cost = {
         "train_seconds": seconds(),
         "compile_seconds": watch.compile_seconds,
         "steps": num_steps,
-        "gradient_evaluations": num_steps * points_in_step(config) + pilot.num_gradients,
+        "gradient_evaluations": (num_steps + num_raced) * points_in_step(config) + pilot.num_gradients,
     }
     if trainer and trainer.num_skipped:
         trained.cost["skipped_steps"] = trainer.num_skipped
     return trained
+
+
+def _choose_field(
+    target: AbstractDensity,
+    config: Config,
+    parts: Parts,
+    pilot: Pilot,
+    num_steps: int,
+    keys: Key[Array, " num"],
+    say: Callable[[str], None],
+    snapshots: Snapshots | None,
+) -> Race | None:
+    """The race between several fields, of an interrupted run the one that it kept; None where there is one field."""
+    fields = candidates(config, parts, target)
+    if pilot.enough or len(fields) == 1:
+        return None
+    race = snapshots.read_race() if snapshots else None
+    if race is None:
+        race = run_race(fields, target, config, parts, pilot, num_steps, keys[1:4], say)
+        if snapshots:
+            snapshots.write_race(race)
+    return race
 
 
 def without_a_flow(pilot: Pilot, target: AbstractDensity, config: Config, key: PRNGKeyArray) -> Pilot:
@@ -198,55 +227,6 @@ def steps_for(pilot: Pilot) -> int:
     return int(np.clip(_STEPS_PER_TEMPERATURE * (len(pilot.path_times) - 1), *_STEPS_RANGE))
 
 
-class Trainer:
-    """The optimizer steps of one run: compiled programs on the host's side of a `StepState`."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        pilot: Pilot,
-        config: Config,
-        num_steps: int,
-        train_key: PRNGKeyArray,
-        ess_key: PRNGKeyArray,
-    ):
-        params, self._frozen = eqx.partition(transport, trainable(transport))
-        self.state = initial_state(params, config, num_steps, train_key)
-        self.config = config
-        self.num_steps = num_steps
-        self._path: PilotPath = padded_path(jnp.asarray(pilot.path_times, float), jnp.asarray(pilot.path_points, float))
-        self._ess_key = ess_key
-        self._before = self.state
-
-    @property
-    def transport(self) -> Transport:
-        """The transport with the parameters as they are now."""
-        return eqx.combine(self.state.params, self._frozen)
-
-    @property
-    def num_skipped(self) -> int:
-        """How many steps were skipped because the loss or its gradient was not finite."""
-        return int(self.state.num_skipped)
-
-    def take_steps(self, length: int) -> float:
-        """Take `length` optimizer steps and return their mean loss."""
-        self._before = self.state
-        self.state, loss = train_chunk(self.state, self._frozen, self._path, config=self.config, length=length)
-        return float(loss)
-
-    def quick_ess(self) -> float:
-        """The reverse ESS of 2048 samples."""
-        return float(quick_ess(self.state.params, self._frozen, self._ess_key, config=self.config))
-
-    def nonfinite_point(self) -> tuple[float, Float[np.ndarray, " dim"], float] | None:
-        """A time, a point and the target's energy there, at which the first of the last steps was not finite.
-
-        None where there is no such point.
-        """
-        t, x, energy, found = first_nonfinite_point(self._before, self._frozen, self._path, config=self.config)
-        return (float(t), np.asarray(x), float(energy)) if found else None
-
-
 def _take_all_steps(
     trainer: Trainer,
     seconds: Callable[[], float],
@@ -266,17 +246,17 @@ def _take_all_steps(
         trainer.state = resumed.state
     try:
         while step < trainer.num_steps:
-            length = min(_CHUNK, trainer.num_steps - step)
+            length = min(CHUNK, trainer.num_steps - step)
             skipped_before = trainer.num_skipped
             loss = trainer.take_steps(length)
             skipped = trainer.num_skipped - skipped_before
             # Only a chunk without a skipped step is a recovery: of a bad start the first step may be finite.
             skipped_chunks = skipped_chunks + (skipped == length) if skipped else 0
             if skipped_chunks == _MAX_SKIPPED_CHUNKS:
-                raise _diverged(skipped_chunks * _CHUNK, step + length, trainer)
+                raise _diverged(skipped_chunks * CHUNK, step + length, trainer)
             row = {"step": step + length, "seconds": seconds(), "loss": loss}
             if _is_look(step, length, trainer.num_steps):
-                row["reverse_ess"] = trainer.quick_ess()
+                row["reverse_ess"] = trainer.quick_look()[0]
             step += length
             history = [*history, row]
             now = TrainingState(step, row["seconds"], trainer.state, history, skipped_chunks)

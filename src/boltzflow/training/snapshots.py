@@ -1,12 +1,13 @@
 """Snapshots of a training that is under way: an interrupted run continues from them bit for bit.
 
-`pilot.npz` holds the pilot's findings and is written once. `state-0.npz` and `state-1.npz`, written in turn, hold
-everything that the next optimizer step needs. Each file is moved into place whole, so that one of the two is whole
-whenever the machine stops; a damaged one is passed over for the other. Steps draw random numbers from the key and their
-own number, so nothing else needs to be kept. A kill loses the steps since the last snapshot: two seconds, or a hundred
-times as long as writing one takes.
+`pilot.npz` holds the pilot's findings and `race.npz` the choice of the field where there was one; each is written once.
+`state-0.npz` and `state-1.npz`, written in turn, hold everything that the next optimizer step needs. Each file is moved
+into place whole, so that one of the two is whole whenever the machine stops; a damaged one is passed over for the
+other. Steps draw random numbers from the key and their own number, so nothing else needs to be kept. A kill loses the
+steps since the last snapshot: two seconds, or a hundred times as long as writing one takes.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -25,9 +26,11 @@ from boltzflow.sampling.pilot import Pilot
 from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
 from boltzflow.storage import files
 from boltzflow.training.build import NO_PARTS, Parts
+from boltzflow.training.race import Race
 from boltzflow.training.step import StepState
 
 PILOT = "pilot.npz"
+_RACE = "race.npz"
 _MIN_INTERVAL = 2.0  # seconds
 _RETRY_INTERVAL = 60.0  # seconds, after a write that failed
 _MAX_SHARE = 0.01  # of the time goes into writing, besides the pilot, the first and the last
@@ -97,6 +100,33 @@ class Snapshots:
         check_target(path, self._target, pilot, arrays["energies"])
         self._pilot = files.digest(arrays)
         return pilot
+
+    @property
+    def has_pilot(self) -> bool:
+        """Whether a pilot was read or written."""
+        return bool(self._pilot)
+
+    def write_race(self, race: Race) -> None:
+        """Keep the choice of the field."""
+        with contextlib.suppress(OSError):  # on a full disk an interrupted run would race again
+            files.write(self._folder / _RACE, {}, {**self._run, "of_pilot": self._pilot, "race": race.record()})
+
+    def read_race(self) -> Race | None:
+        """The choice of the field, None where there is none for this pilot or where its file is damaged.
+
+        Raises:
+            InputError: The file is of another run.
+        """
+        path = self._folder / _RACE
+        if not self.has_pilot or not self._resume or not path.exists():
+            return None
+        try:
+            _, record = files.read(path)
+        except InputError as error:
+            self.notes.append(f"{error}; the fields are compared again")
+            return None
+        self._check(path, record)
+        return Race(**record["race"]) if record["of_pilot"] == self._pilot else None
 
     def offer(self, now: TrainingState) -> None:
         """Write this state if enough time has passed since the last."""
@@ -178,7 +208,7 @@ def has_state(folder: Path) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove all snapshots in a folder, those of older versions too."""
-    for path in [*folder.glob("pilot*.npz"), *folder.glob("state-?.npz")]:
+    for path in [*folder.glob("pilot*.npz"), *folder.glob("state-?.npz"), folder / _RACE]:
         path.unlink(missing_ok=True)
 
 

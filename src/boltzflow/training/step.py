@@ -145,13 +145,16 @@ def first_nonfinite_point(
 
 
 @compiled
-def quick_ess(params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config) -> Float[Array, ""]:
-    """The reverse ESS (22) of 2048 samples: enough to watch training, too few to report."""
+def quick_look(
+    params: Transport, frozen: Transport, key: PRNGKeyArray, *, config: Config
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The reverse ESS (22) and the mean log-weight of 2048 samples: enough to watch training, too few to report."""
     transport = eqx.combine(params, frozen)
     flow = make_flow(config, transport)
     x, log_prob = jax.vmap(flow.sample_and_log_prob)(jax.random.split(key, _ESS_SAMPLES))
     log_weight = -jax.vmap(transport.interpolation.target.energy)(x) - log_prob
-    return jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / _ESS_SAMPLES
+    ess = jnp.exp(2 * jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(2 * log_weight)) / _ESS_SAMPLES
+    return ess, jnp.mean(log_weight)
 
 
 def points_in_step(config: Config) -> int:
