@@ -12,7 +12,8 @@ from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import SubspaceMixture
 from boltzflow.model.fields import ZeroField
-from boltzflow.sampling.mixture_fit import FittedDensity, _maximize, fit_mixture
+from boltzflow.sampling.expectation_maximization import Cloud, maximize
+from boltzflow.sampling.mixture_fit import FittedDensity, fit_mixture
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import log_z_importance, samples_for
 from boltzflow.training.loop import without_a_flow
@@ -60,7 +61,7 @@ def test_num_samples_is_bounded_for_tiny_error():
 
 def test_maximize_keeps_largest_component_of_few_points():
     y = np.random.default_rng(0).normal(size=(20, 19))
-    kept = _maximize(y, np.array([[0.6, 0.4]] * 19 + [[0.0, 1.0]]))
+    kept = maximize(Cloud(y), np.array([[0.6, 0.4]] * 19 + [[0.0, 1.0]]))
     assert len(kept.weights) == 1 and np.isfinite(kept.scales).all()
 
 

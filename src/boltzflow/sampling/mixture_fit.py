@@ -18,35 +18,40 @@ from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixtur
 from boltzflow.numerics import linalg
 from boltzflow.numerics.batching import numpy_generator
 from boltzflow.sampling.coverage import MIN_SHARE, energies_at
-from boltzflow.sampling.resampling import effective_sample_size
+from boltzflow.sampling.expectation_maximization import (
+    Cloud,
+    Components,
+    Points,
+    Weights,
+    climb,
+    grown,
+    log_prob,
+    maximize,
+    standard_normal,
+)
+from boltzflow.sampling.resampling import effective_sample_size, systematic_in_double
 from boltzflow.statistics.estimates import pareto_k, tail_excess
 
 DEFENSIVE = 0.05
 _MAX_SIZE = 64  # in more directions no covariance is known well enough
 _MAX_COMPONENTS = 64
+_LOOK_AHEAD = 8  # times the best number of components
 _POINTS_PER_PARAMETER = 5  # at least, of a component's mean: covariances of fewer points are noise
-_ITERATIONS = 25
-_TOLERANCE = 1e-3  # of the mean log-likelihood
-_JITTER = 1e-9  # of a variance, so that components of few points have a Cholesky factor
-_DRAWS = 2**14
+_DRAWS = 2**14  # at most, in a round of population Monte Carlo
+_NEGLIGIBLE = 1e-3  # a share of weight
+_DRAWS_PER_NUMBER = 2  # of the components' covariances
+_WINDOW = 3  # rounds whose points are kept
+_STEPS = 3  # of expectation maximization in a round
 _FINAL_DRAWS = 2**15
-_ROUNDS = 2
+_FINAL_ROUNDS = 4  # at most, while weights are heavy
+_DEGREES = ()  # of Student's t, that are tried
+_PATIENCE = 1  # rounds without a rise
+_ROUNDS = 10  # at most, of population Monte Carlo
 # Shares of effective samples.
 _ENOUGH = 0.95  # a Gaussian that keeps this share needs no mixture
-_LEAST_SHARE = 0.03  # weights with a smaller share teach nothing
+_LEAST_SHARE = 0.01  # weights with a smaller share teach nothing
+_LEAST_RISE = 0.005  # by which one more round must raise the share
 _LEAST_GAIN = 0.02  # more components must gain more than this
-
-
-Points = Float[np.ndarray, "num size"]  # in the active subspace
-Weights = Float[np.ndarray, " num"]
-
-
-class _Components(NamedTuple):
-    """A mixture of K Gaussians in `size` dimensions."""
-
-    weights: Float[np.ndarray, " K"]
-    means: Float[np.ndarray, "K size"]
-    scales: Float[np.ndarray, "K size size"]  # lower triangles
 
 
 @dataclass(frozen=True)
@@ -78,48 +83,148 @@ def fit_mixture(
     training takes 0, because this part would lie between the modes.
     """
     draws = _Draws(target, gaussian, subspace, numpy_generator(key), defensive)
-    alone = draws.judged(gaussian, _standard_normal(subspace.shape[1]))
-    if subspace.shape[1] > _MAX_SIZE or alone.share >= _ENOUGH:
+    alone = draws.judged(gaussian, draws.batch(standard_normal(draws.size), _FINAL_DRAWS))
+    if draws.size > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
     points = (np.asarray(x, np.float64) - gaussian.mean) @ (linalg.dense(gaussian.inverse_scale).T @ subspace)
     if is_sign_symmetric(target):
         points = np.concatenate([points[::2], -points[1::2]])
     best = alone
-    components = _best(points, draws, alone.share)
-    if components is not None:
-        mixture = SubspaceMixture(gaussian, GaussianMixture(*components[:2], scales=components.scales), subspace)
-        best = max(draws.judged(mixture, components), alone, key=lambda one: one.share)
+    found = _best(points, draws, alone.share)
+    if found is not None:
+        best = _finished(found, draws, alone)
     return replace(best, num_energies=draws.num_energies)
 
 
-def _best(points: Points, draws: "_Draws", share: float) -> _Components | None:
-    """The mixture that keeps most effective samples, of 2, 4, 8, ... components; None where none gains on `share`."""
-    most = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (points.shape[1] + 1)))
-    best = None
-    best_num = 1
-    components = _maximize(points, np.ones((len(points), 1)))
-    while 2 * len(components.weights) <= min(most, max(4, 2 * best_num)):  # until twice as many are no better
-        climbs = [_climb(points, start) for start in _split(points, components)]
-        components = max(climbs, key=lambda found: found[0])[1]
-        refined, kept = _refined(components, draws)
-        if kept > share + _LEAST_GAIN:
-            best = refined
-            best_num = len(components.weights)
-            share = kept
+def _finished(components: Components, draws: "_Draws", alone: FittedDensity) -> FittedDensity:
+    """The best of `alone` and mixtures after rounds on many points; Student's t where the weights of Gaussians are heavy."""
+    best = alone
+    for degrees in (np.inf, *_DEGREES):
+        rounds = _Rounds(draws)
+        current = components._replace(degrees=degrees)
+        for _ in range(_FINAL_ROUNDS):
+            batch = rounds.drawn(draws.defended(current), _FINAL_DRAWS)
+            one = draws.judged(draws.mixture(batch.proposal), batch)
+            rising = _quality(one) > _quality(best) + _LEAST_RISE
+            best = max(one, best, key=_quality)
+            if not rising and not one.heavy:
+                break
+            current = rounds.stepped(current)
+        if not best.heavy:
+            break
     return best
 
 
-def _refined(components: _Components, draws: "_Draws") -> tuple[_Components, float]:
-    """The defended components after steps on their own weighted points, and the effective share of the last weights."""
-    defended = draws.defended(components)
+def _quality(fitted: FittedDensity) -> float:
+    return fitted.share / (2 if fitted.heavy else 1)
+
+
+def _best(points: Points, draws: "_Draws", share: float) -> Components | None:
+    """The mixture that keeps most effective samples, of 2, 4, 8, ... components; None where none gains on `share`.
+
+    The search ends where two doublings have gained nothing.
+    """
+    most = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (points.shape[1] + 1)))
+    best = None
+    best_num = num = 1
+    known = points
+    components = maximize(Cloud(points), np.ones((len(points), 1)))
+    while 2 * num <= min(most, _LOOK_AHEAD * best_num) and share < _ENOUGH:
+        num *= 2
+        refined = _refined(grown(Cloud(known), components, num, draws.rng), draws)
+        components = refined.components
+        if refined.share > share + _LEAST_GAIN:
+            best = components
+            best_num = num
+            share = refined.share
+            known = np.concatenate([points, refined.points])
+    return best
+
+
+class _Refined(NamedTuple):
+    """Components after population Monte Carlo, the share of effective samples, and equally weighted points."""
+
+    components: Components
+    share: float
+    points: Points
+
+
+def _refined(components: Components, draws: "_Draws") -> _Refined:
+    """The components of most effective samples among those of some rounds of population Monte Carlo."""
+    best = _Refined(components, 0.0, np.empty((0, draws.size)))
+    rounds = _Rounds(draws)
+    stalled = 0
+    num = int(np.clip(_DRAWS_PER_NUMBER * components.scales.size, _DRAWS // 4, _DRAWS))
     for _ in range(_ROUNDS):
-        own, weight = draws.weigh(defended, _DRAWS)
-        weight = _truncated(weight)
-        if _effective_share(weight) < _LEAST_SHARE:
-            return defended, 0.0
-        components = _maximize(own, weight[:, None] * _expectation(own, components)[0])
-        defended = draws.defended(components)
-    return defended, _effective_share(_truncated(draws.weigh(defended, _DRAWS)[1]))
+        share = rounds.drawn(draws.defended(components), num).share(truncated=True)
+        gain = share - best.share
+        if gain > 0:
+            best = _Refined(components, share, rounds.points())
+        stalled = 0 if gain >= _LEAST_RISE else stalled + 1
+        if stalled > _PATIENCE or share < _LEAST_SHARE:
+            break
+        components = rounds.stepped(components)
+    return best
+
+
+class _Batch(NamedTuple):
+    """Points of a mixture, with the log of the target up to a constant there."""
+
+    proposal: Components
+    y: Points
+    log_target: Weights
+
+    def log_weight(self) -> Weights:
+        return _normalized(self.log_target - log_prob(self.y, self.proposal))
+
+    def share(self, *, truncated: bool) -> float:
+        """Of effective samples."""
+        weight = np.exp(self.log_weight())
+        return _effective_share(_truncated(weight) if truncated else weight)
+
+
+class _Rounds:
+    """Rounds of population Monte Carlo: points of mixtures, each of which is fitted to the points of those before.
+
+    The points weigh by the last few mixtures together, so that none weighs much where one of them is large (adaptive
+    multiple importance sampling: Cornuet, Marin, Mira & Robert, 2012).
+    """
+
+    def __init__(self, draws: "_Draws"):
+        self._draws = draws
+        self._batches: list[_Batch] = []
+        self._y = np.empty((0, draws.size))
+        self._weight = np.empty(0)
+
+    def drawn(self, defended: Components, num: int) -> _Batch:
+        """A new batch of points of a mixture."""
+        new = self._draws.batch(defended, num)
+        self._batches = batches = [*self._batches[1 - _WINDOW :], new]
+        self._y = np.concatenate([batch.y for batch in batches])
+        log_target = np.concatenate([batch.log_target for batch in batches])
+        log_num = [np.log(len(batch.y) / len(self._y)) for batch in batches]
+        log_probs = [log_prob(self._y, batch.proposal) for batch in batches]
+        together = np.logaddexp.reduce([a + b for a, b in zip(log_num, log_probs, strict=True)], axis=0)
+        self._weight = _truncated(np.exp(_normalized(log_target - together)))
+        return new
+
+    def stepped(self, components: Components) -> Components:
+        """The components after steps on the points that hold all but a thousandth of the weight."""
+        order = np.argsort(self._weight)
+        order = order[np.cumsum(self._weight[order]) >= _NEGLIGIBLE * self._weight.sum()]
+        return climb(Cloud(self._y[order], self._weight[order]), components, most=_STEPS)[1]
+
+    def points(self) -> Points:
+        """Equally weighted points, as many as are effective."""
+        num = min(int(effective_sample_size(self._weight)), _DRAWS)
+        return self._y[systematic_in_double(self._draws.rng, np.log(self._weight + 1e-300), num)]
+
+
+def _normalized(log_weight: Weights) -> Weights:
+    """The log-weights, of mean weight one; all are -inf where none is finite."""
+    if not np.isfinite(log_weight.max()):
+        return np.full(len(log_weight), -np.inf)
+    return log_weight - np.logaddexp.reduce(log_weight) + np.log(len(log_weight))
 
 
 @dataclass
@@ -133,40 +238,46 @@ class _Draws:
     defensive: float
     num_energies: int = 0
 
-    def defended(self, components: _Components) -> _Components:
+    @property
+    def size(self) -> int:
+        return self.subspace.shape[1]
+
+    def defended(self, components: Components) -> Components:
         """The components with the defensive part of the Gaussian."""
         if not self.defensive:
             return components
-        one = _standard_normal(components.means.shape[1])
+        one = standard_normal(self.size)
         weights = np.concatenate([(1 - self.defensive) * components.weights, [self.defensive]])
-        return _Components(weights / weights.sum(), *map(np.concatenate, zip(components[1:], one[1:], strict=True)))
+        means, scales = np.concatenate([components.means, one.means]), np.concatenate([components.scales, one.scales])
+        return Components(weights / weights.sum(), means, scales, components.degrees)
 
-    def judged(self, density: AbstractDistribution, components: _Components) -> FittedDensity:
-        """`density`, which is these components in the subspace, with the quality of its weights."""
-        weight = self.weigh(components, _FINAL_DRAWS)[1]
-        with np.errstate(divide="ignore"):
-            log_weight = np.log(weight)
+    def mixture(self, components: Components) -> SubspaceMixture:
+        inner = GaussianMixture(components.weights, components.means, scales=components.scales)
+        return SubspaceMixture(self.gaussian, inner, self.subspace)
+
+    def judged(self, density: AbstractDistribution, batch: _Batch) -> FittedDensity:
+        """`density`, which is the proposal of the batch in the subspace, with the quality of its weights."""
+        log_weight = batch.log_weight()
+        nowhere = not np.isfinite(log_weight.max())
         # k̂ measures the shape of the tail alone: the tail must also hold a share that matters.
-        heavy = not weight.any() or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
-        return FittedDensity(density, _effective_share(weight), heavy, self.num_energies)
+        heavy = nowhere or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
+        return FittedDensity(density, batch.share(truncated=False), heavy, self.num_energies)
 
-    def weigh(self, components: _Components, num: int) -> tuple[Points, Weights]:
-        """`num` points y and their weights, of mean one; all weights are zero where no energy is finite."""
+    def batch(self, components: Components, num: int) -> _Batch:
+        """`num` points y of the components, with the target there and at a normal point z outside the subspace."""
         dim, size = self.subspace.shape
         which = self.rng.choice(len(components.weights), size=num, p=components.weights)
         y = self.rng.normal(size=(num, size))
+        if np.isfinite(components.degrees):
+            y *= np.sqrt(components.degrees / self.rng.chisquare(components.degrees, size=(num, 1)))
         z = self.rng.normal(size=(num, dim))
         for k, (mean, scale) in enumerate(zip(components.means, components.scales, strict=True)):
             y[which == k] = mean + y[which == k] @ scale.T
         z += (y - z @ self.subspace) @ self.subspace.T
         rest = 0.5 * (np.sum(z**2, axis=1) - np.sum(y**2, axis=1)) + 0.5 * (dim - size) * np.log(2 * np.pi)
-        log_prob = np.logaddexp.reduce(_log_parts(y, components), axis=1) - rest - linalg.log_det(self.gaussian.scale)
         energy = energies_at(self.target, self.gaussian.mean + z @ linalg.dense(self.gaussian.scale).T)
         self.num_energies += num
-        log_weight = np.where(np.isfinite(energy), -energy - log_prob, -np.inf)
-        if not np.isfinite(log_weight.max()):
-            return y, np.zeros(num)
-        return y, np.exp(log_weight - np.logaddexp.reduce(log_weight) + np.log(num))
+        return _Batch(components, y, np.where(np.isfinite(energy), rest - energy, -np.inf))
 
 
 def _truncated(weight: Weights) -> Weights:
@@ -175,74 +286,3 @@ def _truncated(weight: Weights) -> Weights:
 
 def _effective_share(weight: Weights) -> float:
     return float(effective_sample_size(weight) / len(weight))
-
-
-def _standard_normal(size: int) -> _Components:
-    return _Components(np.ones(1), np.zeros((1, size)), np.eye(size)[None])
-
-
-# --- expectation maximization -----------------------------------------------------------------------------------------
-
-
-def _split(y: Points, components: _Components) -> list[_Components]:
-    """Two starts with every component cut in two, across its direction of smallest and of largest kurtosis.
-
-    These are eigenvectors of E[‖u‖² u uᵀ] for whitened points u with independent parts (Cardoso, 1989).
-    """
-    shares, _ = _expectation(y, components)
-    cut: dict[int, list[np.ndarray]] = {0: [], -1: []}
-    for share, mean, scale in zip(shares.T, components.means, components.scales, strict=True):
-        u = (y - mean) @ np.linalg.inv(scale).T
-        fourth = (share[:, None] * np.sum(u**2, axis=1, keepdims=True) * u).T @ u / share.sum()
-        axes = np.linalg.eigh(fourth)[1]
-        for which, columns in cut.items():
-            side = u @ axes[:, which] > 0
-            columns += [share * side, share * ~side]
-    return [_maximize(y, np.stack(columns, axis=1)) for columns in cut.values()]
-
-
-def _climb(y: Points, components: _Components) -> tuple[float, _Components]:
-    """Expectation maximization until the mean log-likelihood stops rising; the likelihood and the components."""
-    likelihood = -np.inf
-    for _ in range(_ITERATIONS):
-        share, higher = _expectation(y, components)
-        if higher < likelihood + _TOLERANCE:
-            break
-        likelihood = higher
-        components = _maximize(y, share)
-    return likelihood, components
-
-
-def _expectation(y: Points, components: _Components) -> tuple[Float[np.ndarray, "num K"], float]:
-    """The share by which each point belongs to each component, and the mean log-likelihood."""
-    parts = _log_parts(y, components)
-    total = np.logaddexp.reduce(parts, axis=1)
-    return np.exp(parts - total[:, None]), float(total.mean())
-
-
-def _log_parts(y: Points, components: _Components) -> Float[np.ndarray, "num K"]:
-    """log w_k N(y; m_k, S_k), by one product with all L_k⁻¹ side by side."""
-    num, size = y.shape
-    inverse = np.linalg.inv(components.scales)
-    z = y @ inverse.reshape(-1, size).T
-    z -= np.einsum("kij,kj->ki", inverse, components.means).ravel()
-    np.square(z, out=z)
-    log_dets = np.log(np.einsum("kii->ki", components.scales)).sum(axis=1)
-    constant = np.log(components.weights) - log_dets - 0.5 * size * np.log(2 * np.pi)
-    return constant - 0.5 * z.reshape(num, -1, size).sum(axis=2)
-
-
-def _maximize(y: Points, share: Float[np.ndarray, "num K"]) -> _Components:
-    """The components of the largest likelihood; only the largest of them may hold fewer points than dimensions."""
-    num, size = y.shape
-    effective = effective_sample_size(share)
-    kept = effective >= min(size + 2, effective.max())
-    share = share[:, kept]
-    total = share.sum(axis=0)
-    means = (share.T @ y) / total[:, None]
-    second = (share[:, :, None] * y[:, None, :]).reshape(num, -1).T @ y
-    covariances = second.reshape(-1, size, size) / total[:, None, None] - means[:, :, None] * means[:, None, :]
-    diagonals = np.einsum("kii->ki", covariances)[:, :, None] * np.eye(size)
-    shrink = np.minimum(0.5, size / (4 * effective[kept]))[:, None, None]
-    scales = np.linalg.cholesky((1 - shrink) * covariances + shrink * diagonals + _JITTER * np.eye(size))
-    return _Components(total / total.sum(), means, scales)
