@@ -17,6 +17,7 @@ from boltzflow.model.fields import AbstractVectorField
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
 from boltzflow.sampling import pilot as pilot_stages
+from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport, with_mean_rate
 from boltzflow.training.loop import steps_for
 from boltzflow.training.trainer import Trainer
