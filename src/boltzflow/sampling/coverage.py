@@ -20,7 +20,7 @@ from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.resampling import systematic
+from boltzflow.sampling.resampling import spread, systematic
 
 _UNCOVERED = 5.0  # in log_ratio: the flow's density is below a hundredth of the target's
 MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand points
@@ -34,6 +34,8 @@ _LEAPFROG = 5
 _DRAWS = 4096
 # Barriers: the nearest points that are tried, the stations on the way, and the height that still counts as none.
 _NEIGHBORS = 4
+_SOME = 64  # points out of all, of which a tenth must be on the same side
+_FEW = 0.1
 _STATIONS = 17
 _BARRIER = 0.5
 
@@ -120,16 +122,28 @@ def weigh_missed_modes(
 def behind_barriers(
     target: AbstractDensity, minima: Float[np.ndarray, "num_minima dim"], x: Points, scale: Float[np.ndarray, " dim"]
 ) -> Bool[np.ndarray, " num_minima"]:
-    """Which minima a barrier separates from the nearest points `x` of the target, on the straight way to each."""
+    """Which minima a barrier separates from the nearest points `x` of the target, or from nearly all points.
+
+    The way is straight. Points near a minimum do not suffice: a few may have strayed into a mode that holds far more of
+    the probability.
+    """
     if not len(minima):
         return np.zeros(0, bool)
     distance = np.stack([np.sum(((x - minimum) / scale) ** 2, axis=1) for minimum in minima])
-    ends = x[np.argsort(distance, axis=1)[:, :_NEIGHBORS]]
+    nearest = x[np.argsort(distance, axis=1)[:, :_NEIGHBORS]]
+    some = np.broadcast_to(spread(x, _SOME), (len(minima), *spread(x, _SOME).shape))
+    far = ~(_barriers(target, minima, nearest) <= _BARRIER).any(axis=1)
+    return far | (np.mean(_barriers(target, minima, some) <= _BARRIER, axis=1) < _FEW)
+
+
+def _barriers(
+    target: AbstractDensity, minima: Float[np.ndarray, "num_minima dim"], ends: Float[np.ndarray, "num_minima num dim"]
+) -> Float[np.ndarray, "num_minima num"]:
+    """The height of the energy on the way from each minimum to each of its ends, above the higher end of the way."""
     way = np.linspace(0, 1, _STATIONS)[:, None, None, None]
-    energies = energies_at(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, x.shape[1]))
+    energies = energies_at(target, ((1 - way) * minima[:, None] + way * ends).reshape(-1, ends.shape[2]))
     energies = energies.reshape(_STATIONS, *ends.shape[:2])
-    barrier = energies.max(axis=0) - np.maximum(energies[0], energies[-1])
-    return ~(barrier <= _BARRIER).any(axis=1)
+    return energies.max(axis=0) - np.maximum(energies[0], energies[-1])
 
 
 def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"]:

@@ -22,9 +22,10 @@ from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
+from boltzflow.numerics.tracing import num_operations
 from boltzflow.sampling.coverage import MIN_SHARE, Region, behind_barriers, energies_at, weigh_missed_modes
 from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
-from boltzflow.sampling.minima import descend, far_apart
+from boltzflow.sampling.minima import descend, far_apart, screen
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.settling import Settled, settle
@@ -44,6 +45,10 @@ _SHORT = _Effort(0.5, 2048, 2**16, 2)
 _WIDE = _Effort(0.8, 4096, 2**20, 4)
 _PATH = _Effort(0.97, 4096, 2**20, 4)
 _INFLATION = 3.0
+_SCREENING_INFLATION = 2.0
+_MOST_SCREENED = 2**20
+_SCREENING = 1e9  # numbers to compute in screening: about a second
+_PER_DIMENSION = 60.0  # numbers to compute for each dimension of a point that is drawn
 _DESCENT_STEPS = 100
 _MAX_MINIMA = 256
 _MAX_WIDENINGS = 8
@@ -94,12 +99,13 @@ def run_pilot(
     settle_keys = iter(jax.random.split(settle_key, 4))
     located, runs, doubts = _locate(target, locate_key)
     located_at = settle(target, located.x, next(settle_keys))
-    wide = _run_smc(_inflated(_fit(target, located_at.x)), target, wide_key, _WIDE)
+    wide = _run_smc(_inflated(_fit(target, located_at.x), _INFLATION), target, wide_key, _WIDE)
     runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
-    minima = _find_minima(target, runs, scale, len(wide.x))
+    screened = _screened(target, wide.x, jax.random.fold_in(modes_key, 1))
+    minima = _find_minima(target, runs, screened, scale, len(wide.x))
     wide_points = _with_missed_modes(target, wide, minima, scale, modes_key)
     num_gradients = len(located.x) + len(wide.x) * (1 + _DESCENT_STEPS)
     num_gradients += located_at.num_gradients + wide_at.num_gradients
@@ -225,12 +231,33 @@ def _reach(run: SMCSample) -> float:
     return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
+def _screened(
+    target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"], key: PRNGKeyArray
+) -> Float[np.ndarray, "kept dim"]:
+    """Points around the target that a Gaussian fit to its points `x` does not explain: starts of descents.
+
+    Many energies are only asked for where they cost little, and in few dimensions, where they can hit a narrow well.
+    """
+    point = jax.ShapeDtypeStruct((target.dim,), jax.dtypes.canonicalize_dtype(float))
+    affordable = _SCREENING / (num_operations(target.energy, point) + _PER_DIMENSION * target.dim)
+    num = int(min(_MOST_SCREENED, affordable))
+    fit = _fit(target, x)
+    return screen(target, fit, _inflated(fit, _SCREENING_INFLATION), key, num, _MAX_MINIMA)
+
+
 def _find_minima(
-    target: AbstractDensity, runs: list[SMCSample], scale: Float[np.ndarray, " dim"], num: int
+    target: AbstractDensity,
+    runs: list[SMCSample],
+    screened: Float[np.ndarray, "num_screened dim"],
+    scale: Float[np.ndarray, " dim"],
+    num: int,
 ) -> Float[Array, "num_minima dim"]:
-    """Minima by descent from `num` particles of all β of these runs: at small β particles are everywhere."""
-    share = -(-num // len(runs))
-    starts = []
+    """Minima by descent from `num` points: particles of all β of these runs, and the ones from screening.
+
+    At small β particles are everywhere.
+    """
+    share = -(-(num - len(screened)) // len(runs))
+    starts = [screened]
     for run in runs:
         num_steps, num_saved, dim = run.path.shape
         points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
@@ -298,10 +325,10 @@ def _gradients(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"])
     return np.asarray(map_points(jax.grad(target.energy), x))
 
 
-def _inflated(base: Gaussian) -> Gaussian:
+def _inflated(base: Gaussian, factor: float) -> Gaussian:
     if isinstance(base.scale, Circulant):
-        return Gaussian(base.mean, scale_tril=Circulant(_INFLATION * base.scale.eigenvalues))
-    return Gaussian(base.mean, scale_tril=_INFLATION * base.scale)
+        return Gaussian(base.mean, scale_tril=Circulant(factor * base.scale.eigenvalues))
+    return Gaussian(base.mean, scale_tril=factor * base.scale)
 
 
 def _run_smc(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort) -> SMCSample:
