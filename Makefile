@@ -6,7 +6,7 @@ TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
+.PHONY: run test test-all bench bench-quick reach trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -41,6 +41,12 @@ bench-quick: $(BENCHED)
 	$(BIN)/python -m benchmarks.time_to_ess $(QUICK) --seeds 1 --num-steps 300 --targets "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.log_z_error $(QUICK) --seeds 1 --limit 5 --targets mixture-2 "double-well N=16 m=1.5"
 	$(BIN)/python -m benchmarks.tables $(QUICK) --print
+
+# Default runs on targets that users bring, three seeds each: two hours; interrupted, it goes on.
+reach: $(BENCHED)
+	$(BIN)/python -m benchmarks.reach
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.tables --print reach
 
 # Broken cases that must be distrusted and healthy ones that must be trusted: an hour and a half; interrupted, it goes on.
 trust: $(BENCHED)

@@ -11,12 +11,13 @@ from pathlib import Path
 from benchmarks.ess_tables import NOTHING, draw_ess, draw_forward, draw_paper
 from benchmarks.gpu_tables import draw_gpu
 from benchmarks.log_z_tables import draw_log_z
+from benchmarks.reach_tables import draw_reach
 from benchmarks.store import RESULTS, ROOT, across_machines, baseline_source, flow_source, newest
 from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overheads, draw_trust
 from boltzflow.studies.markdown import seconds, table, updated
 from boltzflow.studies.rows import Row, Rows
 
-PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md")]
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md", "reach.md")]
 
 
 def main() -> None:
@@ -116,6 +117,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], str]]] = {
     "confusion": (("trust",), draw_confusion),
     "trust": (("trust",), draw_trust),
     "overheads": (("overheads",), draw_overheads),
+    "reach": (("reach",), draw_reach),
 }
 
 

@@ -69,6 +69,7 @@ def screen(
     A narrow and deep well beside the rest of the target stands out so from its edge on, at the cost of an energy for
     each point, where a descent costs a hundred gradients.
     """
+
     def log_ratio(x):
         return fit.energy(x) - target.energy(x)
 
