@@ -308,7 +308,9 @@ class _Draws:
     def _density(self, components: Components) -> SubspaceMixture:
         weights, means, scales, degrees = components
         if np.isfinite(degrees):
-            return SubspaceMixture(self.gaussian, StudentTMixture(weights, means, degrees, scales=scales), self.subspace)
+            return SubspaceMixture(
+                self.gaussian, StudentTMixture(weights, means, degrees, scales=scales), self.subspace
+            )
         return SubspaceMixture(self.gaussian, GaussianMixture(weights, means, scales=scales), self.subspace)
 
     def batch(self, components: Components, num: int) -> _Batch:
