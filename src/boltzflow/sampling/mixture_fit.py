@@ -36,7 +36,7 @@ from boltzflow.statistics.estimates import pareto_k, tail_excess
 DEFENSIVE = 0.05
 _MAX_SIZE = 64  # in more directions no covariance is known well enough
 _MAX_COMPONENTS = 64
-_LOOK_AHEAD = 8  # times the best number of components
+_LOOK_AHEAD = 4  # times the best number of components
 _POINTS_PER_PARAMETER = 5  # at least, of a component's mean: covariances of fewer points are noise
 _DRAWS = 2**14  # at most, in a round of population Monte Carlo
 _NEGLIGIBLE = 1e-3  # a share of weight
@@ -91,8 +91,7 @@ def fit_mixture(
     points = (np.asarray(x, np.float64) - gaussian.mean) @ (linalg.dense(gaussian.inverse_scale).T @ subspace)
     if is_sign_symmetric(target):
         points = np.concatenate([points[::2], -points[1::2]])
-    best = _finished(_candidates(points, draws, alone.share), draws, alone)
-    return replace(best, num_energies=draws.num_energies)
+    return replace(_search(points, draws, alone), num_energies=draws.num_energies)
 
 
 def _finished(candidates: list[Components], draws: "_Draws", alone: FittedDensity) -> FittedDensity:
@@ -105,6 +104,8 @@ def _finished(candidates: list[Components], draws: "_Draws", alone: FittedDensit
             found.append(draws.judged(rounds.drawn(draws.defended(components), _FINAL_DRAWS)))
             gain = _quality(found[-1]) - max(map(_quality, found[:-1]), default=0.0)
             if not found[-1].heavy and gain < _LEAST_RISE:
+                break
+            if rounds.effective() < _LEAST_SHARE:
                 break
             components = rounds.stepped(components)
         # Later rounds may have found points that weigh much.
@@ -119,26 +120,38 @@ def _quality(fitted: FittedDensity) -> float:
     return fitted.share / (2 if fitted.heavy else 1)
 
 
-def _candidates(points: Points, draws: "_Draws", share: float) -> list[Components]:
-    """The mixture of most effective samples, and one of Student's t if that is likelier; none if none gains on `share`.
+def _search(points: Points, draws: "_Draws", best: FittedDensity) -> FittedDensity:
+    """The density of most effective samples: `best`, or a mixture of 1, 2, 4, 8, ... components.
 
-    It has 1, 2, 4, 8, ... components. The search ends where three doublings have gained nothing.
+    The search ends where enough samples are effective, or where two doublings (three at first) have gained nothing.
     """
     most = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (points.shape[1] + 1)))
-    num = best_num = 1
+    enough = _ENOUGH * (1 - draws.defensive)
+    components = maximize(Cloud(points), np.ones((len(points), 1)))
+    best = _finished(_heavier(components, points), draws, best)
+    if best.share >= _ENOUGH and not best.heavy:
+        return best
+    pending: list[Components] = []
     known = points
-    components = best = maximize(Cloud(points), np.ones((len(points), 1)))
-    while 2 * num <= min(most, _LOOK_AHEAD * best_num) and share < _ENOUGH:
+    share = best.share
+    num = best_num = 1
+    while 2 * num <= min(most, _LOOK_AHEAD * max(best_num, 2)):
         num *= 2
         refined = _refined(grown(Cloud(known), components, num, draws.rng), draws)
         components = refined.components
-        if refined.share > share + _LEAST_GAIN:
-            best = components
-            best_num = num
-            share = refined.share
-            known = np.concatenate([points, refined.points])
-    gaussians = [best] if best_num > 1 else []
-    return gaussians + _heavier(best, known[draws.rng.permutation(len(known))[: len(points)]])
+        if refined.share <= share + _LEAST_GAIN:
+            continue
+        best_num = num
+        share = refined.share
+        known = np.concatenate([points, refined.points])
+        pending = [components, *_heavier(components, known[draws.rng.permutation(len(known))[: len(points)]])]
+        if share >= enough:
+            best = _finished(pending, draws, best)
+            if not best.heavy:
+                return best
+            share = best.share
+            pending = []
+    return _finished(pending, draws, best)
 
 
 def _heavier(components: Components, points: Points) -> list[Components]:
@@ -261,7 +274,7 @@ class _Rounds:
 
     def points(self) -> Points:
         """Equally weighted points, as many as are effective."""
-        num = min(int(effective_sample_size(self._weight)), _DRAWS)
+        num = min(int(effective_sample_size(self._weight)), _DRAWS // 2)
         return self._y[systematic_in_double(self._draws.rng, np.log(self._weight + 1e-300), num)]
 
 
