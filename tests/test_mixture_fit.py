@@ -78,15 +78,15 @@ def test_ring_gets_many_components():
 
 
 def test_forty_modes_are_found():
-    """The components that the search adds first gain little; only forty or more keep most samples."""
+    """The first doublings gain little, and with this key nothing; only some forty components keep most samples."""
     target = bf.gmm_40()
     x = points_of(target)
-    found = fitted(target, x, gaussian_of(x))
+    found = fitted(target, x, gaussian_of(x), key=1)
     assert len(found.density.inner.weights) > 32 and found.share > 0.9 and not found.heavy
 
 
 def test_search_looks_two_doublings_ahead():
-    """Five narrow modes in a row of a sixth one's length: two and four components keep no sample, or hardly more."""
+    """Six far modes along a diagonal: two or four components keep hardly more samples than one Gaussian."""
     means = np.array([[-8.0], [-4.8], [-1.6], [1.6], [4.8], [8.0]]) * np.ones(6)
     target = bf.GaussianMixture(np.ones(6) / 6, means, 0.01)
     x = points_of(target)
@@ -95,14 +95,14 @@ def test_search_looks_two_doublings_ahead():
 
 
 def test_funnel_gets_components_along_its_axis():
-    """x₁..x₅ of a variance e^x₀ that spans six orders of magnitude: one component for each width."""
+    """x₁ to x₃ of a variance e^x₀ that spans six orders of magnitude: each component has a width of its own."""
     rng = np.random.default_rng(0)
     neck = 3 * rng.normal(size=4096)
-    x = np.concatenate([neck[:, None], np.exp(neck / 2)[:, None] * rng.normal(size=(4096, 5))], axis=1)
-    found = fitted(
-        bf.Energy(lambda x: x[0] ** 2 / 18 + 2.5 * x[0] + 0.5 * jnp.exp(-x[0]) * x[1:] @ x[1:], 6), x, gaussian_of(x)
-    )
-    assert found.share > 0.4 and np.ptp(np.asarray(found.density.inner.means) @ np.eye(6)[0]) > 4
+    x = np.concatenate([neck[:, None], np.exp(neck / 2)[:, None] * rng.normal(size=(4096, 3))], axis=1)
+    target = bf.Energy(lambda x: x[0] ** 2 / 18 + 1.5 * x[0] + 0.5 * jnp.exp(-x[0]) * x[1:] @ x[1:], 4)
+    found = fitted(target, x, gaussian_of(x))
+    widths = np.abs(np.asarray(found.density.inner.scales)[:, 1, 1])
+    assert found.share > 0.7 and widths.max() > 30 * widths.min()
 
 
 def test_heavy_tails_get_components_of_student_t():

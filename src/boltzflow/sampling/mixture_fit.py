@@ -109,7 +109,8 @@ def _finished(candidates: list[Components], draws: "_Draws", alone: FittedDensit
                 break
             components = rounds.stepped(components)
         # Later rounds may have found points that weigh much.
-        checked = [replace(one, share=min(one.share, share)) for one, share in zip(found, rounds.shares(), strict=True)]
+        shares = rounds.shares(_FINAL_DRAWS**0.5)
+        checked = [replace(one, share=min(one.share, share)) for one, share in zip(found, shares, strict=True)]
         last = max(range(len(found)), key=lambda i: _quality(checked[i]))
         if _quality(found[last]) > _quality(best):
             best = checked[last]
@@ -249,7 +250,7 @@ class _Rounds:
         """The share of effective samples among all points, their weights truncated."""
         return _effective_share(self._weight)
 
-    def shares(self, most: float = np.inf) -> list[float]:
+    def shares(self, most: float) -> list[float]:
         """The share of effective samples that each proposal keeps, Z² over the mean square of its weights.
 
         All points measure it: those of another proposal may lie where this one is too small. Weights above `most` times
