@@ -12,6 +12,7 @@ import boltzflow as bf
 from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import SubspaceMixture
+from boltzflow.densities.student_t import StudentTMixture
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.numerics.validation import random_key
@@ -37,6 +38,11 @@ BASES["mixture"] = SubspaceMixture(
     BASES["circulant"],
     bf.GaussianMixture([1 / 3, 2 / 3], [[-1.0, 0.2], [0.5, 0.1]], [[0.1, 0.3], [0.5, 0.2]]),
     np.linalg.qr(np.random.default_rng(1).normal(size=(DIM, 2)))[0],
+)
+BASES["heavy mixture"] = SubspaceMixture(
+    BASES["matrix"],
+    StudentTMixture([1 / 3, 2 / 3], [[-1.0, 0.2], [0.5, 0.1]], 4.5, scales=[[0.1, 0.3], [0.5, 0.2]]),
+    BASES["mixture"].subspace,
 )
 
 

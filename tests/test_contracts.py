@@ -17,7 +17,7 @@ from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.densities.many_well import many_well
-from boltzflow.densities.student_t import StudentT
+from boltzflow.densities.student_t import StudentT, StudentTMixture
 from boltzflow.errors import InputError
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.testing.densities import check_density, check_distribution
@@ -39,6 +39,12 @@ DISTRIBUTIONS = {
     "student-t": StudentT([1.0, -2.0], 6.0, scale_tril=[[0.5, 0.0], [0.3, 1.0]]),
     "student-t-heavy": StudentT([0.5], 3.0, scale_tril=2.0),
     "student-t-lattice": StudentT(np.zeros(8), 3.0, scale_tril=Circulant([1.0, 0.8, 0.5, 0.4, 0.3, 0.4, 0.5, 0.8])),
+    "student-t-mixture": StudentTMixture([0.3, 0.7], [[1.0, 0.0], [-2.0, 1.0]], 6.0, scales=[[[0.5, 0], [0.3, 1]]] * 2),
+    "heavy-mixture": SubspaceMixture(
+        Gaussian([1.0, 0.0, -1.0], np.eye(3) + 0.5),
+        StudentTMixture([0.3, 0.7], [[-1.0], [2.0]], 5.0, scales=[[0.5], [1.0]]),
+        np.eye(3, 1),
+    ),
     "few-well": many_well(1),
     "many-well": many_well(16),
     "double-well-3": DoubleWell(3, 4.0),

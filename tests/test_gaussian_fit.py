@@ -11,7 +11,7 @@ from boltzflow.densities.base import lattice_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.numerics import linalg
 from boltzflow.numerics.linalg import Circulant
-from boltzflow.sampling.gaussian_fit import _waves, active_subspace, fit_gaussian
+from boltzflow.sampling.gaussian_fit import _waves, active_subspace, aligned_base, fit_gaussian
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
 
 LATTICES = [(5,), (6,), (4, 3)]
@@ -161,6 +161,32 @@ def test_active_subspace_size_is_bounded():
     z = np.random.default_rng(0).normal(size=(100, 20))
     assert active_subspace(Gaussian(np.zeros(20), 1.0), z, z).shape == (20, 8)
     assert active_subspace(Gaussian(np.zeros(3), 1.0), z[:, :3], z[:, :3] ** 3).shape == (3, 3)
+
+
+def test_aligned_base_leaves_only_directions_of_the_modes():
+    """Four modes in 30 dimensions span three directions; the base errs by the noise of 2000 points in all of them."""
+    rng = np.random.default_rng(0)
+    dim = 30
+    target = bf.GaussianMixture(np.ones(4) / 4, 3 * rng.normal(size=(4, dim)), 1.0)
+    x = np.asarray(jax.vmap(lambda k: target.sample_and_log_prob(k)[0])(jax.random.split(jax.random.key(0), 2000)))
+    gradient = np.asarray(jax.vmap(jax.grad(target.energy))(x), np.float64)
+    base = fit_gaussian(x, gradient)
+    aligned = aligned_base(base, x, gradient)
+    assert active_subspace(base, x, gradient).shape[1] > 16
+    found = active_subspace(aligned, x, gradient)
+    assert found.shape[1] == 8
+    modes = np.diff(np.asarray(target.means), axis=0) @ np.linalg.inv(aligned.scale).T
+    np.testing.assert_allclose(modes @ found @ found.T, modes, atol=1e-3)
+    outside = np.linalg.svd(found)[0][:, 8:]  # where the base now is the target
+    z = (x - aligned.mean) @ np.linalg.inv(aligned.scale).T
+    np.testing.assert_allclose(gradient @ aligned.scale @ outside, z @ outside, atol=1e-3)
+
+
+def test_base_without_fewer_directions_stays():
+    z = np.random.default_rng(0).normal(size=(2000, 20))
+    base = Gaussian(np.zeros(20), 1.0)
+    assert aligned_base(base, z, z + 0.2 * z**3) is base  # differs in all
+    assert aligned_base(base, z, z) is base and aligned_base(base, z[:30], z[:30] ** 3) is base
 
 
 @pytest.mark.parametrize("lattice", LATTICES)

@@ -11,6 +11,7 @@ import boltzflow as bf
 from boltzflow.config import default_preset
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import SubspaceMixture
+from boltzflow.densities.student_t import StudentT, StudentTMixture
 from boltzflow.model.fields import ZeroField
 from boltzflow.sampling.expectation_maximization import Cloud, maximize
 from boltzflow.sampling.mixture_fit import FittedDensity, fit_mixture
@@ -76,6 +77,48 @@ def test_ring_gets_many_components():
     np.testing.assert_array_equal(again.density.inner.means, found.density.inner.means)  # the key is all there is
 
 
+def test_forty_modes_are_found():
+    """The first doublings gain little, and with this key nothing; only some forty components keep most samples."""
+    target = bf.gmm_40()
+    x = points_of(target)
+    found = fitted(target, x, gaussian_of(x), key=1)
+    assert len(found.density.inner.weights) > 32 and found.share > 0.9 and not found.heavy
+
+
+def test_search_looks_two_doublings_ahead():
+    """Six far modes along a diagonal: two or four components keep hardly more samples than one Gaussian."""
+    means = np.array([[-8.0], [-4.8], [-1.6], [1.6], [4.8], [8.0]]) * np.ones(6)
+    target = bf.GaussianMixture(np.ones(6) / 6, means, 0.01)
+    x = points_of(target)
+    found = fitted(target, x, gaussian_of(x))
+    assert found.share > 0.9 and not found.heavy
+
+
+def test_funnel_gets_components_along_its_axis():
+    """x₁ to x₃ of a variance e^x₀ that spans six orders of magnitude: each component has a width of its own."""
+    rng = np.random.default_rng(0)
+    neck = 3 * rng.normal(size=4096)
+    x = np.concatenate([neck[:, None], np.exp(neck / 2)[:, None] * rng.normal(size=(4096, 3))], axis=1)
+    target = bf.Energy(lambda x: x[0] ** 2 / 18 + 1.5 * x[0] + 0.5 * jnp.exp(-x[0]) * x[1:] @ x[1:], 4)
+    found = fitted(target, x, gaussian_of(x))
+    widths = np.abs(np.asarray(found.density.inner.scales)[:, 1, 1])
+    assert found.share > 0.7 and widths.max() > 30 * widths.min()
+
+
+def test_heavy_tails_get_components_of_student_t():
+    """The weights of Gaussians have no variance there; those of a t with nearly the right degrees do."""
+    target = StudentT(np.ones(3), 4.0, scale_tril=np.eye(3))
+    x = points_of(target)
+    found = fitted(target, x, gaussian_of(x))
+    assert isinstance(found.density.inner, StudentTMixture) and 3 <= found.density.inner.degrees <= 5
+    assert found.share > 0.95 and not found.heavy
+    log_weight = -jax.vmap(target.energy)(points_of(found.density)) - jax.vmap(found.density.log_prob)(
+        points_of(found.density)
+    )
+    log_z = log_z_importance(log_weight)
+    assert abs(log_z.value - target.log_z) < 5 * log_z.stderr
+
+
 def test_mixture_is_confined_to_subspace():
     """Two modes along one direction of twelve; the gaussian has the eleven others exactly."""
     rng = np.random.default_rng(0)
@@ -128,7 +171,7 @@ def test_loose_target_error_needs_no_flow(run):
     report = run.report()
     log_z = report.estimates["log_z"]
     assert report.cost["steps"] == 0 and isinstance(run.flow.field, ZeroField) and run.history == []
-    assert log_z.stderr <= 2e-4 and abs(log_z.value) < 5 * log_z.stderr
+    assert log_z.stderr <= 2.1e-4 and abs(log_z.value) < 5 * log_z.stderr  # 8192 weights told how many are needed
     assert report.verdict.trustworthy and "log_z_rate" not in report.estimates
     assert abs(report.estimates["log_z_annealed"].value) < 5 * report.estimates["log_z_annealed"].stderr
     mean = run.expectation(lambda x: x[0])

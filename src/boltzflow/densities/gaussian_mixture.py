@@ -71,9 +71,14 @@ class GaussianMixture(AbstractDistribution):
 
     def component_log_probs(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
         """log w_k + log N(x; μ_k, Σ_k) for each k."""
+        half = self.half_squares(x)
+        return jnp.asarray(self.log_amplitudes, half.dtype) - half
+
+    def half_squares(self, x: Float[Array, " dim"]) -> Float[Array, " K"]:
+        """½ ‖L_k⁻¹ (x - μ_k)‖² for each k."""
         x = one_point(x, self.dim)
         z = jax.vmap(linalg.apply)(jnp.asarray(self.inverse_scales, x.dtype), x - jnp.asarray(self.means, x.dtype))
-        return jnp.asarray(self.log_amplitudes, x.dtype) - 0.5 * jnp.sum(z**2, axis=1)
+        return 0.5 * jnp.sum(z**2, axis=1)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         return -self.log_prob(x)
@@ -116,16 +121,18 @@ def _split_covariances(array: np.ndarray, num: int, dim: int) -> np.ndarray:
 class SubspaceMixture(AbstractEnergyDistribution):
     """The density of x = μ + L z: y = Rᵀ z follows a mixture, and z orthogonal to R a unit Gaussian.
 
-    energy(x) = ½ ‖z - R y‖² - log Σ_k w_k N(y; m_k, S_k),    log Z = ½ (dim - size) log 2π + log |L|
+    energy(x) = ½ ‖z - R y‖² - log q(y),    log Z = ½ (dim - size) log 2π + log |L|
+
+    q is a mixture of Gaussians, or of Student's t.
     """
 
     dim: int = eqx.field(static=True)
     gaussian: Gaussian  # the whitening Gaussian, with μ and L
-    inner: GaussianMixture  # of y
+    inner: AbstractDistribution  # of y: a mixture, with weights, means and scales
     subspace: Float[np.ndarray, "dim size"]  # R, orthonormal columns
     log_z: Float[np.ndarray, ""]
 
-    def __init__(self, gaussian: Gaussian, inner: GaussianMixture, subspace: Any):
+    def __init__(self, gaussian: Gaussian, inner: AbstractDistribution, subspace: Any):
         self.dim = gaussian.dim
         self.gaussian = gaussian
         self.inner = inner

@@ -265,7 +265,7 @@ def _best_cut(
 
 
 def _hard_likelihood(u: Points, weight: Weights, total: float) -> float:
-    """The log-likelihood, up to a constant, of weighted points that one Gaussian fits, less its number of parameters."""
+    """The log-likelihood of one Gaussian, up to a constant, less the number of its parameters."""
     size = u.shape[1]
     held = weight.sum()
     if held == 0 or effective_sample_size(weight) < size + 2:

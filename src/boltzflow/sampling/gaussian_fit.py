@@ -19,6 +19,8 @@ Matrix = Float[np.ndarray, "dim dim"]
 Lattice = tuple[int, ...]
 _TAIL = 1e-3  # the trace of H that is left out: half of it bounds the KL divergence that no training can remove
 _BLOCK = 8  # the number of directions is rounded up to a multiple: similar seeds then have the same shapes
+_LEAST_POINTS = 10  # for each dimension, by which linear parts are known
+_LEAST_PRECISION = 0.2  # in units of the base
 _REFINEMENTS = 3
 _ROUNDING = 1e-12  # the variance of a constant gradient in single precision, relative to its square
 _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smaller one carries no information
@@ -58,13 +60,57 @@ def active_subspace(
     base: Gaussian, x: Points, gradient: Points, lattice: Lattice | None = None
 ) -> Float[np.ndarray, "dim size"]:
     """The orthonormal directions of z = L⁻¹(x - mean) in which a target differs from `base`; waves on a `lattice`."""
-    x, gradient = _usable(x, gradient)
-    difference = gradient @ linalg.dense(base.scale) - (x - base.mean) @ linalg.dense(base.inverse_scale).T
+    _, difference = _difference(base, x, gradient)
     if lattice is None:
-        strengths, directions = np.linalg.eigh(difference.T @ difference / len(difference))
-    else:
-        directions = _waves(lattice)
-        strengths = ((difference @ directions) ** 2).mean(axis=0)
+        return _eigenvectors(difference)
+    directions = _waves(lattice)
+    return _strongest(((difference @ directions) ** 2).mean(axis=0), directions)
+
+
+def aligned_base(base: Gaussian, x: Points, gradient: Points) -> Gaussian:
+    """The base without its errors of sampling outside the active subspace, if that makes the subspace smaller.
+
+    A linear part of the difference g - z is an error of the base: where the base has the moments of the target it is
+    zero. What is not linear gives directions R. Outside, along Q, the gradient is that of a Gaussian given Rᵀz,
+    P Qᵀz + B Rᵀz + b, and a regression gives P, B and b.
+    """
+    z, difference = _difference(base, x, gradient)
+    num, dim = z.shape
+    if dim <= _BLOCK or num < _LEAST_POINTS * dim:
+        return base
+    affine = np.concatenate([np.ones((num, 1)), z], axis=1)
+    linear = np.linalg.lstsq(affine, difference)[0]
+    subspace = _eigenvectors(difference - affine @ linear)
+    size = subspace.shape[1]
+    if size >= _eigenvectors(difference).shape[1]:
+        return base
+    outside = np.linalg.svd(subspace)[0][:, size:]
+    constant, slope = linear[0] @ outside, (linear[1:] @ outside).T
+    precision = np.eye(dim - size) + slope @ outside
+    squares, axes = np.linalg.eigh((precision + precision.T) / 2)
+    if squares[0] < _LEAST_PRECISION:  # too few points
+        return base
+    inverse = axes / squares @ axes.T
+    moved = subspace @ subspace.T - outside @ inverse @ slope @ subspace @ subspace.T
+    moved += outside @ axes / np.sqrt(squares) @ axes.T @ outside.T
+    scale = linalg.dense(base.scale)
+    moved = scale @ moved
+    return Gaussian(base.mean - scale @ outside @ inverse @ constant, moved @ moved.T)
+
+
+def _difference(base: Gaussian, x: Points, gradient: Points) -> tuple[Points, Points]:
+    """The points z in the coordinates of the base, and by how much the gradient there differs from z."""
+    x, gradient = _usable(x, gradient)
+    z = (x - base.mean) @ linalg.dense(base.inverse_scale).T
+    return z, gradient @ linalg.dense(base.scale) - z
+
+
+def _eigenvectors(difference: Points) -> Float[np.ndarray, "dim size"]:
+    return _strongest(*np.linalg.eigh(difference.T @ difference / len(difference)))
+
+
+def _strongest(strengths: Float[np.ndarray, " dim"], directions: Matrix) -> Float[np.ndarray, "dim size"]:
+    """The fewest directions that leave out no more than the tail, in a whole number of blocks."""
     order = np.argsort(-strengths, kind="stable")
     strengths = strengths[order]
     left_out = np.append(np.cumsum(strengths[::-1])[::-1][1:], 0.0)

@@ -15,6 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
+from boltzflow.densities.student_t import StudentTMixture
 from boltzflow.numerics import linalg
 from boltzflow.numerics.batching import numpy_generator
 from boltzflow.sampling.coverage import MIN_SHARE, energies_at
@@ -35,7 +36,7 @@ from boltzflow.statistics.estimates import pareto_k, tail_excess
 DEFENSIVE = 0.05
 _MAX_SIZE = 64  # in more directions no covariance is known well enough
 _MAX_COMPONENTS = 64
-_LOOK_AHEAD = 8  # times the best number of components
+_LOOK_AHEAD = 4  # times the best number of components
 _POINTS_PER_PARAMETER = 5  # at least, of a component's mean: covariances of fewer points are noise
 _DRAWS = 2**14  # at most, in a round of population Monte Carlo
 _NEGLIGIBLE = 1e-3  # a share of weight
@@ -43,8 +44,9 @@ _DRAWS_PER_NUMBER = 2  # of the components' covariances
 _WINDOW = 3  # rounds whose points are kept
 _STEPS = 3  # of expectation maximization in a round
 _FINAL_DRAWS = 2**15
-_FINAL_ROUNDS = 4  # at most, while weights are heavy
-_DEGREES = ()  # of Student's t, that are tried
+_FINAL_ROUNDS = 6  # at most, while weights are heavy
+_DEGREES = (20.0, 10.0, 5.0, 3.0, 2.0)  # of Student's t, that are tried
+_LEAST_LIKELIHOOD = 3e-3  # by which a mean log-likelihood must rise
 _PATIENCE = 1  # rounds without a rise
 _ROUNDS = 10  # at most, of population Monte Carlo
 # Shares of effective samples.
@@ -83,35 +85,35 @@ def fit_mixture(
     training takes 0, because this part would lie between the modes.
     """
     draws = _Draws(target, gaussian, subspace, numpy_generator(key), defensive)
-    alone = draws.judged(gaussian, draws.batch(standard_normal(draws.size), _FINAL_DRAWS))
+    alone = draws.judged(draws.batch(standard_normal(draws.size), _FINAL_DRAWS), gaussian)
     if draws.size > _MAX_SIZE or alone.share >= _ENOUGH:
         return alone
     points = (np.asarray(x, np.float64) - gaussian.mean) @ (linalg.dense(gaussian.inverse_scale).T @ subspace)
     if is_sign_symmetric(target):
         points = np.concatenate([points[::2], -points[1::2]])
-    best = alone
-    found = _best(points, draws, alone.share)
-    if found is not None:
-        best = _finished(found, draws, alone)
-    return replace(best, num_energies=draws.num_energies)
+    return replace(_search(points, draws, alone), num_energies=draws.num_energies)
 
 
-def _finished(components: Components, draws: "_Draws", alone: FittedDensity) -> FittedDensity:
-    """The best of `alone` and mixtures after rounds on many points; Student's t where the weights of Gaussians are heavy."""
+def _finished(candidates: list[Components], draws: "_Draws", alone: FittedDensity) -> FittedDensity:
+    """The best of `alone` and of the candidates after rounds on many points."""
     best = alone
-    for degrees in (np.inf, *_DEGREES):
-        rounds = _Rounds(draws)
-        current = components._replace(degrees=degrees)
+    for components in candidates:
+        rounds = _Rounds(draws, _FINAL_ROUNDS)
+        found = []
         for _ in range(_FINAL_ROUNDS):
-            batch = rounds.drawn(draws.defended(current), _FINAL_DRAWS)
-            one = draws.judged(draws.mixture(batch.proposal), batch)
-            rising = _quality(one) > _quality(best) + _LEAST_RISE
-            best = max(one, best, key=_quality)
-            if not rising and not one.heavy:
+            found.append(draws.judged(rounds.drawn(draws.defended(components), _FINAL_DRAWS)))
+            gain = _quality(found[-1]) - max(map(_quality, found[:-1]), default=0.0)
+            if not found[-1].heavy and gain < _LEAST_RISE:
                 break
-            current = rounds.stepped(current)
-        if not best.heavy:
-            break
+            if rounds.effective() < _LEAST_SHARE:
+                break
+            components = rounds.stepped(components)
+        # Later rounds may have found points that weigh much.
+        shares = rounds.shares(_FINAL_DRAWS**0.5)
+        checked = [replace(one, share=min(one.share, share)) for one, share in zip(found, shares, strict=True)]
+        last = max(range(len(found)), key=lambda i: _quality(checked[i]))
+        if _quality(found[last]) > _quality(best):
+            best = checked[last]
     return best
 
 
@@ -119,26 +121,53 @@ def _quality(fitted: FittedDensity) -> float:
     return fitted.share / (2 if fitted.heavy else 1)
 
 
-def _best(points: Points, draws: "_Draws", share: float) -> Components | None:
-    """The mixture that keeps most effective samples, of 2, 4, 8, ... components; None where none gains on `share`.
+def _search(points: Points, draws: "_Draws", best: FittedDensity) -> FittedDensity:
+    """The density of most effective samples: `best`, or a mixture of 1, 2, 4, 8, ... components.
 
-    The search ends where two doublings have gained nothing.
+    The search ends where enough samples are effective, or where two doublings (three at first) have gained nothing.
     """
     most = min(_MAX_COMPONENTS, len(points) // (_POINTS_PER_PARAMETER * (points.shape[1] + 1)))
-    best = None
-    best_num = num = 1
-    known = points
+    enough = _ENOUGH * (1 - draws.defensive)
     components = maximize(Cloud(points), np.ones((len(points), 1)))
-    while 2 * num <= min(most, _LOOK_AHEAD * best_num) and share < _ENOUGH:
+    best = _finished(_heavier(components, points), draws, best)
+    if best.share >= _ENOUGH and not best.heavy:
+        return best
+    pending: list[Components] = []
+    known = points
+    share = best.share
+    num = best_num = 1
+    while 2 * num <= min(most, _LOOK_AHEAD * max(best_num, 2)):
         num *= 2
         refined = _refined(grown(Cloud(known), components, num, draws.rng), draws)
         components = refined.components
-        if refined.share > share + _LEAST_GAIN:
-            best = components
-            best_num = num
-            share = refined.share
-            known = np.concatenate([points, refined.points])
-    return best
+        if refined.share <= share + _LEAST_GAIN:
+            continue
+        best_num = num
+        share = refined.share
+        known = np.concatenate([points, refined.points])
+        pending = [components, *_heavier(components, known[draws.rng.permutation(len(known))[: len(points)]])]
+        if share >= enough:
+            best = _finished(pending, draws, best)
+            if not best.heavy:
+                return best
+            share = best.share
+            pending = []
+    return _finished(pending, draws, best)
+
+
+def _heavier(components: Components, points: Points) -> list[Components]:
+    """The mixture of Student's t in place of Gaussians, if it is likelier."""
+    cloud = Cloud(points)
+    likelihood, _ = climb(cloud, components)
+    found = []
+    for degrees in _DEGREES:
+        higher, heavier = climb(cloud, components._replace(degrees=degrees))
+        if higher < likelihood + _LEAST_LIKELIHOOD:
+            break
+        likelihood = higher
+        components = heavier
+        found = [heavier]
+    return found
 
 
 class _Refined(NamedTuple):
@@ -152,16 +181,17 @@ class _Refined(NamedTuple):
 def _refined(components: Components, draws: "_Draws") -> _Refined:
     """The components of most effective samples among those of some rounds of population Monte Carlo."""
     best = _Refined(components, 0.0, np.empty((0, draws.size)))
-    rounds = _Rounds(draws)
+    rounds = _Rounds(draws, _WINDOW)
     stalled = 0
-    num = int(np.clip(_DRAWS_PER_NUMBER * components.scales.size, _DRAWS // 4, _DRAWS))
+    num = int(np.clip(_DRAWS_PER_NUMBER * components.scales.size, _DRAWS // 2, _DRAWS))
     for _ in range(_ROUNDS):
-        share = rounds.drawn(draws.defended(components), num).share(truncated=True)
+        rounds.drawn(draws.defended(components), num)
+        share = rounds.shares(num**0.5)[-1]
         gain = share - best.share
         if gain > 0:
             best = _Refined(components, share, rounds.points())
         stalled = 0 if gain >= _LEAST_RISE else stalled + 1
-        if stalled > _PATIENCE or share < _LEAST_SHARE:
+        if stalled > _PATIENCE or rounds.effective() < _LEAST_SHARE:
             break
         components = rounds.stepped(components)
     return best
@@ -177,10 +207,9 @@ class _Batch(NamedTuple):
     def log_weight(self) -> Weights:
         return _normalized(self.log_target - log_prob(self.y, self.proposal))
 
-    def share(self, *, truncated: bool) -> float:
+    def share(self) -> float:
         """Of effective samples."""
-        weight = np.exp(self.log_weight())
-        return _effective_share(_truncated(weight) if truncated else weight)
+        return _effective_share(np.exp(self.log_weight()))
 
 
 class _Rounds:
@@ -190,23 +219,53 @@ class _Rounds:
     multiple importance sampling: Cornuet, Marin, Mira & Robert, 2012).
     """
 
-    def __init__(self, draws: "_Draws"):
+    def __init__(self, draws: "_Draws", window: int):
         self._draws = draws
+        self._window = window
         self._batches: list[_Batch] = []
         self._y = np.empty((0, draws.size))
+        self._log_target = np.empty(0)
+        self._log_probs: list[Weights] = []  # of all points, under the proposal of each batch
+        self._log_ratio = np.empty(0)  # of the target to the mean of the proposals
         self._weight = np.empty(0)
 
     def drawn(self, defended: Components, num: int) -> _Batch:
-        """A new batch of points of a mixture."""
+        """A new batch of points of a mixture; the oldest batch goes where there are too many."""
+        if len(self._batches) == self._window:
+            oldest = len(self._batches.pop(0).y)
+            self._log_probs = [each[oldest:] for each in self._log_probs[1:]]
         new = self._draws.batch(defended, num)
-        self._batches = batches = [*self._batches[1 - _WINDOW :], new]
-        self._y = np.concatenate([batch.y for batch in batches])
-        log_target = np.concatenate([batch.log_target for batch in batches])
-        log_num = [np.log(len(batch.y) / len(self._y)) for batch in batches]
-        log_probs = [log_prob(self._y, batch.proposal) for batch in batches]
-        together = np.logaddexp.reduce([a + b for a, b in zip(log_num, log_probs, strict=True)], axis=0)
-        self._weight = _truncated(np.exp(_normalized(log_target - together)))
+        added = [log_prob(new.y, batch.proposal) for batch in self._batches]
+        self._batches.append(new)
+        self._y = np.concatenate([batch.y for batch in self._batches])
+        self._log_target = np.concatenate([batch.log_target for batch in self._batches])
+        self._log_probs = [np.concatenate(pair) for pair in zip(self._log_probs, added, strict=True)]
+        self._log_probs.append(log_prob(self._y, defended))
+        log_nums = np.log([[len(batch.y)] for batch in self._batches]) - np.log(len(self._y))
+        self._log_ratio = self._log_target - np.logaddexp.reduce(log_nums + np.stack(self._log_probs), axis=0)
+        self._weight = _truncated(np.exp(_normalized(self._log_ratio)))
         return new
+
+    def effective(self) -> float:
+        """The share of effective samples among all points, their weights truncated."""
+        return _effective_share(self._weight)
+
+    def shares(self, most: float) -> list[float]:
+        """The share of effective samples that each proposal keeps, Z² over the mean square of its weights.
+
+        All points measure it: those of another proposal may lie where this one is too small. Weights above `most` times
+        the mean are truncated.
+        """
+        log_num = np.log(len(self._y))
+        log_z = np.logaddexp.reduce(self._log_ratio) - log_num
+        if not np.isfinite(log_z):
+            return [0.0] * len(self._batches)
+        shares = []
+        for log_q in self._log_probs:
+            log_weight = np.minimum(self._log_target - log_q - log_z, np.log(most))
+            log_square = np.logaddexp.reduce(self._log_ratio - log_z + log_weight) - log_num
+            shares.append(float(np.exp(min(-log_square, 0.0))))
+        return shares
 
     def stepped(self, components: Components) -> Components:
         """The components after steps on the points that hold all but a thousandth of the weight."""
@@ -216,7 +275,7 @@ class _Rounds:
 
     def points(self) -> Points:
         """Equally weighted points, as many as are effective."""
-        num = min(int(effective_sample_size(self._weight)), _DRAWS)
+        num = min(int(effective_sample_size(self._weight)), _DRAWS // 2)
         return self._y[systematic_in_double(self._draws.rng, np.log(self._weight + 1e-300), num)]
 
 
@@ -251,17 +310,22 @@ class _Draws:
         means, scales = np.concatenate([components.means, one.means]), np.concatenate([components.scales, one.scales])
         return Components(weights / weights.sum(), means, scales, components.degrees)
 
-    def mixture(self, components: Components) -> SubspaceMixture:
-        inner = GaussianMixture(components.weights, components.means, scales=components.scales)
-        return SubspaceMixture(self.gaussian, inner, self.subspace)
-
-    def judged(self, density: AbstractDistribution, batch: _Batch) -> FittedDensity:
-        """`density`, which is the proposal of the batch in the subspace, with the quality of its weights."""
+    def judged(self, batch: _Batch, density: AbstractDistribution | None = None) -> FittedDensity:
+        """The proposal of the batch, which is `density` if given, with the quality of its weights."""
         log_weight = batch.log_weight()
         nowhere = not np.isfinite(log_weight.max())
         # k̂ measures the shape of the tail alone: the tail must also hold a share that matters.
         heavy = nowhere or (pareto_k(log_weight).value >= 0.5 and tail_excess(log_weight).value >= MIN_SHARE)
-        return FittedDensity(density, batch.share(truncated=False), heavy, self.num_energies)
+        density = self._density(batch.proposal) if density is None else density
+        return FittedDensity(density, batch.share(), heavy, self.num_energies)
+
+    def _density(self, components: Components) -> SubspaceMixture:
+        weights, means, scales, degrees = components
+        if np.isfinite(degrees):
+            return SubspaceMixture(
+                self.gaussian, StudentTMixture(weights, means, degrees, scales=scales), self.subspace
+            )
+        return SubspaceMixture(self.gaussian, GaussianMixture(weights, means, scales=scales), self.subspace)
 
     def batch(self, components: Components, num: int) -> _Batch:
         """`num` points y of the components, with the target there and at a normal point z outside the subspace."""

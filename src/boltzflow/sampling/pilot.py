@@ -24,7 +24,7 @@ from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.numerics.tracing import num_operations
 from boltzflow.sampling.coverage import MIN_SHARE, Region, behind_barriers, energies_at, weigh_missed_modes
-from boltzflow.sampling.gaussian_fit import active_subspace, fit_gaussian
+from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_gaussian
 from boltzflow.sampling.minima import descend, far_apart, screen
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.resampling import spread
@@ -133,7 +133,7 @@ def run_pilot(
     if fits_base:
         num_gradients += len(run.x)
         if isinstance(base, Gaussian):
-            subspace = active_subspace(base, np.asarray(run.x), _gradients(target, run.x), lattice_of(target))
+            base, subspace = _with_active_subspace(target, base, run.x)
     clock = fit_clock(run.betas) if pace and run.betas[-1] == 1 else Clock()
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, run.path.shape[1]))[0]
     return Pilot(
@@ -313,8 +313,18 @@ def _fit_mixture(
     key: PRNGKeyArray,
     defensive: float,
 ) -> FittedDensity:
-    subspace = active_subspace(gaussian, np.asarray(x), _gradients(target, x), lattice_of(target))
+    gaussian, subspace = _with_active_subspace(target, gaussian, x)
     return fit_mixture(target, gaussian, subspace, np.asarray(x), key, defensive=defensive)
+
+
+def _with_active_subspace(
+    target: AbstractDensity, base: Gaussian, x: Float[Array | np.ndarray, "num dim"]
+) -> tuple[Gaussian, Float[np.ndarray, "dim size"]]:
+    """The base, aligned to points of the target where no lattice has averaged it, and its active subspace."""
+    x, gradient, lattice = np.asarray(x), _gradients(target, x), lattice_of(target)
+    if lattice is None:
+        base = aligned_base(base, x, gradient)
+    return base, active_subspace(base, x, gradient, lattice)
 
 
 def _fit(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Gaussian:

@@ -13,6 +13,7 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy import rounding_of, spread
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
+from boltzflow.densities.student_t import StudentTMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points
@@ -91,6 +92,8 @@ def pilot_from(
 def _base_arrays(base: Gaussian | SubspaceMixture) -> dict[str, Any]:
     if isinstance(base, SubspaceMixture):
         inner = {f"base.{name}": getattr(base.inner, name) for name in _MIXTURE}
+        if isinstance(base.inner, StudentTMixture):
+            inner["base.degrees"] = base.inner.degrees
         return _base_arrays(base.gaussian) | inner | {"base.directions": base.subspace}
     if isinstance(base.scale, Circulant):
         return {"base.mean": base.mean, EIGENVALUES: base.scale.eigenvalues}
@@ -103,4 +106,7 @@ def _base(arrays: Mapping[str, np.ndarray]) -> AbstractDistribution:
     if "base.directions" not in arrays:
         return gaussian
     weights, means, scales = (arrays[f"base.{name}"] for name in _MIXTURE)
-    return SubspaceMixture(gaussian, GaussianMixture(weights, means, scales=scales), arrays["base.directions"])
+    inner: GaussianMixture | StudentTMixture = GaussianMixture(weights, means, scales=scales)
+    if "base.degrees" in arrays:
+        inner = StudentTMixture(weights, means, float(arrays["base.degrees"]), scales=scales)
+    return SubspaceMixture(gaussian, inner, arrays["base.directions"])
