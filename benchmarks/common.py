@@ -100,7 +100,7 @@ def fit(
     seconds: list[float] = []
 
     def listen(progress: boltzflow.Progress) -> None:
-        if progress.phase == "compile":
+        if progress.phase in ("race", "compile"):
             seconds.append(progress.seconds)
 
     run = boltzflow.fit(target, seed=seed, config=config, name=name, on_progress=listen)

@@ -49,8 +49,16 @@ def same(one, other):
     assert one.trained.race == other.trained.race
 
 
+@pytest.fixture(autouse=True, scope="module")
+def all_are_tried():
+    """No candidate comes so close that no other is tried."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(races, "_CLOSE", -np.inf)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run():
+def run(all_are_tried):
     return fit()
 
 
@@ -65,6 +73,7 @@ def test_one_candidate_is_no_race():
 
 def test_winner_trains_as_if_it_had_been_named(run):
     race = run.trained.race
+    assert race.field == max(race.log_z_lower, key=race.log_z_lower.get) and len(race.log_z_lower) == 2
     named = fit(dataclasses.replace(TINY, field=race.field))
     a, b = (jax.tree.leaves(one.trained.transport) for one in (run, named))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)) and named.trained.race is None
@@ -88,6 +97,18 @@ def test_interrupted_run_keeps_its_field(run, tmp_path):
     assert any("compared again" in progress.message for progress in said)
 
 
+def test_first_candidate_that_comes_close_is_taken(run, monkeypatch):
+    monkeypatch.setattr(races, "_CLOSE", np.inf)
+    keys = jax.random.split(jax.random.key(0), 5)[1:4]
+    said = []
+    with run.programs.training(False):
+        race = races.run_race(
+            candidates(TINY, NO_PARTS, TARGET), TARGET, TINY, NO_PARTS, run.pilot, 60, keys, said.append
+        )
+    assert list(race.log_z_lower) == ["time-mixture"] and said == ["field time-mixture: step 0 of 10"]
+    assert race.log_z_lower["time-mixture"] == run.trained.race.log_z_lower["time-mixture"]
+
+
 def test_saved_run_loads_with_its_field(run, tmp_path):
     run.save(tmp_path)
     loaded = bf.load(tmp_path, TARGET)
@@ -100,7 +121,7 @@ def test_closest_bound_wins_and_a_good_first_candidate_is_enough():
     assert races.choice({"time-mixture": -1.0, "lattice": 0.5}) == "lattice"
     assert races.choice({"time-mixture": worst, "lattice": worst}) == "time-mixture"
     alone = Race("time-mixture", 20, {"time-mixture": 0.5}, {"time-mixture": 1.0})
-    assert "no other field was tried" in alone.sentence and alone.num_steps_in_all == 20
+    assert "that no other field was tried" in alone.sentence and alone.num_steps_in_all == 20
     both = Race("lattice", 20, {"time-mixture": 0.1, "lattice": 0.2}, {"time-mixture": 0.5, "lattice": 1.0})
     assert "1 (reverse ESS 0.2), against 0.5 (reverse ESS 0.1) of time-mixture" in both.sentence
     assert Race(**both.record()) == both

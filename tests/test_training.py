@@ -20,6 +20,7 @@ from boltzflow.sampling import pilot as pilot_stages
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport, with_mean_rate
 from boltzflow.training.loop import steps_for
+from boltzflow.training.step import _share_of_pilot
 from boltzflow.training.trainer import Trainer
 from still_run import Hidden, still_run
 
@@ -275,6 +276,14 @@ def test_training_returns_to_the_last_good_state_with_a_lower_rate():
         np.testing.assert_array_equal(now, then)
     assert np.isfinite(trainer.take_steps(10)) and trainer.state.rate == pytest.approx(0.3)
     assert trainer.num_skipped == 10 and trainer.nonfinite_point() is None
+
+
+def test_the_flow_comes_in_by_degrees_after_the_warm_up():
+    config = dataclasses.replace(TINY, warmup_fraction=0.2, pilot_fraction=0.25)
+    shares = [float(_share_of_pilot(jnp.asarray(done), config)) for done in (0.0, 0.2, 0.3, 0.4, 1.0)]
+    np.testing.assert_allclose(shares, [1, 1, 0.625, 0.25, 0.25], rtol=1e-6)
+    assert shares[0] == 1.0  # exactly: no point is the flow's
+    assert _share_of_pilot(jnp.asarray(0.0), paper_preset()) == 0.0
 
 
 def test_steps_compile_once(run):

@@ -80,7 +80,11 @@ class Config:
         0.25, "The share of these points that comes from the pilot.", at_least=0, at_most=1
     )
     warmup_fraction: float = _setting(
-        0.25, "The first share of the steps, in which all points come from the pilot.", at_least=0, at_most=1
+        0.25,
+        "The first share of the steps, in which all points come from the pilot; over as many steps after it the "
+        "trajectories come in.",
+        at_least=0,
+        at_most=1,
     )
     train_solver: Literal["euler", "heun", "rk4", "tsit5", "dopri8"] = _setting(
         "heun", "The Runge–Kutta method of the training trajectories."

@@ -20,8 +20,8 @@ from boltzflow.sampling.pilot import Pilot
 from boltzflow.training.build import Parts, untrained
 from boltzflow.training.trainer import CHUNK, Trainer
 
-_GOOD_ESS = 0.2  # after a short training: the first candidate that reaches it is taken, and no other is tried
-_SHARE = 10  # of the steps of a run, for each candidate, is one of a race
+_CLOSE = 0.9  # nats from the bound to the pilot's log Z: the first candidate that comes so close is taken
+_SHARE = 20  # of the steps of a run, one is a step of each candidate
 _MOST_STEPS = 100
 
 
@@ -44,14 +44,15 @@ class Race:
     @property
     def sentence(self) -> str:
         """The choice and its reason."""
-        start = f"The field is {self.field}: after {self.num_steps} steps"
-        if len(self.reverse_ess) == 1:
-            return f"{start} its reverse ESS was {self.reverse_ess[self.field]:.2g}, and no other field was tried."
         words = {
             name: f"{bound:.4g} (reverse ESS {self.reverse_ess[name]:.2g})" for name, bound in self.log_z_lower.items()
         }
         others = " and ".join(f"{words[name]} of {name}" for name in words if name != self.field)
-        return f"{start} its lower bound of log Z was {words[self.field]}, against {others}."
+        against = f"against {others}" if others else "so close to the pilot's log Z that no other field was tried"
+        return (
+            f"The field is {self.field}: after {self.num_steps} steps its lower bound of log Z was "
+            f"{words[self.field]}, {against}."
+        )
 
     @property
     def num_steps_in_all(self) -> int:
@@ -87,7 +88,10 @@ def run_race(
     keys: Key[Array, "3"],
     say: Callable[[str], None],
 ) -> Race:
-    """Train the candidates one after another for a short time, up to the first that overlaps well with the target.
+    """Train the candidates one after another for a short time, up to the first that comes close to the target.
+
+    The larger lower bound of log Z decides: its distance to log Z is the reverse KL divergence. The reverse ESS is
+    noisier, and next to nothing for all candidates where the target is hard.
 
     Args:
         fields: The names of the candidates, the cheapest first.
@@ -111,14 +115,11 @@ def run_race(
         ess, mean = trainer.quick_look()
         reverse_ess[name] = ess if math.isfinite(ess) else 0.0
         log_z_lower[name] = mean if math.isfinite(mean) else -sys.float_info.max
-        if reverse_ess[name] >= _GOOD_ESS:
+        if pilot.log_z - log_z_lower[name] <= _CLOSE:
             break
     return Race(choice(log_z_lower), short, reverse_ess, log_z_lower)
 
 
 def choice(log_z_lower: Mapping[str, float]) -> str:
-    """The candidate of the largest bound, which is the one of the smallest reverse KL divergence; of equals the first.
-
-    After a short training the reverse ESS of all may be next to nothing, and it is noisy. The bound tells them apart.
-    """
+    """The candidate of the largest bound; of equals the first."""
     return max(log_z_lower, key=lambda name: log_z_lower[name])

@@ -239,13 +239,25 @@ def _draw_points(
     pick = jax.random.permutation(pick_key, all_x.shape[0])[: config.points_per_step or None]
     pilot_times, pilot_x = _pilot_points(path, pilot_key, pick.shape[0])
     # The pilot's times are stratified in order: every second one of them spans [0, 1] as well as all.
-    share = jnp.where(warming, 1.0, config.pilot_fraction)
+    share = _share_of_pilot(done, config)
     slot = jnp.arange(pick.shape[0])
     from_pilot = jnp.floor((slot + 1) * share) > jnp.floor(slot * share)
     return (
         jnp.where(from_pilot, pilot_times, all_times[pick]),
         jnp.where(from_pilot[:, None], pilot_x, all_x[pick]),
     )
+
+
+def _share_of_pilot(done: Float[Array, ""], config: Config) -> Float[Array, ""]:
+    """The share of the points that comes from the pilot: all in the warm-up.
+
+    Over as many steps after it the share falls linearly to `pilot_fraction`. The trajectories of a hardly trained flow
+    would otherwise come in at once, at points where the residual is large.
+    """
+    if not config.warmup_fraction:
+        return jnp.asarray(config.pilot_fraction)
+    fall = jnp.clip(done / config.warmup_fraction - 1, 0, 1)
+    return 1 - (1 - config.pilot_fraction) * fall
 
 
 def _pilot_points(
