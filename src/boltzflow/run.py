@@ -35,6 +35,7 @@ from boltzflow.storage.run_folder import CHECKPOINT, CONFIG, check_seeds, read_r
 from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained, train
+from boltzflow.training.race import with_field
 from boltzflow.training.snapshots import Snapshots
 
 _parts_seen = itertools.count()
@@ -67,7 +68,7 @@ class Run:
     def draws(self) -> Draws:
         """Everything that the report is made from, each part drawn once."""
         programs = self.programs or _programs_of(self.target, self.config, self.parts)
-        return Draws(self.target, self.config, self.seed, self.trained, programs)
+        return Draws(self.target, with_field(self.config, self.trained.race), self.seed, self.trained, programs)
 
     def _checked_draws(self) -> Draws:
         """The draws. Raises `InputError` where the energy reads other data than when the run was trained."""

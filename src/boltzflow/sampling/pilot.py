@@ -45,6 +45,7 @@ _SHORT = _Effort(0.5, 2048, 2**16, 2)
 _WIDE = _Effort(0.8, 4096, 2**20, 4)
 _PATH = _Effort(0.97, 4096, 2**20, 4)
 _INFLATION = 3.0
+_FEW_DIMENSIONS = 16  # up to which the wide base is so many times as wide
 _SCREENING_INFLATION = 2.0
 _MOST_SCREENED = 2**20
 _SCREENING = 1e9  # numbers to compute in screening: about a second
@@ -99,7 +100,7 @@ def run_pilot(
     settle_keys = iter(jax.random.split(settle_key, 4))
     located, runs, doubts = _locate(target, locate_key)
     located_at = settle(target, located.x, next(settle_keys))
-    wide = _run_smc(_inflated(_fit(target, located_at.x), _INFLATION), target, wide_key, _WIDE)
+    wide = _run_smc(_inflated(_fit(target, located_at.x), _inflation(target.dim)), target, wide_key, _WIDE)
     runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
@@ -333,6 +334,15 @@ def _fit(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Ga
 
 def _gradients(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
     return np.asarray(map_points(jax.grad(target.energy), x))
+
+
+def _inflation(dim: int) -> float:
+    """How many times as wide as the target the wide base is.
+
+    The radius of its points is (s - 1)√(2 dim) spreads away from that of the target's: this distance, and with it the
+    number of inverse temperatures on the way, does not grow beyond 16 dimensions.
+    """
+    return 1 + (_INFLATION - 1) * min(1.0, (_FEW_DIMENSIONS / dim) ** 0.5)
 
 
 def _inflated(base: Gaussian, factor: float) -> Gaussian:

@@ -21,7 +21,7 @@ from boltzflow.numerics.compiling import Stopwatch, make_room
 from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
 from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
-from boltzflow.training.race import Race, candidates, run_race, with_field
+from boltzflow.training.race import Race, candidates, run_race, steps_of, with_field
 from boltzflow.training.snapshots import Snapshots, TrainingState
 from boltzflow.training.step import points_in_step
 from boltzflow.training.trainer import CHUNK, Trainer
@@ -150,6 +150,8 @@ def _train(
         keep_pilot()
 
     race = _choose_field(target, config, parts, pilot, num_steps, keys, report_race, snapshots)
+    if not config.num_steps:
+        num_steps = steps_of(race, num_steps)
     config = with_field(config, race)
     transport = untrained(config, parts, target, pilot, network_key)
     trained = Trained(transport, pilot, race=race)

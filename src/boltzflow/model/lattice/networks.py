@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.networks import Point, Scalar, mixed, time_kernels
@@ -114,6 +114,11 @@ class _AbstractLatticeNetwork(eqx.Module):
         self.sites = SiteNetwork(bands.num_bands, num_outputs, sign_symmetric, key, **sizes)
         self.rates = jnp.zeros((len(self.sites.weights[0]), 1, bands.scale.size))
 
+    def _split(self, z: Complex[Array, "*half"]) -> Sites:
+        """P z in the precision of the weights: after training in single precision that is enough for a network."""
+        own = self.sites.weights[0][0].dtype
+        return self.bands.split(z.astype(jnp.result_type(own, jnp.complex64)))
+
     def _rates_at(self, t: Scalar, dtype: Any) -> Float[Array, "*half"]:
         """The number of each wave vector at time t."""
         shares = jnp.asarray(time_kernels(t, len(self.rates)), dtype)
@@ -131,10 +136,11 @@ class LatticeVelocity(_AbstractLatticeNetwork):
         """The value and the exact trace of its Jacobian in x."""
         z = self.bands.whiten(x)
         rates = self._rates_at(t, x.dtype)
-        metric = jnp.asarray(self.bands.variances, x.dtype)
-        m, trace = self.sites.value_and_trace(t, self.bands.split(z), metric)
-        velocity = self.bands.push(self.bands.num_sites**0.5 * self.bands.join(m) + rates * z)
-        return velocity, trace / self.bands.num_sites**0.5 + self.bands.total(rates)
+        p = self._split(z)
+        m, trace = self.sites.value_and_trace(t, p, jnp.asarray(self.bands.variances, p.dtype))
+        joined = self.bands.join(m).astype(z.dtype)
+        velocity = self.bands.push(self.bands.num_sites**0.5 * joined + rates * z)
+        return velocity, trace.astype(x.dtype) / self.bands.num_sites**0.5 + self.bands.total(rates)
 
 
 class LatticePotential(_AbstractLatticeNetwork):
@@ -146,5 +152,5 @@ class LatticePotential(_AbstractLatticeNetwork):
     def __call__(self, t: Scalar, x: Point) -> Float[Array, " 1"]:
         z = self.bands.whiten(x)
         quadratic = self.bands.total(self._rates_at(t, x.dtype) * (z.real**2 + z.imag**2))
-        values = self.sites.even(t, self.bands.split(z))
+        values = self.sites.even(t, self._split(z)).astype(x.dtype)
         return jnp.sum(values, axis=0) / self.bands.num_sites**0.5 + quadratic
