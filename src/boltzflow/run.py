@@ -21,6 +21,7 @@ from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
+from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.answers import Answer, answer_by, report_of
 from boltzflow.report.draws import Draws, Samples
@@ -38,6 +39,7 @@ from boltzflow.training.loop import Progress, Trained, train
 from boltzflow.training.race import with_field
 from boltzflow.training.snapshots import Snapshots
 
+_NUM_SHOWN = 10_000  # samples of another route than the flow, in the figures
 _parts_seen = itertools.count()
 
 
@@ -196,7 +198,10 @@ class Run:
         """(title, caption, PNG) of each figure of the report."""
         from boltzflow.report.figures import figures  # matplotlib is loaded where a figure is drawn
 
-        return figures(self._checked_draws())
+        answer = None
+        if self.report().route != "flow":
+            answer = self._answer.sample(stream_key(self.seed, Stream.FIGURES), _NUM_SHOWN)
+        return figures(self._checked_draws(), answer)
 
     def save(self, folder: str | Path) -> None:
         """Write `folder`/checkpoint, which `load` needs to sample and report again. It holds no code.

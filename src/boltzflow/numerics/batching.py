@@ -44,6 +44,7 @@ class Stream(enum.IntEnum):
     SETTLING = 12
     MIXTURE = 13
     POPULATIONS = 14
+    FIGURES = 15
 
 
 def stream_key(seed: int, stream: Stream) -> PRNGKeyArray:

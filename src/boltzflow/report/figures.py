@@ -7,7 +7,7 @@ import numpy as np
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.numerics.compiling import compiled
 from boltzflow.report import plots
-from boltzflow.report.draws import Draws
+from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.html import Figure
 
 _NUM_SHOWN = 2000
@@ -17,13 +17,16 @@ _NUM_GRID = 90
 _NUM_SITE_SAMPLES = 20_000
 
 
-def figures(draws: Draws) -> list[Figure]:
-    """(title, caption, PNG) of each figure that applies to the run."""
+def figures(draws: Draws, answer: Samples | None = None) -> list[Figure]:
+    """(title, caption, PNG) of each figure that applies to the run.
+
+    `answer` are samples of the route that answers, where that is not the flow.
+    """
     with draws.programs.answering():
-        return _figures(draws)
+        return _figures(draws, answer)
 
 
-def _figures(draws: Draws) -> list[Figure]:
+def _figures(draws: Draws, answer: Samples | None) -> list[Figure]:
     shown = [_training(draws)] if draws.trained.history else []
     if draws.target.dim == 2:
         caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
@@ -37,7 +40,13 @@ def _figures(draws: Draws) -> list[Figure]:
         x = np.asarray(draws.samples.x)
         points = np.asarray(draws.pilot.points)
         caption = "Samples as drawn and reweighted, and the points that the pilot found without the flow."
-        shown.append(("Marginals", caption, plots.marginals(x, log_weight, points)))
+        shown.append(
+            ("Marginals of the flow" if answer else "Marginals", caption, plots.marginals(x, log_weight, points))
+        )
+    if answer:
+        caption = "Samples of the route that answers, as drawn and reweighted, and the points that the pilot found."
+        points = np.asarray(draws.pilot.points)
+        shown.append(("Marginals", caption, plots.marginals(answer.x, answer.log_weight, points)))
     caption = "A perfect sampler has all its log-weights at log Z; a tail to the right is where it comes too rarely."
     return [*shown, ("Weights", caption, plots.weight_histogram(log_weight))]
 
