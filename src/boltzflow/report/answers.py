@@ -4,7 +4,7 @@ The routes are tried in this order, and the first one that passes its checks ans
 
 1. "flow": weighted samples of the flow, alone or pooled with those of a Student t.
 2. "mixture": weighted samples of the density fitted to the pilot's points, pooled likewise.
-3. "smc": independent populations of sequential Monte Carlo from the pilot's base.
+3. "smc": independent populations of sequential Monte Carlo, from that density where it is of use.
 
 Where none passes, the answer is that of sequential Monte Carlo, and it is distrusted.
 """
@@ -106,16 +106,18 @@ def report_of(draws: Draws, name: str = "", options: Mapping[str, Any] | None = 
     of_flow = evaluate(draws, name, options)
     if of_flow.verdict.trustworthy or draws.config.route == "flow":
         return of_flow
+    covered = False
     if draws.of_mixture:
         of_mixture = evaluate(draws.of_mixture, name, options)
         if of_mixture.verdict.trustworthy:
             return _instead(of_flow, of_mixture, "mixture", "a mixture fitted to the pilot's points")
-    return _instead(of_flow, evaluate_populations(draws, of_flow), "smc", "sequential Monte Carlo")
+        covered = not any("not covered" in warning for warning in of_mixture.verdict.warnings)
+    return _instead(of_flow, evaluate_populations(draws, of_flow, covered), "smc", "sequential Monte Carlo")
 
 
 def _instead(of_flow: Report, found: Report, route: str, what: str) -> Report:
     """The flow's report with the answer and the verdict of another route, and the reason as a note."""
-    note = f"The flow did not help here, and {what} answers. Of the flow: {of_flow.verdict.warnings[0]}"
+    note = f"The flow is not relied on, and {what} answers. Of the flow: {of_flow.verdict.warnings[0]}"
     verdict = dataclasses.replace(found.verdict, notes=(note, *found.verdict.notes))
     answer = found.estimates["log_z"]
     return dataclasses.replace(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity, lattice_of, sample_batch
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of, sample_batch
 from boltzflow.densities.precision import Programs, rounding_error
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
@@ -210,17 +210,22 @@ class Draws:
 
     @cached_property
     def populations(self) -> Populations:
-        """Independent populations of SMC from the pilot's base."""
+        """Independent populations of SMC without a flow."""
         error = self.config.log_z_error or _ERROR_OF_SMC
         key = stream_key(self.seed, Stream.POPULATIONS)
         most = max(self.trained.cost["gradient_evaluations"], min(_MOST_CHEAP, self._affordable_gradients()))
         with self.programs.answering():
-            return run_populations(self.target, self._own_pilot.base, key, error=error, most_gradients=most)
+            return run_populations(self.target, self._base_of_smc, key, error=error, most_gradients=most)
 
     def more_populations(self, num_samples: int) -> Populations:
         """The populations, and more of them until there are at least `num_samples` particles."""
         with self.programs.answering():
-            return grown(self.populations, self.target, self._own_pilot.base, num_samples)
+            return grown(self.populations, self.target, self._base_of_smc, num_samples)
+
+    @property
+    def _base_of_smc(self) -> AbstractDistribution:
+        """The fitted mixture where it is of use, from which the way to the target is short; else the pilot's base."""
+        return self.of_mixture.pilot.base if self.of_mixture else self._own_pilot.base
 
     @cached_property
     def _own_pilot(self) -> Pilot:

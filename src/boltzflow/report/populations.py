@@ -26,14 +26,20 @@ _NUM_COVERAGE = 4096
 _NOTE = "This target has no exact samples: modes that neither the pilot nor the particles have visited cannot be seen."
 
 
-def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
-    """log Z by populations of SMC, its verdict, and what it cost beyond the flow's report."""
+def evaluate_populations(draws: Draws, of_flow: Report, covered: bool) -> Report:
+    """log Z by populations of SMC, its verdict, and what it cost beyond the flow's report.
+
+    Where the base of the populations has `covered` all that the pilot found, a part of the target that the pilot's own
+    runs lost on their way says nothing of these, which come from another base.
+    """
     start = time.perf_counter()
     populations = draws.populations
     log_z = log_z_of(populations, draws.rounding)
     with draws.programs.answering():
         missed = _missed(draws, populations)
-    warnings = tuple(doubts(populations, log_z, missed, of_flow, draws.pilot.complaints))
+    pilot = draws.pilot
+    complaints = [one for one in pilot.complaints if not (covered and one in pilot.losses)]
+    warnings = tuple(doubts(populations, log_z, missed, of_flow, complaints))
     if warnings and log_z.ok:
         log_z = dataclasses.replace(log_z, ok=False, reason=warnings[0])
     notes = (_NOTE,) if of_flow.verdict.unchecked else ()
