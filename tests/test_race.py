@@ -13,7 +13,7 @@ from boltzflow.config import default_preset, paper_preset, with_changes
 from boltzflow.model.fields import TimeMixture
 from boltzflow.training import race as races
 from boltzflow.training.build import NO_PARTS
-from boltzflow.training.race import Race, candidates
+from boltzflow.training.race import Race, candidates, with_field
 
 TINY = dataclasses.replace(default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048)
 
@@ -74,12 +74,13 @@ def test_one_candidate_is_no_race():
 def test_winner_trains_as_if_it_had_been_named(run):
     race = run.trained.race
     assert race.field == max(race.log_z_lower, key=race.log_z_lower.get) and len(race.log_z_lower) == 2
-    named = fit(dataclasses.replace(TINY, field=race.field))
+    config = with_field(TINY, race)
+    named = fit(config)
     a, b = (jax.tree.leaves(one.trained.transport) for one in (run, named))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)) and named.trained.race is None
     raced = race.num_steps_in_all
     costs = [one.trained.cost["gradient_evaluations"] for one in (run, named)]
-    assert raced > 0 and costs[0] - costs[1] == raced * TINY.points_per_step
+    assert raced > 0 and costs[0] - costs[1] == raced * config.points_per_step
 
 
 def test_interrupted_run_keeps_its_field(run, tmp_path):

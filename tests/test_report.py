@@ -71,7 +71,7 @@ def no_constants(token):
 
 def test_json_has_the_promised_schema():
     content = json.loads(GOOD.to_json(), parse_constant=no_constants)
-    assert list(content) == ["target", "seed", "preset", "versions", "estimates", "verdict", "cost"]
+    assert list(content) == ["target", "seed", "preset", "versions", "estimates", "verdict", "cost", "route"]
     assert content["target"] == {"name": "double-well", "num_sites": 16, "mass": 1.5, "modes": [[1, 0], [0, 1]]}
     assert content["estimates"]["log_z"] == {
         "value": 1.0507,

@@ -127,7 +127,7 @@ class StudentTMixture(AbstractDistribution):
         return x, self.log_prob(x)
 
 
-def _standard_t(key: PRNGKeyArray, degrees: Float[np.ndarray, ""], dim: int) -> Float[Array, " dim"]:
+def _standard_t(key: PRNGKeyArray, degrees: Float[Array | np.ndarray, ""], dim: int) -> Float[Array, " dim"]:
     """z √(ν/χ²) with z standard normal and χ² of ν degrees of freedom."""
     normal_key, chi_key = jax.random.split(key)
     z = jax.random.normal(normal_key, (dim,))

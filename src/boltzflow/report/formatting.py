@@ -138,6 +138,12 @@ def headline(verdict: Verdict) -> tuple[str, str]:
     )
 
 
+def setting(report: Report) -> str:
+    """Seed and preset, and the route that answers where it is not the flow."""
+    route = {"flow": "", "smc": ", answered by sequential Monte Carlo", "mixture": ", answered by a fitted mixture"}
+    return f"seed {report.seed}, preset {report.preset}{route.get(report.route, f', answered by {report.route}')}"
+
+
 def plain_table() -> Table:
     """An empty table in the style of all tables on the terminal."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -154,7 +160,7 @@ def render_console(report: Report, console: Console) -> None:
     for row in rows:
         cells = [row.value, row.error, *((row.exact, row.pull) if with_exact else ())]
         table.add_row(Text(row.label), *map(Text, cells), style="" if not row.complaint else "yellow")
-    console.print(Text(f"{report.target.get('name', 'target')}, seed {report.seed}, preset {report.preset}", "bold"))
+    console.print(Text(f"{report.target.get('name', 'target')}, {setting(report)}", "bold"))
     console.print(table)
     for complaint in dict.fromkeys(row.complaint for row in rows if row.complaint):
         labels = dict.fromkeys(row.label for row in rows if row.complaint == complaint)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from boltzflow.report.formatting import LABELS, cost_lines, estimate_rows, format_duration, headline
+from boltzflow.report.formatting import LABELS, cost_lines, estimate_rows, format_duration, headline, setting
 from boltzflow.report.report import Report
 
 Figure = tuple[str, str, bytes]
@@ -24,7 +24,7 @@ def html_page(report: Report, figures: Sequence[Figure], command: str = "", conf
     return _document(
         run_mark(run),
         f"boltzflow: {name}",
-        f"seed {report.seed}, preset {report.preset}",
+        setting(report),
         _banner(mood, sentence, report.verdict.warnings, report.verdict.notes),
         _section("Key numbers", _cards(_key_numbers(report))),
         _section("Estimates", _estimates_table(report)),

@@ -72,8 +72,7 @@ class Report:
         if self.verdict.unchecked:
             verdict["unchecked"] = self.verdict.unchecked
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
-        head["route"] = self.route
-        return dump({**head, "estimates": estimates, "verdict": verdict, "cost": self.cost})
+        return dump({**head, "estimates": estimates, "verdict": verdict, "cost": self.cost, "route": self.route})
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
