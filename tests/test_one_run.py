@@ -18,7 +18,7 @@ from boltzflow.storage import files, replacing, run_folder
 from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
 
-SMALL = {"num_steps": 20, "width": 8, "num_networks": 2, "num_eval_samples": 2048}
+SMALL = {"num_steps": 20, "width": 8, "num_networks": 2, "num_eval_samples": 2048, "route": "flow"}
 FLAGS = ["--preset", "quick", *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items())]
 SAMPLE = ["--num-samples", "10", "--out", "s.npz", "--overwrite"]
 NAMES = {"config.toml", "metrics.jsonl", "checkpoint", "report.json", "report.html"}

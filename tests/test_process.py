@@ -118,7 +118,7 @@ sys.exit(main())
         argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**CACHED)
     )
     assert b"looking for modes" in running.stdout.readline()
-    assert b"compiling" in running.stdout.readline()
+    assert b"choosing the field" in running.stdout.readline()
     running.stdout.close()
     said = running.stderr.read().decode()
     assert running.wait() == 141

@@ -14,8 +14,10 @@ from boltzflow.densities.base import sample_batch
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.continuity import Transport
 from boltzflow.model.fields import AbstractVectorField
+from boltzflow.model.interpolations import Linear
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.report import Verdict
+from boltzflow.run import Run
 from boltzflow.sampling import pilot as pilot_stages
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.training.build import build_transport, with_mean_rate
@@ -134,7 +136,7 @@ def twisted():
     """A flow that is exact up to its solver, on what 32 steps make of its base."""
     base = Gaussian(jnp.zeros(2), 1.0)
     target = bf.Flow(base, Twist(), num_steps=32)
-    run = still_run(target, base, num_eval_samples=65536, pilot_base=base)
+    run = still_run(target, base, num_eval_samples=65536, pilot_base=base, route="flow")
     transport = run.trained.transport
     run.trained.transport = Transport(Twist(), transport.interpolation, transport.log_z_rate)
     return run
