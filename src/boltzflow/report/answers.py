@@ -106,13 +106,11 @@ def report_of(draws: Draws, name: str = "", options: Mapping[str, Any] | None = 
     of_flow = evaluate(draws, name, options)
     if of_flow.verdict.trustworthy or draws.config.route == "flow":
         return of_flow
-    covered = False
     if draws.of_mixture:
         of_mixture = evaluate(draws.of_mixture, name, options)
         if of_mixture.verdict.trustworthy:
             return _instead(of_flow, of_mixture, "mixture", "a mixture fitted to the pilot's points")
-        covered = not any("not covered" in warning for warning in of_mixture.verdict.warnings)
-    return _instead(of_flow, evaluate_populations(draws, of_flow, covered), "smc", "sequential Monte Carlo")
+    return _instead(of_flow, evaluate_populations(draws, of_flow), "smc", "sequential Monte Carlo")
 
 
 def _instead(of_flow: Report, found: Report, route: str, what: str) -> Report:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from boltzflow.numerics.batching import Stream, stream_key
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
-from boltzflow.sampling.coverage import Region
+from boltzflow.sampling.coverage import Region, energies_at, uncovered_share
 from boltzflow.sampling.pilot import missed_modes
 from boltzflow.sampling.populations import RISE, Populations
 from boltzflow.sampling.resampling import spread
@@ -23,22 +23,19 @@ _MIN_ACCEPTANCE = 0.2
 _MIN_ANCESTORS = 30
 _MIN_STDERR = 1e-3
 _NUM_COVERAGE = 4096
+_MAX_UNCOVERED = 0.05  # of the pilot's points by a base from which the way to the target is short
 _NOTE = "This target has no exact samples: modes that neither the pilot nor the particles have visited cannot be seen."
 
 
-def evaluate_populations(draws: Draws, of_flow: Report, covered: bool) -> Report:
-    """log Z by populations of SMC, its verdict, and what it cost beyond the flow's report.
-
-    Where the base of the populations has `covered` all that the pilot found, a part of the target that the pilot's own
-    runs lost on their way says nothing of these, which come from another base.
-    """
+def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
+    """log Z by populations of SMC, its verdict, and what it cost beyond the flow's report."""
     start = time.perf_counter()
     populations = draws.populations
     log_z = log_z_of(populations, draws.rounding)
     with draws.programs.answering():
         missed = _missed(draws, populations)
-    pilot = draws.pilot
-    complaints = [one for one in pilot.complaints if not (covered and one in pilot.losses)]
+        forgiven = draws.pilot.losses if _covers(draws, populations) else ()
+    complaints = [one for one in draws.pilot.complaints if one not in forgiven]
     warnings = tuple(doubts(populations, log_z, missed, of_flow, complaints))
     if warnings and log_z.ok:
         log_z = dataclasses.replace(log_z, ok=False, reason=warnings[0])
@@ -71,6 +68,22 @@ def _missed(draws: Draws, populations: Populations) -> list[Region]:
     scale = np.std(x, axis=0) + 1e-12
     key = stream_key(draws.seed, Stream.MISSED_MODES)
     return missed_modes(draws.target, x, float(populations.log_z.value), draws.pilot.minima, scale, key)
+
+
+def _covers(draws: Draws, populations: Populations) -> bool:
+    """Whether the populations start from a mixture that covers nearly all points of the pilot.
+
+    A part of the target that the pilot's own runs lost on their way then says nothing of the populations.
+    """
+    if not draws.of_mixture:
+        return False
+    base = draws.of_mixture.pilot.base
+    shares = []
+    for points in (draws.pilot.points, draws.pilot.wide_points):
+        x = spread(np.asarray(points), _NUM_COVERAGE)
+        log_prob = np.asarray(map_points(base.log_prob, x), np.float64)
+        shares.append(uncovered_share(-energies_at(draws.target, x) - log_prob - float(populations.log_z.value)))
+    return max(shares) < _MAX_UNCOVERED
 
 
 def doubts(
