@@ -14,7 +14,7 @@ import boltzflow
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/usage.md", "docs/architecture.md")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-FEW = boltzflow.Config(num_steps=20, width=16, num_networks=2, num_eval_samples=2048)
+FEW = boltzflow.Config(num_steps=20, width=16, num_networks=2, num_eval_samples=2048, route="flow")
 EXAMPLES = {"boltzflow", "boltzflow.testing"}  # modules whose docstrings have examples
 
 

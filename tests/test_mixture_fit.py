@@ -150,9 +150,9 @@ def test_num_samples_follows_weight_variance():
     assert FittedDensity(Gaussian([0.0], 1.0), 0.8, False, 0).num_samples(1e-2) == pytest.approx(2500)
     log_weight = np.log(np.random.default_rng(0).gamma(4.0, size=10_000))  # relative variance 1/4, ESS 0.8
     num = samples_for(1e-3, log_weight)
-    assert num == pytest.approx(1.1 * 0.25 / 1e-6, rel=0.05)
+    assert num == pytest.approx(1.2 * 0.25 / 1e-6, rel=0.05)
     more = np.log(np.random.default_rng(1).gamma(4.0, size=num))
-    assert log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.1), rel=0.05)
+    assert log_z_importance(more).stderr == pytest.approx(1e-3 / np.sqrt(1.2), rel=0.05)
     assert samples_for(0.0, log_weight) == samples_for(0.1, log_weight) == 10_000
     assert samples_for(1e-5, log_weight, most=20_000) == 20_000
     heavy = np.random.default_rng(0).standard_exponential(10_000) * 2  # exp of it has no mean: more would not help
@@ -171,7 +171,7 @@ def test_loose_target_error_needs_no_flow(run):
     report = run.report()
     log_z = report.estimates["log_z"]
     assert report.cost["steps"] == 0 and isinstance(run.flow.field, ZeroField) and run.history == []
-    assert log_z.stderr <= 2.1e-4 and abs(log_z.value) < 5 * log_z.stderr  # 8192 weights told how many are needed
+    assert log_z.stderr <= 2e-4 and abs(log_z.value) < 5 * log_z.stderr  # 8192 weights told how many are needed
     assert report.verdict.trustworthy and "log_z_rate" not in report.estimates
     assert abs(report.estimates["log_z_annealed"].value) < 5 * report.estimates["log_z_annealed"].stderr
     mean = run.expectation(lambda x: x[0])

@@ -15,7 +15,9 @@ from boltzflow.training import race as races
 from boltzflow.training.build import NO_PARTS
 from boltzflow.training.race import Race, candidates, with_field
 
-TINY = dataclasses.replace(default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048)
+TINY = dataclasses.replace(
+    default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048, route="flow"
+)
 
 
 def action(x):

@@ -17,7 +17,9 @@ from boltzflow.training import snapshots
 from boltzflow.training.snapshots import TrainingState
 from boltzflow.training.step import initial_state
 
-TINY = dataclasses.replace(default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048)
+TINY = dataclasses.replace(
+    default_preset(), num_steps=60, width=16, num_networks=2, num_eval_samples=2048, route="flow"
+)
 TARGET = bf.GaussianMixture(np.array([0.5, 0.5]), np.array([[-2.0, 0.0], [2.0, 1.0]]), 1.0)
 
 

@@ -17,7 +17,7 @@ from boltzflow.numerics.linalg import Circulant
 from boltzflow.training.step import PilotPath, _pilot_points, padded_path
 
 FEW = dataclasses.replace(
-    bf.Config(), num_steps=20, width=16, num_networks=2, num_eval_samples=1000, warmup_fraction=0.5
+    bf.Config(), num_steps=20, width=16, num_networks=2, num_eval_samples=1000, warmup_fraction=0.5, route="flow"
 )
 SEEDS = [0, 3]
 

@@ -26,7 +26,9 @@ from boltzflow.training.step import _share_of_pilot
 from boltzflow.training.trainer import Trainer
 from still_run import Hidden, still_run
 
-TINY = dataclasses.replace(default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192)
+TINY = dataclasses.replace(
+    default_preset(), num_steps=150, width=16, num_networks=2, num_eval_samples=8192, route="flow"
+)
 
 
 def correlated_gaussian():

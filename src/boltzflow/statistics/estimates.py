@@ -133,7 +133,7 @@ def log_z_of_groups(log_weight: Float[np.ndarray, "num_groups num"]) -> Estimate
 
 
 def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -> int:
-    """How many samples with weights like these give log Z the target error: 1.1 (1/ESS - 1) / error², at most `most`.
+    """How many samples with weights like these give log Z the target error: 1.2 (1/ESS - 1) / error², at most `most`.
 
     No sample is added if `error` is 0 or the weights are not reliable.
     """
@@ -142,7 +142,7 @@ def samples_for(error: float, log_weight: ArrayLike, most: int = MOST_SAMPLES) -
     if not error or weights.distrust(log_w):
         return num
     share = weights.effective_share(log_w)
-    return max(num, int(np.ceil(min(most, 1.1 * (1 / share - 1) / error / error))))
+    return max(num, int(np.ceil(min(most, 1.2 * (1 / share - 1) / error / error))))
 
 
 def log_z_bounds(log_weight: ArrayLike, forward_log_weight: ArrayLike | None = None) -> dict[str, Estimate]:
