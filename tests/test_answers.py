@@ -73,6 +73,14 @@ def test_samples_of_smc_have_the_weight_of_log_z(by_smc):
     np.testing.assert_allclose(samples.log_weight, -samples.energy - samples.log_prob)
 
 
+@pytest.mark.parametrize("method", ["importance", "metropolis", "annealed"])
+def test_equally_weighted_samples_come_from_the_route_that_answers(by_smc, by_mixture, method):
+    """The flow has none at radius 4 but on one side, and one mode of two."""
+    angle_x = by_smc.correct(jax.random.key(2), 2000, method).x[:, 0]
+    assert abs(np.mean(angle_x > 0) - 0.5) < 0.1
+    assert abs(np.mean(np.asarray(by_mixture.correct(jax.random.key(2), 2000, method).x)[:, 0] > 0) - 0.7) < 0.1
+
+
 def test_route_is_in_the_report_and_its_cost(by_smc):
     report = by_smc.report()
     assert Report.from_json(report.to_json()).route == "smc"

@@ -88,6 +88,12 @@ def test_json_has_the_promised_schema():
     assert content["cost"] == COST
 
 
+def test_report_without_a_route_is_of_the_flow():
+    content = json.loads(GOOD.to_json())
+    del content["route"]
+    assert Report.from_json(json.dumps(content)).to_json() == GOOD.to_json()
+
+
 @pytest.mark.parametrize("report", [GOOD, BAD], ids=["good", "bad"])
 def test_json_is_read_back_as_it_was(report):
     again = Report.from_json(report.to_json())

@@ -27,7 +27,7 @@ from boltzflow.report.answers import Answer, answer_by, report_of
 from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.report import Report
 from boltzflow.report.stored import check_record, remove_others
-from boltzflow.sampling.corrections import Corrected, correct
+from boltzflow.sampling.corrections import CORRECTIONS, Corrected
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.storage import run_folder
@@ -94,12 +94,12 @@ class Run:
 
     @property
     def flow(self) -> Flow:
-        """The sampler, an `AbstractDistribution`."""
+        """The trained sampler, an `AbstractDistribution`, also where another route answers."""
         return self._checked_draws().flow
 
     @property
     def samples(self) -> Samples:
-        """The `config.num_eval_samples` samples behind the report, drawn once, from the run's seed."""
+        """The flow's samples behind the report, drawn once, from the run's seed, also where another route answers."""
         return self._checked_draws().samples
 
     @property
@@ -108,7 +108,10 @@ class Run:
         return self._checked_draws().log_weights
 
     def sample(self, key: PRNGKeyArray, num_samples: int) -> Samples:
-        """Draw independent samples with their weights. `report().verdict` says whether to trust them.
+        """Draw samples of the route that answers, with their weights. `report().verdict` says whether to trust them.
+
+        Those of the routes "flow" and "mixture" are independent. Those of "smc" are particles of the report's
+        populations, and of more where these are too few: two calls share particles.
 
         Args:
             key: A JAX random key.
@@ -127,7 +130,9 @@ class Run:
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
 
-        No method reaches a mode that the flow never visits; `report().verdict` says whether there may be one.
+        No method reaches a mode that the flow never visits; `report().verdict` says whether there may be one. Where a
+        mixture answers in place of the flow, it is the mixture that is corrected; where sequential Monte Carlo does,
+        its particles are returned, which have equal weights, whatever the method.
 
         Args:
             key: A JAX random key.
@@ -142,11 +147,11 @@ class Run:
         """
         key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
+        if method not in CORRECTIONS:
+            raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
-        flow = self.flow
-        with self.draws.programs.answering():
-            return correct(flow, self.trained.transport, self.target, key, num_samples, method)
+        return self._answer.correct(key, num_samples, method)
 
     def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
         """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.

@@ -23,6 +23,7 @@ from boltzflow.report.draws import Draws, Samples
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.populations import evaluate_populations
 from boltzflow.report.report import Report
+from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
 from boltzflow.statistics.groups import expect_over_groups
@@ -38,6 +39,10 @@ class Answer(abc.ABC):
     @abc.abstractmethod
     def expect(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int) -> Any:
         """E_p[fn(x)] with an `Estimate` for each leaf; from the samples of the report where `num_samples` is 0."""
+
+    @abc.abstractmethod
+    def correct(self, key: PRNGKeyArray, num_samples: int, method: str) -> Corrected:
+        """New samples of equal weight by one of `corrections.CORRECTIONS`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,12 @@ class WeightedAnswer(Answer):
             return dataclasses.replace(estimate, stderr=stderr[()])
 
         return jax.tree.map(with_solver_error, estimates, *both, is_leaf=lambda node: isinstance(node, Estimate))
+
+    def correct(self, key, num_samples, method):
+        draws = self.draws
+        flow = draws.flow
+        with draws.programs.answering():
+            return correct(flow, draws.trained.transport, draws.target, key, num_samples, method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +103,13 @@ class PopulationAnswer(Answer):
         populations = self.draws.more_populations(num_samples)
         with self.draws.programs.of_observable(fn, self.draws.target.dim):
             return expect_over_groups(fn, populations.x, populations.log_z_of_group, populations.num_ancestors)
+
+    def correct(self, key, num_samples, method):
+        """The particles, which have equal weights whatever the method."""
+        found = self.sample(key, num_samples)
+        num_distinct = len(np.unique(found.x, axis=0))
+        acceptance = self.draws.populations.acceptance
+        return Corrected(found.x, found.energy, "sequential Monte Carlo", num_distinct, acceptance)
 
 
 def answer_by(draws: Draws, route: str) -> Answer:

@@ -82,6 +82,7 @@ class Report:
             estimates = {name: _estimate_from_dict(e) for name, e in content.pop("estimates").items()}
             exact = {name.removesuffix("_exact"): e for name, e in estimates.items() if name.endswith("_exact")}
             estimates = {name: e for name, e in estimates.items() if not name.endswith("_exact")}
+            content.setdefault("route", "flow")  # reports of versions that knew no other
             names = {field.name for field in dataclasses.fields(cls)} - {"estimates", "verdict", "exact"}
             rest = {name: content[name] for name in names}
             return cls(estimates=estimates, exact=exact, verdict=Verdict(**content["verdict"]), **rest)

@@ -246,7 +246,7 @@ def _notes(f: Findings) -> Iterator[str]:
     if f.pooled:
         yield (
             "The flow's own weights are not reliable: log Z and expectations come from its samples pooled with those "
-            "of a Student t. Averages of your own with the weights of `sample` do not."
+            "of a Student t. Averages of your own with `samples` and `log_weights`, which are the flow's, do not."
         )
     if 0 < f.skipped_share <= 0.2:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."

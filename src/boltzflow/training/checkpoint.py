@@ -32,7 +32,7 @@ from boltzflow.training.snapshots import PILOT
 FILE = CHECKPOINT_FILE
 
 _OF_TIME = ("format", "run", "cost", "history")  # in the record, and not of the identity as they stand
-_KEPT_POINTS = 2048  # pilot points kept for the coverage check
+_KEPT_POINTS = 4096  # of the pilot, for the coverage check and the routes without a flow: all, where it has no more
 
 
 def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
