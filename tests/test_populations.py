@@ -1,19 +1,22 @@
 """Independent populations of SMC: log Z and averages against closed forms, the number of moves, alarms."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.sampling.populations import grown, run_populations
+from boltzflow.sampling import populations
+from boltzflow.sampling.populations import RISE, grown, run_populations
 
 
 @pytest.fixture(scope="module")
 def found():
     """Populations on a shipped mixture whose log Z is 0."""
     with jax.enable_x64(True):
-        return run_populations(bf.mixture_4(), WIDE_4, jax.random.key(0), error=0.02, most_gradients=3e7)
+        return run_populations(bf.mixture_4(), WIDE_4, jax.random.key(0), error=0.04, most_gradients=3e7)
 
 
 WIDE_4 = Gaussian(np.zeros(2), 100.0)
@@ -21,7 +24,7 @@ WIDE_4 = Gaussian(np.zeros(2), 100.0)
 
 def test_log_z_is_right_and_its_error_is_as_asked(found):
     assert abs(found.log_z.value) < 4 * found.log_z.stderr
-    assert found.log_z.stderr <= 0.02
+    assert found.log_z.stderr <= 0.04
     assert found.last_beta == 1 and found.drift < 4.5 and found.rise < 2
 
 
@@ -38,3 +41,27 @@ def test_budget_ends_the_search_and_says_so():
     with jax.enable_x64(True):
         found = run_populations(bf.mixture_4(), WIDE_4, jax.random.key(0), error=1e-4, most_gradients=1)
     assert len(found.x) == 4 and found.rise == np.inf
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.03, 0.06])
+def test_mass_lost_for_want_of_moves_is_in_the_error(loss):
+    """A quarter of the moves loses twice as much. Of 500 searches that pass, none is four of its errors off.
+
+    A population has a scatter of 0.1, and 0.2 with a quarter of the moves; 32 of them know log Z to 0.018.
+    """
+    rng = np.random.default_rng(0)
+
+    def runs(num, loss, scatter):
+        values = -loss + scatter * rng.normal(size=num) - scatter**2 / 2
+        return [SimpleNamespace(log_z=value, log_z_stderr=0.8 * scatter) for value in values]
+
+    sigmas = []
+    for _ in range(500):
+        before, after = runs(4, 2 * loss, 0.2), runs(4, loss, 0.1)
+        while len(after) < 64 and (len(after) < 8 or populations._log_z(before, after).stderr > 0.04):
+            num = len(after)
+            before, after = before + runs(num, 2 * loss, 0.2), after + runs(num, loss, 0.1)
+        if populations._rise(before, after) <= RISE:
+            found = populations._log_z(before, after)
+            sigmas.append(found.value / found.stderr)
+    assert len(sigmas) > 250 and np.max(np.abs(sigmas)) < 4

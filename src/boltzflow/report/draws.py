@@ -213,8 +213,8 @@ class Draws:
         """Independent populations of SMC without a flow."""
         error = self.config.log_z_error or _ERROR_OF_SMC
         key = stream_key(self.seed, Stream.POPULATIONS)
-        most = max(self.trained.cost["gradient_evaluations"], min(_MOST_CHEAP, self._affordable_gradients()))
         with self.programs.answering():
+            most = max(self.trained.cost["gradient_evaluations"], min(_MOST_CHEAP, self._affordable_gradients()))
             return run_populations(self.target, self._base_of_smc, key, error=error, most_gradients=most)
 
     def more_populations(self, num_samples: int) -> Populations:

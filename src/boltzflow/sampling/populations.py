@@ -1,4 +1,4 @@
-"""Independent populations of tempered SMC from the pilot's base: an answer where the flow is of no help.
+"""Independent populations of tempered SMC: an answer where the flow is of no help.
 
 Each population is a run of `smc` of its own, so that the scatter of log Z and of averages over populations measures
 their errors, whatever the ancestry of a population says. A population needs moves enough to follow the target as β
@@ -21,6 +21,7 @@ from boltzflow.statistics.estimates import Estimate, log_z_of_groups
 _ESS = 0.97  # the share of effective samples that a step in β keeps
 _SIZE = 1024  # particles of a population, where a covariance does not need more
 _FIRST = 4  # populations with each number of moves
+_LEAST = 8  # populations that answer, where they can be afforded
 _MOVES = (4, 16, 64)  # at each β
 _MOST = 64  # populations
 _AT_REST = 4.5  # errors, by which settling may change one of a hundred averages
@@ -48,37 +49,44 @@ class Populations:
 def run_populations(
     target: AbstractDensity, base: AbstractDistribution, key: PRNGKeyArray, *, error: float, most_gradients: float
 ) -> Populations:
-    """Populations in such number that log Z has the standard `error`, or as many as `most_gradients` pay for."""
-    spent = 0
-    rise = np.inf
-    before: Estimate | None = None
+    """Populations in such number that log Z has the standard `error`, or as many as `most_gradients` pay for.
+
+    As many with a quarter of the moves stand beside them. What log Z gains from the last fourfold of the moves, or the
+    noise of this gain, is part of its error: as much may still be missing.
+    """
+    spent = 0.0
+    before: list[SMCSample] = []
     for number, num_moves in enumerate(_MOVES):
         batch_key = jax.random.fold_in(key, number)
         runs = [_run(target, base, batch_key, i, num_moves) for i in range(_FIRST)]
-        each = max(run.num_gradients for run in runs)
-        spent += each * _FIRST
+        spent += _gradients(runs)
         drift = _drift(target, runs, jax.random.fold_in(batch_key, 2**20))
-        found = _log_z(runs)
-        rise = _rise(before, found) if before else np.inf
         dearer = _MOVES[number + 1] / num_moves if number + 1 < len(_MOVES) else np.inf
-        if (drift <= _AT_REST and rise <= RISE) or spent + dearer * each * _FIRST > most_gradients:
+        rests = drift <= _AT_REST and _rise(before, runs) <= RISE
+        if rests or spent + dearer * _gradients(runs) > most_gradients:
             break
-        before = found
-    while _log_z(runs).stderr > error and len(runs) < _MOST and spent + each <= most_gradients:
-        more = min(len(runs), _MOST - len(runs), max(1, int(most_gradients - spent) // each))
-        runs += [_run(target, base, batch_key, len(runs) + i, num_moves) for i in range(more)]
-        spent += each * more
+        before = runs
+    earlier_key = jax.random.fold_in(key, max(number - 1, 0))
+    while len(runs) < _MOST and (len(runs) < _LEAST or _log_z(before, runs).stderr > error):
+        more = range(len(runs), min(2 * len(runs), _MOST))
+        if spent + len(more) / len(runs) * _gradients(before + runs) > most_gradients:
+            break
+        added = [_run(target, base, batch_key, i, num_moves) for i in more]
+        beside = [_run(target, base, earlier_key, i, _MOVES[number - 1]) for i in more] if before else []
+        spent += _gradients(added + beside)
+        runs = runs + added
+        before = before + beside
     return Populations(
         x=np.stack([np.asarray(run.x, np.float64) for run in runs]),
         log_z_of_group=np.array([run.log_z for run in runs]),
-        log_z=_log_z(runs),
+        log_z=_log_z(before, runs),
         num_moves=num_moves,
-        rise=rise,
+        rise=_rise(before, runs),
         drift=drift,
         acceptance=min(run.acceptance for run in runs),
         num_ancestors=min(run.num_ancestors for run in runs),
         last_beta=min(float(run.betas[-1]) for run in runs),
-        num_gradients=spent,
+        num_gradients=int(spent),
         key=batch_key,
     )
 
@@ -92,12 +100,10 @@ def grown(
     runs = [_run(target, base, populations.key, i, populations.num_moves) for i in more]
     if not runs:
         return populations
-    log_z = np.concatenate([populations.log_z_of_group, [run.log_z for run in runs]])
     return replace(
         populations,
         x=np.concatenate([populations.x, np.stack([np.asarray(run.x, np.float64) for run in runs])]),
-        log_z_of_group=log_z,
-        log_z=log_z_of_groups(log_z[:, None]),
+        log_z_of_group=np.concatenate([populations.log_z_of_group, [run.log_z for run in runs]]),
         num_ancestors=min(populations.num_ancestors, *(run.num_ancestors for run in runs)),
     )
 
@@ -109,13 +115,38 @@ def _run(
     return run_smc(base, target, jax.random.fold_in(key, number), _ESS, num_particles=size, num_moves=num_moves)
 
 
-def _log_z(runs: list[SMCSample]) -> Estimate:
-    return log_z_of_groups(np.array([[run.log_z] for run in runs]))
+def _gradients(runs: list[SMCSample]) -> int:
+    return sum(run.num_gradients for run in runs)
 
 
-def _rise(before: Estimate, after: Estimate) -> float:
-    """How many errors the second log Z is above the first: particles that move too little lose mass."""
-    return (after.value - before.value) / max(float(np.hypot(before.stderr, after.stderr)), 1e-12)
+def _mean(runs: list[SMCSample]) -> Estimate:
+    """log of the mean of Z, with the larger of two errors: the scatter of the runs, and what their ancestries say.
+
+    The scatter alone would end the search where a few runs agree by luck.
+    """
+    found = log_z_of_groups(np.array([[run.log_z] for run in runs]))
+    log_z = np.array([run.log_z for run in runs])
+    share = np.exp(log_z - np.logaddexp.reduce(log_z))
+    stated = float(np.linalg.norm(share * np.array([run.log_z_stderr for run in runs])))
+    return replace(found, stderr=max(found.stderr, stated))
+
+
+def _log_z(before: list[SMCSample], runs: list[SMCSample]) -> Estimate:
+    """log Z by `runs`; its error holds its gain on runs with a quarter of the moves, or the noise of this gain."""
+    found = _mean(runs)
+    if not before:
+        return found
+    earlier = _mean(before)
+    gain = max(found.value - earlier.value, float(np.hypot(found.stderr, earlier.stderr)))
+    return replace(found, stderr=float(np.hypot(found.stderr, gain)))
+
+
+def _rise(before: list[SMCSample], runs: list[SMCSample]) -> float:
+    """How many errors log Z is above that of runs with a quarter of the moves, which lose mass; infinite without."""
+    if not before:
+        return np.inf
+    found, earlier = _mean(runs), _mean(before)
+    return (found.value - earlier.value) / max(float(np.hypot(found.stderr, earlier.stderr)), 1e-12)
 
 
 def _drift(target: AbstractDensity, runs: list[SMCSample], key: PRNGKeyArray) -> float:

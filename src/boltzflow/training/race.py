@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxtyping import Array, Key
 
-from boltzflow.config import Config
+from boltzflow.config import Config, make_preset
 from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.sampling.pilot import Pilot
 from boltzflow.training.build import Parts, untrained
@@ -24,7 +24,8 @@ _CLOSE = 0.9  # nats from the bound to the pilot's log Z: the first candidate th
 _SHARE = 20  # of the steps of a run, one is a step of each candidate
 _MOST_STEPS = 100
 _FEWER = 4  # times fewer points on a lattice
-_LEAST_SAMPLES = 16
+_FEWER_POINTS = " Every site of a point teaches it, so that it takes a quarter of the preset's points and samples."
+_OF_POINTS = ("points_per_step", "batch_size", "num_eval_samples")
 _LEAST_STEPS = 1000
 
 
@@ -54,7 +55,7 @@ class Race:
         against = f"against {others}" if others else "so close to the pilot's log Z that no other field was tried"
         return (
             f"The field is {self.field}: after {self.num_steps} steps its lower bound of log Z was "
-            f"{words[self.field]}, {against}."
+            f"{words[self.field]}, {against}.{_FEWER_POINTS if self.field == 'lattice' else ''}"
         )
 
     @property
@@ -82,19 +83,18 @@ def with_field(config: Config, race: Race | None) -> Config:
 
 
 def _for_field(config: Config, field: str) -> Config:
-    """The settings with this field in place of "auto"; on a lattice with a quarter of the points.
+    """The settings with this field in place of "auto"; on a lattice with a quarter of the preset's points and samples.
 
-    Networks that act alike at every site learn from each site of a point, and they cost as much for each of them.
+    Networks that act alike at every site learn from each site of a point, and they cost as much for each of them. A
+    setting that is not the preset's stays.
     """
     if field != "lattice":
         return dataclasses.replace(config, field=field)  # type: ignore[arg-type]
-    return dataclasses.replace(
-        config,
-        field="lattice",
-        points_per_step=config.points_per_step // _FEWER,
-        batch_size=max(1, config.batch_size // _FEWER),
-        num_eval_samples=max(_LEAST_SAMPLES, config.num_eval_samples // _FEWER),
-    )
+    preset = make_preset(config.preset)
+    fewer = {
+        name: getattr(preset, name) // _FEWER for name in _OF_POINTS if getattr(config, name) == getattr(preset, name)
+    }
+    return dataclasses.replace(config, field="lattice", **fewer)
 
 
 def steps_of(race: Race | None, num_steps: int) -> int:
