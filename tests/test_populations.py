@@ -1,6 +1,6 @@
 """Independent populations of SMC: log Z and averages against closed forms, the number of moves, alarms."""
 
-from types import SimpleNamespace
+import dataclasses
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.sampling import populations
 from boltzflow.sampling.populations import RISE, grown, run_populations
+from boltzflow.sampling.smc import SMCSample
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,9 @@ def test_budget_ends_the_search_and_says_so():
     assert len(found.x) == 4 and found.rise == np.inf
 
 
+RUN = SMCSample(jax.numpy.zeros((1, 1)), 0.0, 0.1, np.ones(1), np.zeros((1, 1, 1)), 0.7, 1, 1, 1, 0)
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.03, 0.06])
 def test_mass_lost_for_want_of_moves_is_in_the_error(loss):
     """A quarter of the moves loses twice as much. Of 500 searches that pass, none is four of its errors off.
@@ -53,7 +57,7 @@ def test_mass_lost_for_want_of_moves_is_in_the_error(loss):
 
     def runs(num, loss, scatter):
         values = -loss + scatter * rng.normal(size=num) - scatter**2 / 2
-        return [SimpleNamespace(log_z=value, log_z_stderr=0.8 * scatter) for value in values]
+        return [dataclasses.replace(RUN, log_z=float(value), log_z_stderr=0.8 * scatter) for value in values]
 
     sigmas = []
     for _ in range(500):
