@@ -11,7 +11,7 @@ import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.report.populations import doubts, log_z_of
 from boltzflow.report.report import Report, Verdict
-from boltzflow.sampling.populations import Populations
+from boltzflow.sampling.populations import Populations, far_from_particles
 from boltzflow.statistics.estimates import exact
 from still_run import Hidden, still_run
 
@@ -130,3 +130,14 @@ def test_each_check_of_populations_trips_alone(changes, word):
     found = list(doubts(populations, log_z_of(populations, 0.0), [], FLOW, ()))
     assert len(found) == bool(word), found
     assert word in "".join(found)
+
+
+def test_part_that_the_pilot_knows_and_no_particle_reaches_is_missed():
+    """Particles of a normal law that end at 2 in one direction, and points of the whole law: 2.3 % are beyond."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(8, 2048, 2))
+    whole = rng.normal(size=(4096, 2)) * [2.0, 1.0]
+    populations = dataclasses.replace(SOUND, x=np.where(x > 1.9, -np.abs(x), x) * [2.0, 1.0])
+    far = far_from_particles(populations, whole)
+    assert len(far) > 0.005 * len(whole) and np.sum(far[:, 0] > 2 * 1.9) > 30
+    assert len(far_from_particles(dataclasses.replace(SOUND, x=x * [2.0, 1.0]), whole)) < 0.003 * len(whole)

@@ -1,4 +1,7 @@
-"""The verdict on an answer by independent populations of sequential Monte Carlo."""
+"""The verdict on an answer by independent populations of sequential Monte Carlo.
+
+The complaints of the pilot count here too: from a mixture fitted to its points the populations lack what these lack.
+"""
 
 import dataclasses
 import time
@@ -6,12 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from boltzflow.numerics.batching import Stream, map_points, stream_key
+from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
-from boltzflow.sampling.coverage import Region, energies_at, uncovered_share
+from boltzflow.sampling.coverage import MIN_SHARE, Region
 from boltzflow.sampling.pilot import missed_modes
-from boltzflow.sampling.populations import RISE, Populations
+from boltzflow.sampling.populations import RISE, Populations, far_from_particles
 from boltzflow.sampling.resampling import spread
 from boltzflow.statistics.estimates import Estimate, disagreement
 from boltzflow.statistics.groups import MIN_GROUPS
@@ -23,7 +26,6 @@ _MIN_ACCEPTANCE = 0.2
 _MIN_ANCESTORS = 30
 _MIN_STDERR = 1e-3
 _NUM_COVERAGE = 4096
-_MAX_UNCOVERED = 0.05  # of the pilot's points by a base from which the way to the target is short
 _NOTE = "This target has no exact samples: modes that neither the pilot nor the particles have visited cannot be seen."
 
 
@@ -33,10 +35,8 @@ def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
     populations = draws.populations
     log_z = log_z_of(populations, draws.rounding)
     with draws.programs.answering():
-        missed = _missed(draws, populations)
-        forgiven = draws.pilot.losses if _covers(draws, populations) else ()
-    complaints = [one for one in draws.pilot.complaints if one not in forgiven]
-    warnings = tuple(doubts(populations, log_z, missed, of_flow, complaints))
+        missed = [*_missed(draws, populations), *_unreached(draws, populations)]
+    warnings = tuple(doubts(populations, log_z, missed, of_flow, draws.pilot.complaints))
     if warnings and log_z.ok:
         log_z = dataclasses.replace(log_z, ok=False, reason=warnings[0])
     notes = (_NOTE,) if of_flow.verdict.unchecked else ()
@@ -70,20 +70,14 @@ def _missed(draws: Draws, populations: Populations) -> list[Region]:
     return missed_modes(draws.target, x, float(populations.log_z.value), draws.pilot.minima, scale, key)
 
 
-def _covers(draws: Draws, populations: Populations) -> bool:
-    """Whether the populations start from a mixture that covers nearly all points of the pilot.
-
-    A part of the target that the pilot's own runs lost on their way then says nothing of the populations.
-    """
-    if not draws.of_mixture:
-        return False
-    base = draws.of_mixture.pilot.base
-    shares = []
+def _unreached(draws: Draws, populations: Populations) -> list[Region]:
+    """The part of the target that the pilot's points know, from the wide base or the narrow one, and no particle."""
+    regions = []
     for points in (draws.pilot.points, draws.pilot.wide_points):
-        x = spread(np.asarray(points), _NUM_COVERAGE)
-        log_prob = np.asarray(map_points(base.log_prob, x), np.float64)
-        shares.append(uncovered_share(-energies_at(draws.target, x) - log_prob - float(populations.log_z.value)))
-    return max(shares) < _MAX_UNCOVERED
+        far = far_from_particles(populations, np.asarray(points, np.float64))
+        if len(far) >= MIN_SHARE * len(points):
+            regions.append(Region(far[0], len(far) / len(points)))
+    return sorted(regions, key=lambda region: -region.share)[:1]
 
 
 def doubts(

@@ -85,7 +85,6 @@ class Pilot:
     num_particles: int
     nonfinite_share: float
     complaints: tuple[str, ...] = ()  # a sentence for each thing that went wrong
-    losses: tuple[str, ...] = ()  # those of them that say that a part of the target was lost on the way from a base
     enough: bool = False  # weighted samples of `base` reach the target error of log Z: no flow is needed
 
 
@@ -136,7 +135,6 @@ def run_pilot(
         num_gradients += len(run.x)
         if isinstance(base, Gaussian):
             base, subspace = _with_active_subspace(target, base, run.x)
-    losses = tuple(_lost(settled, run, dataclasses.replace(wide, x=jnp.asarray(wide_points))))
     clock = fit_clock(run.betas) if pace and run.betas[-1] == 1 else Clock()
     start = jax.vmap(base.sample_and_log_prob)(jax.random.split(start_key, run.path.shape[1]))[0]
     return Pilot(
@@ -156,11 +154,10 @@ def run_pilot(
         nonfinite_share=sum(one.num_nonfinite for one in runs) / sum(one.num_proposals for one in runs),
         complaints=(
             *doubts,
-            *losses,
+            *_lost(settled, run, dataclasses.replace(wide, x=jnp.asarray(wide_points))),
             *_complaints(wide, "from a wide base"),
             *_complaints(run, "from the base of training"),
         ),
-        losses=losses,
     )
 
 

@@ -66,7 +66,6 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
     if pilot.active_subspace is not None:
         arrays["pilot.directions"] = pilot.active_subspace
     numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
-    numbers["losses"] = list(pilot.losses)
     return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
 
 
@@ -85,7 +84,6 @@ def pilot_from(
         path_times=arrays.get("pilot.path_times", np.ones(1)),
         path_points=arrays.get("pilot.path_points", points[None]),
         complaints=tuple(numbers["complaints"]),
-        losses=tuple(numbers.get("losses", ())),
         enough=numbers["enough"],
         **{name: numbers[name] for name in _NUMBERS},
     )

@@ -26,6 +26,9 @@ _MOVES = (4, 16, 64)  # at each β
 _MOST = 64  # populations
 _AT_REST = 4.5  # errors, by which settling may change one of a hundred averages
 _NUM_SETTLED = 4096
+_NUM_COMPARED = 4096
+_NUM_AT_ONCE = 512
+_RARE = 1e-3
 RISE = 2.0  # errors, by which more moves may raise log Z
 
 
@@ -106,6 +109,30 @@ def grown(
         log_z_of_group=np.concatenate([populations.log_z_of_group, [run.log_z for run in runs]]),
         num_ancestors=min(populations.num_ancestors, *(run.num_ancestors for run in runs)),
     )
+
+
+def far_from_particles(
+    populations: Populations, points: Float[np.ndarray, "num dim"]
+) -> Float[np.ndarray, "num_far dim"]:
+    """The `points` of the target that are farther from the particles than one particle in a thousand is from others.
+
+    Particles of one half of the populations are measured against the other half, points against the same, in units of
+    the particles' spread. Of points that the populations know one in a thousand is far.
+    """
+    first, second = np.array_split(populations.x, 2)
+    scale = populations.x.std(axis=(0, 1)) + 1e-300
+    known = spread(second.reshape(-1, second.shape[2]), _NUM_COMPARED) / scale
+    usual = _nearest(spread(first.reshape(-1, first.shape[2]), _NUM_COMPARED) / scale, known)
+    return points[_nearest(points / scale, known) > np.quantile(usual, 1 - _RARE)]
+
+
+def _nearest(x: Float[np.ndarray, "num dim"], known: Float[np.ndarray, "num_known dim"]) -> Float[np.ndarray, " num"]:
+    """The squared distance from each row of `x` to the nearest of the known ones."""
+    found = []
+    for part in np.array_split(x, -(-len(x) // _NUM_AT_ONCE)):
+        square = np.sum(part**2, axis=1)[:, None] + np.sum(known**2, axis=1) - 2 * part @ known.T
+        found.append(square.min(axis=1))
+    return np.concatenate(found)
 
 
 def _run(
