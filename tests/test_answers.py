@@ -97,6 +97,7 @@ X = np.random.default_rng(0).normal(size=(8, 16, 2))
 SOUND = Populations(
     x=X,
     log_z_of_group=np.linspace(-0.1, 0.1, 8),
+    before=None,
     log_z=exact(0.0, stderr=0.03),
     num_moves=16,
     rise=0.5,

@@ -160,6 +160,37 @@ class SubspaceMixture(AbstractEnergyDistribution):
         return rest + self.inner.energy(y)
 
 
+class DefensiveMixture(AbstractDistribution):
+    """A share s of a second, wider distribution mixed into a first: q = (1 - s) q₁ + s q₂ (Hesterberg, 1995)."""
+
+    dim: int = eqx.field(static=True)
+    first: AbstractDistribution
+    second: AbstractDistribution
+    share: float
+    log_z: float
+
+    def __init__(self, first: AbstractDistribution, second: AbstractDistribution, share: float):
+        self.dim = first.dim
+        self.first = first
+        self.second = second
+        self.share = share
+        self.log_z = 0.0
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        return -self.log_prob(x)
+
+    def log_prob(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        log_first = math.log1p(-self.share) + self.first.log_prob(x)
+        return jnp.logaddexp(log_first, math.log(self.share) + self.second.log_prob(x))
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        pick_key, first_key, second_key = jax.random.split(key, 3)
+        first, _ = self.first.sample_and_log_prob(first_key)
+        second, _ = self.second.sample_and_log_prob(second_key)
+        x = jnp.where(jax.random.uniform(pick_key) < self.share, second, first)
+        return x, self.log_prob(x)
+
+
 def whitening_gaussian(base: AbstractDistribution) -> Gaussian:
     """The Gaussian that whitens a fitted base. Raises `InputError` for a base of another type."""
     if isinstance(base, SubspaceMixture):

@@ -87,9 +87,8 @@ class PopulationAnswer(Answer):
         Their log-density is that of the target, normalized by the estimated log Z: all have the same log-weight.
         """
         populations = self.draws.more_populations(num_samples)
-        share = np.exp(populations.log_z_of_group - np.logaddexp.reduce(populations.log_z_of_group))
         rng = numpy_generator(key)
-        num_of_group = rng.multinomial(num_samples, share)
+        num_of_group = rng.multinomial(num_samples, populations.share)
         parts = []
         for points, num in zip(populations.x, num_of_group, strict=True):
             parts.append(points[rng.permutation(np.resize(np.arange(len(points)), num))])
@@ -102,7 +101,17 @@ class PopulationAnswer(Answer):
     def expect(self, fn, num_samples):
         populations = self.draws.more_populations(num_samples)
         with self.draws.programs.of_observable(fn, self.draws.target.dim):
-            return expect_over_groups(fn, populations.x, populations.log_z_of_group, populations.num_ancestors)
+            found = expect_over_groups(fn, populations.x, populations.log_z_of_group, populations.num_ancestors)
+            if populations.before is None:
+                return found
+            before = expect_over_groups(fn, *populations.before, populations.num_ancestors)
+
+        def with_change(estimate: Estimate, before: Estimate) -> Estimate:
+            """What the last fourfold of the moves changed, beyond the noise of this change, may still be missing."""
+            change = np.abs(np.subtract(estimate.value, before.value)) - np.hypot(estimate.stderr, before.stderr)
+            return dataclasses.replace(estimate, stderr=np.hypot(estimate.stderr, np.maximum(change, 0.0))[()])
+
+        return jax.tree.map(with_change, found, before, is_leaf=lambda node: isinstance(node, Estimate))
 
     def correct(self, key, num_samples, method):
         """The particles, which have equal weights whatever the method."""

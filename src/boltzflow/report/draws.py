@@ -21,7 +21,7 @@ from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, numpy_generator, stream_key
 from boltzflow.numerics.tracing import num_operations
 from boltzflow.numerics.validation import whole_number
-from boltzflow.sampling.pilot import Pilot, with_fitted_base, with_fitted_mixture
+from boltzflow.sampling.pilot import Pilot, with_fitted_base, with_fitted_mixture, with_wide_part
 from boltzflow.sampling.pooling import Pool, heavy_tailed, num_heavy, pool
 from boltzflow.sampling.populations import Populations, grown, run_populations
 from boltzflow.statistics.estimates import MOST_SAMPLES, log_z_importance, log_z_pooled, pareto_k, samples_for
@@ -222,10 +222,13 @@ class Draws:
         with self.programs.answering():
             return grown(self.populations, self.target, self._base_of_smc, num_samples)
 
-    @property
+    @cached_property
     def _base_of_smc(self) -> AbstractDistribution:
-        """The fitted mixture where it is of use, from which the way to the target is short; else the pilot's base."""
-        return self.of_mixture.pilot.base if self.of_mixture else self._own_pilot.base
+        """The fitted mixture where it is of use, or else the pilot's base, in equal parts with a wide Gaussian."""
+        own = self._own_pilot
+        base = self.of_mixture.pilot.base if self.of_mixture else own.base
+        with self.programs.answering():
+            return with_wide_part(base, own, self.target)
 
     @cached_property
     def _own_pilot(self) -> Pilot:

@@ -13,7 +13,7 @@ from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.sampling.coverage import MIN_SHARE, Region
-from boltzflow.sampling.pilot import missed_modes
+from boltzflow.sampling.mode_search import missed_modes
 from boltzflow.sampling.populations import RISE, Populations, far_from_particles
 from boltzflow.sampling.resampling import spread
 from boltzflow.statistics.estimates import Estimate, disagreement
@@ -52,8 +52,7 @@ def log_z_of(populations: Populations, rounding: float) -> Estimate:
     """log Z with the error of the scatter over populations and of the energy's rounding."""
     found = populations.log_z
     num_groups, num, _ = populations.x.shape
-    share = np.exp(populations.log_z_of_group - np.logaddexp.reduce(populations.log_z_of_group))
-    effective = 1 / float(np.sum(share**2))
+    effective = 1 / float(np.sum(populations.share**2))
     doubt = ""
     if effective < MIN_GROUPS:
         doubt = f"Only {effective:.1f} effective populations of {num_groups}: their scatter is no error bar."

@@ -7,12 +7,16 @@ The target usually differs from its Gaussian in a few directions only: those of 
 the trace of H over the others bounds the divergence that is out of reach (Zahm, Cui, Law, Spantini & Marzouk, 2022).
 """
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
+from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.linalg import Circulant
 
 Points = Float[np.ndarray, "num dim"]
 Matrix = Float[np.ndarray, "dim dim"]
@@ -24,6 +28,23 @@ _LEAST_PRECISION = 0.2  # in units of the base
 _REFINEMENTS = 3
 _ROUNDING = 1e-12  # the variance of a constant gradient in single precision, relative to its square
 _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smaller one carries no information
+
+
+def fit_to_points(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Gaussian:
+    """The Gaussian nearest to the target, from points of it `(num, dim)`."""
+    return fit_gaussian(np.asarray(x), gradients_at(target, x), lattice_of(target), is_sign_symmetric(target))
+
+
+def gradients_at(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
+    """The gradient of the energy at each point."""
+    return np.asarray(map_points(jax.grad(target.energy), x))
+
+
+def inflated(base: Gaussian, factor: float) -> Gaussian:
+    """The Gaussian, `factor` times as wide."""
+    if isinstance(base.scale, Circulant):
+        return Gaussian(base.mean, scale_tril=Circulant(factor * base.scale.eigenvalues))
+    return Gaussian(base.mean, scale_tril=factor * base.scale)
 
 
 def fit_gaussian(x: Points, gradient: Points, lattice: Lattice | None = None, sign_symmetric: bool = False) -> Gaussian:

@@ -15,18 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.densities.gaussian_mixture import SubspaceMixture, whitening_gaussian
+from boltzflow.densities.gaussian_mixture import DefensiveMixture, SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
-from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
-from boltzflow.numerics.tracing import num_operations
-from boltzflow.sampling.coverage import MIN_SHARE, Region, behind_barriers, energies_at, weigh_missed_modes
-from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_gaussian
-from boltzflow.sampling.minima import descend, far_apart, screen
+from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_to_points, gradients_at, inflated
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
+from boltzflow.sampling.mode_search import DESCENT_STEPS, find_minima, screened, with_missed_modes
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.settling import Settled, settle
 from boltzflow.sampling.smc import SMCSample, run_smc
@@ -46,17 +43,12 @@ _WIDE = _Effort(0.8, 4096, 2**20, 4)
 _PATH = _Effort(0.97, 4096, 2**20, 4)
 _INFLATION = 3.0
 _FEW_DIMENSIONS = 16  # up to which the wide base is so many times as wide
-_SCREENING_INFLATION = 2.0
-_MOST_SCREENED = 2**20
-_SCREENING = 1e9  # numbers to compute in screening: about a second
-_PER_DIMENSION = 60.0  # numbers to compute for each dimension of a point that is drawn
-_DESCENT_STEPS = 100
-_MAX_MINIMA = 256
 _MAX_WIDENINGS = 8
 _LOSS = 3.0  # errors by which a wider base must lower log Z, to be too wide
 _LOST_DRIFT = 6.0  # errors by which settling may change an average of the particles
 _LOST_SIGMA = 4.0
 _MOST_APART = 5.0  # errors, of the largest of some ten to hundred averages
+_WIDE_PART = 0.5  # of a base of populations
 _MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
 
 
@@ -100,19 +92,19 @@ def run_pilot(
     settle_keys = iter(jax.random.split(settle_key, 4))
     located, runs, doubts = _locate(target, locate_key)
     located_at = settle(target, located.x, next(settle_keys))
-    wide = _run_smc(_inflated(_fit(target, located_at.x), _inflation(target.dim)), target, wide_key, _WIDE)
+    wide = _run_smc(inflated(fit_to_points(target, located_at.x), _inflation(target.dim)), target, wide_key, _WIDE)
     runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
-    screened = _screened(target, wide.x, jax.random.fold_in(modes_key, 1))
-    minima = _find_minima(target, runs, screened, scale, len(wide.x))
-    wide_points = _with_missed_modes(target, wide, minima, scale, modes_key)
-    num_gradients = len(located.x) + len(wide.x) * (1 + _DESCENT_STEPS)
+    low, num_screened = screened(target, wide.x, jax.random.fold_in(modes_key, 1))
+    minima = find_minima(target, runs, low, scale, len(wide.x))
+    wide_points = with_missed_modes(target, wide, minima, scale, modes_key)
+    num_gradients = len(located.x) + len(wide.x) * (1 + DESCENT_STEPS) + num_screened
     num_gradients += located_at.num_gradients + wide_at.num_gradients
     fits_base = base is None
     if base is None:
-        base = gaussian = _fit(target, wide_points)
+        base = gaussian = fit_to_points(target, wide_points)
         num_gradients += len(wide_points)
         if wide_points is not wide.x:  # from one Gaussian the next SMC run would miss the same modes again
             fitted = _fit_mixture(target, gaussian, wide_points, mixture_key, defensive=0.0)
@@ -123,7 +115,7 @@ def run_pilot(
     settled = settle(target, run.x, next(settle_keys))
     num_gradients += settled.num_gradients
     if settled.drifted and fits_base and isinstance(base, Gaussian):  # a base that knows what the run has lost
-        base = _fit(target, settled.x)
+        base = fit_to_points(target, settled.x)
         run = _run_smc(base, target, jax.random.fold_in(path_key, 1), _PATH)
         runs.append(run)
         settled = settle(target, run.x, next(settle_keys))
@@ -173,7 +165,17 @@ def with_fitted_base(pilot: Pilot, target: AbstractDensity) -> Pilot:
     if pilot.active_subspace is not None or isinstance(pilot.base, SubspaceMixture):
         return pilot
     x = pilot.wide_points
-    return dataclasses.replace(pilot, base=_fit(target, x), points=x, num_gradients=pilot.num_gradients + len(x))
+    fitted = dataclasses.replace(pilot, base=fit_to_points(target, x), points=x)
+    return dataclasses.replace(fitted, num_gradients=pilot.num_gradients + len(x))
+
+
+def with_wide_part(base: AbstractDistribution, pilot: Pilot, target: AbstractDensity) -> DefensiveMixture:
+    """The base in equal parts with a Gaussian around all points of the pilot that is as wide as the pilot's wide base.
+
+    A base of points that lack the end of a ridge lacks it too, and populations from there agree on what they all lack.
+    """
+    x = np.concatenate([np.asarray(pilot.points), np.asarray(pilot.wide_points)])
+    return DefensiveMixture(base, inflated(fit_to_points(target, x), _inflation(target.dim)), _WIDE_PART)
 
 
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
@@ -232,78 +234,6 @@ def _reach(run: SMCSample) -> float:
     return float(np.hypot(np.abs(points.mean(axis=0)).max(), np.sqrt(variance)))
 
 
-def _screened(
-    target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"], key: PRNGKeyArray
-) -> Float[np.ndarray, "kept dim"]:
-    """Points around the target that a Gaussian fit to its points `x` does not explain: starts of descents.
-
-    Many energies are only asked for where they cost little, and in few dimensions, where they can hit a narrow well.
-    """
-    point = jax.ShapeDtypeStruct((target.dim,), jax.dtypes.canonicalize_dtype(float))
-    affordable = _SCREENING / (num_operations(target.energy, point) + _PER_DIMENSION * target.dim)
-    num = int(min(_MOST_SCREENED, affordable))
-    fit = _fit(target, x)
-    return screen(target, fit, _inflated(fit, _SCREENING_INFLATION), key, num, _MAX_MINIMA)
-
-
-def _find_minima(
-    target: AbstractDensity,
-    runs: list[SMCSample],
-    screened: Float[np.ndarray, "num_screened dim"],
-    scale: Float[np.ndarray, " dim"],
-    num: int,
-) -> Float[Array, "num_minima dim"]:
-    """Minima by descent from `num` points: particles of all β of these runs, and the ones from screening.
-
-    At small β particles are everywhere.
-    """
-    share = -(-(num - len(screened)) // len(runs))
-    starts = [screened]
-    for run in runs:
-        num_steps, num_saved, dim = run.path.shape
-        points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
-        starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
-    x, f = descend(target, jnp.asarray(np.concatenate(starts)[:num]), num_steps=_DESCENT_STEPS)
-    x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
-    return jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
-
-
-def _with_missed_modes(
-    target: AbstractDensity,
-    run: SMCSample,
-    minima: Float[Array, "num_minima dim"],
-    scale: Float[np.ndarray, " dim"],
-    key: PRNGKeyArray,
-) -> Float[Array, "num dim"]:
-    """The points of `run`, some of them replaced by points of missed modes in proportion to their probability."""
-    x = np.asarray(run.x)
-    modes = missed_modes(target, x, run.log_z, np.asarray(minima), scale, key)
-    if not modes:
-        return run.x
-    odds = np.array([mode.share / max(1 - mode.share, 1e-6) for mode in modes])  # against all that `run` has found
-    nums = np.ceil(len(x) * odds / (1 + odds.sum())).astype(int)
-    parts = [spread(jnp.asarray(mode.points), int(num)) for mode, num in zip(modes, nums, strict=True)]
-    return jnp.concatenate([spread(run.x, max(1, len(x) - sum(map(len, parts)))), *parts])
-
-
-def missed_modes(
-    target: AbstractDensity,
-    x: Float[np.ndarray, "num dim"],
-    log_z: float,
-    minima: Float[np.ndarray, "num_minima dim"],
-    scale: Float[np.ndarray, " dim"],
-    key: PRNGKeyArray,
-) -> list[Region]:
-    """The modes around `minima` that hold a share of the probability, and that the points `x` of the target lack."""
-    separate = minima[behind_barriers(target, minima, x, scale)]
-    if not len(separate):
-        return []
-    cover = _fit(target, x)
-    log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - log_z
-    regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, log_z, scale, key, known_points=x)
-    return [region for region in regions if region.share >= MIN_SHARE]
-
-
 # --- fits and runs ----------------------------------------------------------------------------------------------------
 
 
@@ -322,18 +252,10 @@ def _with_active_subspace(
     target: AbstractDensity, base: Gaussian, x: Float[Array | np.ndarray, "num dim"]
 ) -> tuple[Gaussian, Float[np.ndarray, "dim size"]]:
     """The base, aligned to points of the target where no lattice has averaged it, and its active subspace."""
-    x, gradient, lattice = np.asarray(x), _gradients(target, x), lattice_of(target)
+    x, gradient, lattice = np.asarray(x), gradients_at(target, x), lattice_of(target)
     if lattice is None:
         base = aligned_base(base, x, gradient)
     return base, active_subspace(base, x, gradient, lattice)
-
-
-def _fit(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Gaussian:
-    return fit_gaussian(np.asarray(x), _gradients(target, x), lattice_of(target), is_sign_symmetric(target))
-
-
-def _gradients(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
-    return np.asarray(map_points(jax.grad(target.energy), x))
 
 
 def _inflation(dim: int) -> float:
@@ -343,12 +265,6 @@ def _inflation(dim: int) -> float:
     number of inverse temperatures on the way, does not grow beyond 16 dimensions.
     """
     return 1 + (_INFLATION - 1) * min(1.0, (_FEW_DIMENSIONS / dim) ** 0.5)
-
-
-def _inflated(base: Gaussian, factor: float) -> Gaussian:
-    if isinstance(base.scale, Circulant):
-        return Gaussian(base.mean, scale_tril=Circulant(factor * base.scale.eigenvalues))
-    return Gaussian(base.mean, scale_tril=factor * base.scale)
 
 
 def _run_smc(base: AbstractDistribution, target: AbstractDensity, key: PRNGKeyArray, effort: _Effort) -> SMCSample:

@@ -7,6 +7,7 @@ until log Z no longer rises.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,12 +33,24 @@ _RARE = 1e-3
 RISE = 2.0  # errors, by which more moves may raise log Z
 
 
+class Groups(NamedTuple):
+    """Particles of several populations, and the log Z of each."""
+
+    x: Float[np.ndarray, "num_groups num dim"]
+    log_z_of_group: Float[np.ndarray, " num_groups"]
+
+    @classmethod
+    def of(cls, runs: list[SMCSample]) -> "Groups":
+        return cls(np.stack([np.asarray(run.x, np.float64) for run in runs]), np.array([run.log_z for run in runs]))
+
+
 @dataclass(frozen=True)
 class Populations:
     """Equally weighted particles of the target in independent groups, each with its own log Z."""
 
     x: Float[np.ndarray, "num_groups num dim"]
     log_z_of_group: Float[np.ndarray, " num_groups"]
+    before: "Groups | None"  # with a quarter of the moves
     log_z: Estimate
     num_moves: int  # at each β
     rise: float  # of log Z when the moves became four times as many, in errors
@@ -47,6 +60,11 @@ class Populations:
     last_beta: float  # of the worst group
     num_gradients: int
     key: PRNGKeyArray  # of the populations, whose number is folded in
+
+    @property
+    def share(self) -> Float[np.ndarray, " num_groups"]:
+        """The weight of each population in an average: its Z over the sum of all."""
+        return np.exp(self.log_z_of_group - np.logaddexp.reduce(self.log_z_of_group))
 
 
 def run_populations(
@@ -80,8 +98,8 @@ def run_populations(
         runs = runs + added
         before = before + beside
     return Populations(
-        x=np.stack([np.asarray(run.x, np.float64) for run in runs]),
-        log_z_of_group=np.array([run.log_z for run in runs]),
+        *Groups.of(runs),
+        before=Groups.of(before) if before else None,
         log_z=_log_z(before, runs),
         num_moves=num_moves,
         rise=_rise(before, runs),
@@ -103,10 +121,11 @@ def grown(
     runs = [_run(target, base, populations.key, i, populations.num_moves) for i in more]
     if not runs:
         return populations
+    added = Groups.of(runs)
     return replace(
         populations,
-        x=np.concatenate([populations.x, np.stack([np.asarray(run.x, np.float64) for run in runs])]),
-        log_z_of_group=np.concatenate([populations.log_z_of_group, [run.log_z for run in runs]]),
+        x=np.concatenate([populations.x, added.x]),
+        log_z_of_group=np.concatenate([populations.log_z_of_group, added.log_z_of_group]),
         num_ancestors=min(populations.num_ancestors, *(run.num_ancestors for run in runs)),
     )
 
