@@ -12,7 +12,7 @@ import jax
 import jaxtyping
 import pytest
 
-from boltzflow.sampling import pilot
+from boltzflow.sampling import mode_search, pilot
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
 
 _CACHE = "BOLTZFLOW_TEST_CACHE"  # a folder, or "off" for one that is gone with the session; workers inherit it
@@ -69,7 +69,7 @@ def small_pilot(request):
         if not getattr(request.module, "FULL_PILOT", False):
             for stage in ("_SHORT", "_WIDE", "_PATH"):
                 patch.setattr(pilot, stage, getattr(pilot, stage)._replace(particles=512))
-            patch.setattr(pilot, "_DESCENT_STEPS", 20)
+            patch.setattr(mode_search, "_DESCENT_STEPS", 20)
         yield
 
 

@@ -9,9 +9,10 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
+from boltzflow.report.answers import answer_by
 from boltzflow.report.populations import doubts, log_z_of
 from boltzflow.report.report import Report, Verdict
-from boltzflow.sampling.populations import Populations, far_from_particles
+from boltzflow.sampling.populations import Groups, Populations, far_from_particles
 from boltzflow.statistics.estimates import exact
 from still_run import Hidden, still_run
 
@@ -102,6 +103,7 @@ SOUND = Populations(
     num_moves=16,
     rise=0.5,
     drift=2.0,
+    scales=3.0,
     acceptance=0.7,
     num_ancestors=100,
     last_beta=1.0,
@@ -117,6 +119,7 @@ FLOW = Report({}, 0, "default", {}, {}, Verdict(False, ("Bad.",)), {}, {"log_z":
         ({}, ""),
         ({"last_beta": 0.5}, "stopped"),
         ({"drift": 7.0}, "neck"),
+        ({"scales": 17.0}, "17 times narrower"),
         ({"rise": 3.0}, "still rose"),
         ({"rise": np.inf}, "afforded"),
         ({"log_z_of_group": np.linspace(-2, 2, 8)}, "scatters"),
@@ -142,3 +145,15 @@ def test_part_that_the_pilot_knows_and_no_particle_reaches_is_missed():
     far = far_from_particles(populations, whole)
     assert len(far) > 0.005 * len(whole) and np.sum(far[:, 0] > 2 * 1.9) > 30
     assert len(far_from_particles(dataclasses.replace(SOUND, x=x * [2.0, 1.0]), whole)) < 0.003 * len(whole)
+
+
+def test_expectation_holds_what_more_moves_have_changed(by_smc):
+    """Averages over the particles, which with a quarter of the moves were elsewhere."""
+    alone = by_smc.expectation(lambda x: x[0] ** 2)
+    found = by_smc.draws.populations
+    elsewhere = Groups(found.x + 2.0, found.log_z_of_group)
+    answer = answer_by(by_smc.draws, "smc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_smc.draws, "populations", dataclasses.replace(found, before=elsewhere))
+        changed = answer.expect(lambda x: x[0] ** 2, 0)
+    assert changed.value == alone.value and changed.stderr > 2 > 10 * alone.stderr

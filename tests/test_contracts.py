@@ -15,7 +15,7 @@ from boltzflow.densities.catalog import mixture_2
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian, GeneralizedGaussian
-from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
+from boltzflow.densities.gaussian_mixture import DefensiveMixture, GaussianMixture, SubspaceMixture
 from boltzflow.densities.many_well import many_well
 from boltzflow.densities.student_t import StudentT, StudentTMixture
 from boltzflow.errors import InputError
@@ -45,6 +45,7 @@ DISTRIBUTIONS = {
         StudentTMixture([0.3, 0.7], [[-1.0], [2.0]], 5.0, scales=[[0.5], [1.0]]),
         np.eye(3, 1),
     ),
+    "defensive-mixture": DefensiveMixture(mixture_2(), Gaussian([0.0, 0.0], 50.0), 0.3),
     "few-well": many_well(1),
     "many-well": many_well(16),
     "double-well-3": DoubleWell(3, 4.0),

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -69,3 +70,18 @@ def test_mass_lost_for_want_of_moves_is_in_the_error(loss):
             found = populations._log_z(before, after)
             sigmas.append(found.value / found.stderr)
     assert len(sigmas) > 100 and np.max(np.abs(sigmas)) < 4
+
+
+def test_a_neck_is_seen_by_the_force():
+    """Exact samples of a Gaussian, whose force has length √dim, and of Neal's funnel."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(8192, 4))
+    neck = np.concatenate([3 * z[:, :1], np.exp(1.5 * z[:, :1]) * z[:, 1:]], axis=1)
+
+    def funnel(x):
+        return x[0] ** 2 / 18 + 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) + 1.5 * x[0]
+
+    for energy, x, low, high in ((lambda x: 0.5 * jnp.sum(x**2), z, 1.0, 3.0), (funnel, neck, 10.0, 1000.0)):
+        with jax.enable_x64(True):
+            found = populations._scales(bf.Energy(energy, 4), [dataclasses.replace(RUN, x=jnp.asarray(x))])
+        assert low < found < high

@@ -42,10 +42,10 @@ OTHERS = {
     "gmm-40": Case(functools.partial(make_target, "gmm-40"), 0.0, 0.0, 0.005, "log_z", 3, "closed form"),
     "mixture in d = 50": Case(lambda: boltzflow.Energy(mixture_in_50, 50), 0.0, 0.0, 0.005, "log_z", 8, "closed form"),
     "many-well-32": Case(
-        functools.partial(make_target, "many-well", dim=32), _MANY_WELL_32, 0.0, 0.98, "ess", 3, "quadrature"
+        functools.partial(make_target, "many-well", num_pairs=16), _MANY_WELL_32, 0.0, 0.98, "ess", 3, "quadrature"
     ),
     "many-well-64": Case(
-        functools.partial(make_target, "many-well", dim=64), 2 * _MANY_WELL_32, 0.0, 0.9, "ess", 8, "quadrature"
+        functools.partial(make_target, "many-well", num_pairs=32), 2 * _MANY_WELL_32, 0.0, 0.9, "ess", 8, "quadrature"
     ),
     "funnel-10": Case(
         lambda: boltzflow.Energy(funnel, 10),

@@ -20,6 +20,7 @@ from boltzflow.statistics.estimates import Estimate, disagreement
 from boltzflow.statistics.groups import MIN_GROUPS
 
 _MAX_DRIFT = 6.0  # errors, of the largest of some hundred averages
+_MAX_SCALES = 10.0  # of the force; 1 to 7 on posteriors, mixtures and particles, 17 and more on funnels
 _MAX_SCATTER = 1.0  # of log Z over populations: beyond it the mean of Z hangs on a few of them
 _MAX_EXACT_SIGMA = 5.0
 _MIN_ACCEPTANCE = 0.2
@@ -99,6 +100,12 @@ def doubts(
             f"Moves that leave the target invariant change averages of the particles by {populations.drift:.1f} of "
             "their errors: a part of the target next to them is missing, as the neck of a funnel. Write the energy in "
             "other coordinates, such as non-centered ones."
+        )
+    if not populations.scales <= _MAX_SCALES:
+        yield (
+            f"One particle in two hundred is in a place {populations.scales:.0f} times narrower than most, as the neck "
+            "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in other "
+            "coordinates, such as non-centered ones."
         )
     if not populations.rise <= RISE:
         yield (

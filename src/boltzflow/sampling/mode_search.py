@@ -13,7 +13,7 @@ from boltzflow.sampling.minima import descend, far_apart, screen
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.smc import SMCSample
 
-DESCENT_STEPS = 100
+_DESCENT_STEPS = 100
 _INFLATION = 2.0
 _MOST_SCREENED = 2**20
 _SCREENING = 1e9  # numbers to compute in screening: about a second
@@ -41,8 +41,8 @@ def find_minima(
     screened: Float[np.ndarray, "num_screened dim"],
     scale: Float[np.ndarray, " dim"],
     num: int,
-) -> Float[Array, "num_minima dim"]:
-    """Minima by descent from `num` points: particles of all β of these runs, and the ones from screening.
+) -> tuple[Float[Array, "num_minima dim"], int]:
+    """Minima by descent from `num` points: particles of all β of these runs, and the ones from screening; the gradients.
 
     At small β particles are everywhere.
     """
@@ -52,9 +52,10 @@ def find_minima(
         num_steps, num_saved, dim = run.path.shape
         points = run.path[:, :: max(1, num_steps * num_saved // share)].reshape(-1, dim)
         starts.append(points[np.linspace(0, len(points) - 1, share).astype(int)])
-    x, f = descend(target, jnp.asarray(np.concatenate(starts)[:num]), num_steps=DESCENT_STEPS)
+    x, f = descend(target, jnp.asarray(np.concatenate(starts)[:num]), num_steps=_DESCENT_STEPS)
     x = np.asarray(x)[np.isfinite(np.asarray(f)) & np.isfinite(np.asarray(x)).all(axis=1)]
-    return jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
+    minima = jnp.asarray(x[far_apart(x, scale, _MAX_MINIMA)]) if len(x) else jnp.zeros((0, target.dim))
+    return minima, num * (1 + _DESCENT_STEPS)
 
 
 def with_missed_modes(

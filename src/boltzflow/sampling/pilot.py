@@ -23,7 +23,7 @@ from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_to_points, gradients_at, inflated
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
-from boltzflow.sampling.mode_search import DESCENT_STEPS, find_minima, screened, with_missed_modes
+from boltzflow.sampling.mode_search import find_minima, screened, with_missed_modes
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.settling import Settled, settle
 from boltzflow.sampling.smc import SMCSample, run_smc
@@ -98,9 +98,9 @@ def run_pilot(
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
     low, num_screened = screened(target, wide.x, jax.random.fold_in(modes_key, 1))
-    minima = find_minima(target, runs, low, scale, len(wide.x))
+    minima, num_descending = find_minima(target, runs, low, scale, len(wide.x))
     wide_points = with_missed_modes(target, wide, minima, scale, modes_key)
-    num_gradients = len(located.x) + len(wide.x) * (1 + DESCENT_STEPS) + num_screened
+    num_gradients = len(located.x) + num_descending + num_screened
     num_gradients += located_at.num_gradients + wide_at.num_gradients
     fits_base = base is None
     if base is None:
