@@ -83,5 +83,5 @@ def test_a_neck_is_seen_by_the_force():
 
     for energy, x, low, high in ((lambda x: 0.5 * jnp.sum(x**2), z, 1.0, 3.0), (funnel, neck, 10.0, 1000.0)):
         with jax.enable_x64(True):
-            found = populations._scales(bf.Energy(energy, 4), [dataclasses.replace(RUN, x=jnp.asarray(x))])
+            found = populations._scales(bf.Energy(energy, 4), x)
         assert low < found < high

@@ -42,7 +42,7 @@ def find_minima(
     scale: Float[np.ndarray, " dim"],
     num: int,
 ) -> tuple[Float[Array, "num_minima dim"], int]:
-    """Minima by descent from `num` points: particles of all β of these runs, and the ones from screening; the gradients.
+    """Minima by descent from `num` points: particles of all β of these runs, and those from screening; the gradients.
 
     At small β particles are everywhere.
     """

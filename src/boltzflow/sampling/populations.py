@@ -109,7 +109,7 @@ def run_populations(
         num_moves=num_moves,
         rise=_rise(before, runs),
         drift=drift,
-        scales=_scales(target, runs),
+        scales=_scales(target, _points(runs)),
         acceptance=min(run.acceptance for run in runs),
         num_ancestors=min(run.num_ancestors for run in runs),
         last_beta=min(float(run.betas[-1]) for run in runs),
@@ -201,17 +201,19 @@ def _rise(before: list[SMCSample], runs: list[SMCSample]) -> float:
     return (found.value - earlier.value) / max(float(np.hypot(found.stderr, earlier.stderr)), 1e-12)
 
 
-def _scales(target: AbstractDensity, runs: list[SMCSample]) -> float:
+def _scales(target: AbstractDensity, points: Float[np.ndarray, "num dim"]) -> float:
     """A high quantile of the force on a particle over its median, in units of the particles' covariance.
 
     It is near 1 on a Gaussian, and e^{x₀/2} varies by as much in the neck of a funnel.
     """
-    points = spread(np.concatenate([np.asarray(run.x) for run in runs]), _NUM_SETTLED)
     scale = preconditioner(jnp.asarray(points), lattice_of(target))
     force = np.linalg.norm(np.asarray(scale.pull(jnp.asarray(gradients_at(target, points)))), axis=1)
     return float(np.quantile(force, _NARROWEST) / max(float(np.median(force)), 1e-300))
 
 
 def _drift(target: AbstractDensity, runs: list[SMCSample], key: PRNGKeyArray) -> float:
-    points = np.concatenate([np.asarray(run.x) for run in runs])
-    return settle(target, spread(points, _NUM_SETTLED), key, most_moves=FIRST_BATCH).first_drift
+    return settle(target, _points(runs), key, most_moves=FIRST_BATCH).first_drift
+
+
+def _points(runs: list[SMCSample]) -> Float[np.ndarray, "num dim"]:
+    return np.asarray(spread(np.concatenate([np.asarray(run.x) for run in runs]), _NUM_SETTLED))
