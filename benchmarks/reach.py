@@ -44,6 +44,7 @@ def reached(case: Case, seed: int) -> Row:
         "route": report.route,
         "trusted": report.verdict.trustworthy,
         "seconds": seconds,
+        "device": str(jax.devices()[0].device_kind),
         "gradients": report.cost["gradient_evaluations"],
         "said": [*report.verdict.warnings, *report.verdict.notes],
     }

@@ -16,7 +16,7 @@ def draw_reach(rows: list[Row]) -> str:
         by_target[row["key"]["target"]].append(row)
     lines = [_line(name, by_target[name]) for name in CASES if name in by_target]
     header = ["target", "log Z known", "asked for", "seeds", "log Z (worst seed)", "σ off", "route", "reverse ESS"]
-    header += ["trusted", "time", "gradients", "reached"]
+    header += ["trusted", "time", "on", "gradients", "reached"]
     note = (
         'The worst seed is the one that reached least. "asked for" is a reverse ESS, or the distance of log Z from the '
         'known value, and the minutes that it may take; "reached" counts the seeds that are trusted, right within four '
@@ -32,7 +32,7 @@ def _line(name: str, rows: list[Row]) -> list[str]:
     start = [name, known, f"{goal}, {case.minutes:g} min", f"{len(rows)}"]
     failed = [row for row in rows if "failure" in row]
     if failed:
-        return [*start, failed[0]["failure"], *"––––––", f"0 of {len(rows)}"]
+        return [*start, failed[0]["failure"], *"–––––––", f"0 of {len(rows)}"]
     worst = min(rows, key=lambda row: (row["reached"], row["trusted"], -abs(row.get("z", 0.0))))
     return [
         *start,
@@ -42,6 +42,7 @@ def _line(name: str, rows: list[Row]) -> list[str]:
         f"{min(row.get('reverse_ess', 0.0) for row in rows):.3g}",
         f"{sum(row['trusted'] for row in rows)}",
         seconds(max(row["seconds"] for row in rows)),
+        ", ".join(sorted({row["device"] for row in rows})),
         f"{max(row['gradients'] for row in rows) / 1e6:.0f}",
         f"{sum(row['reached'] for row in rows)} of {len(rows)}",
     ]
