@@ -18,6 +18,7 @@ from boltzflow.densities.precision import Programs, trains_in_single
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch, make_room
+from boltzflow.numerics.stages import following
 from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
 from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
@@ -45,7 +46,8 @@ class Progress:
         seconds: Wall time since the start of the pilot, without compilation.
         loss: The mean loss of the last ten steps.
         reverse_ess: The reverse ESS of 2048 samples, at one of twenty looks.
-        message: A sentence for the user, or an empty string.
+        message: A sentence for the user, or an empty string; in the phases "pilot" and "evaluate" what is done now.
+        share: The share of the phase that is done, from 0 to 1; None where it is not known.
     """
 
     phase: str
@@ -55,6 +57,7 @@ class Progress:
     loss: float | None = None
     reverse_ess: float | None = None
     message: str = ""
+    share: float | None = None
 
 
 @dataclass
@@ -94,7 +97,7 @@ def train(
     check_field(config, target)
     make_room()
     on_progress = on_progress or (lambda progress: None)
-    on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
+    on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="checking the energy"))
     keys = jax.random.split(jax.random.key(seed), 5)
     base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
@@ -102,7 +105,11 @@ def train(
     with programs.answering():
         check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
     with Stopwatch() as watch:
-        with programs.answering():
+
+        def explored(stage: str, share: float | None) -> None:
+            on_progress(Progress("pilot", 0, config.num_steps, watch.seconds, message=stage, share=share))
+
+        with programs.answering(), following(explored):
             kept = snapshots.read_pilot(base) if snapshots else None
             pilot = kept or _find_pilot(target, config, base, keys, parts)
             in_double = programs.double and not trains_in_single(target, pilot.points)
@@ -265,9 +272,9 @@ def _take_all_steps(
             if snapshots:
                 snapshots.offer(now)
             trouble = snapshots.trouble if snapshots else ""
-            on_progress(
-                Progress("train", step, trainer.num_steps, row["seconds"], loss, row.get("reverse_ess"), trouble)
-            )
+            ess = row.get("reverse_ess")
+            share = step / trainer.num_steps
+            on_progress(Progress("train", step, trainer.num_steps, row["seconds"], loss, ess, trouble, share))
     except (KeyboardInterrupt, Exception):  # an interruption by the user, or an error of an energy outside JAX
         if snapshots and now:
             snapshots.write(now)
