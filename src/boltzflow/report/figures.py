@@ -22,7 +22,7 @@ from boltzflow.report.samples import Samples
 
 _NUM_SHOWN = 2000
 _NUM_PANELS = 5
-_NUM_ARROWS = 60
+_NUM_ARROWS = 30
 _NUM_GRID = 90
 _NUM_SITE_SAMPLES = 20_000
 _NUM_EXACT = 10_000

@@ -93,7 +93,7 @@ def path_panels(
             below.contour(grid_x, grid_y, _density(target_log_p), **contours)
             below.scatter(*x[i, :MAX_POINTS].T, s=3, color=RAW, alpha=0.45, linewidths=0)
             if points is not None and velocity is not None and np.any(velocity[i]):
-                below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.007, alpha=0.9)
+                below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.006, alpha=0.75)
             if log_p is not None:
                 axes[0, i].contourf(grid_x, grid_y, _density(log_p[i]), levels=np.linspace(0.02, 1, 15), cmap="Blues")
             axes[0, i].set_title(f"t = {t[i]:.2f}")
@@ -210,10 +210,10 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
     points, weight = _weighted(x, log_weight)
     pilot = np.empty((0, points.shape[1])) if pilot_points is None else np.asarray(pilot_points, dtype=np.float64)
     pilot = pilot[np.isfinite(pilot).all(axis=1)]
-    name = "coordinate"
+    names = [f"x[{i}]" for i in range(points.shape[1])]
     if points.shape[1] > 6:
         together = np.concatenate([points, pilot])
-        name = "principal axis"
+        names = [f"principal axis {i + 1}" for i in range(6)]
         axes_of_spread = np.linalg.eigh(np.cov(together.T))[1][:, ::-1][:, :6]
         points, pilot = ((part - together.mean(axis=0)) @ axes_of_spread for part in (points, pilot))
     dim = points.shape[1]
@@ -224,7 +224,7 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
         for i, ax in enumerate(axes.ravel()):
             if i < dim:
                 _marginal(ax, points[:, i], weight, pilot[:MAX_POINTS, i])
-            ax.set(xlabel=f"{name} {i + 1}", yticks=[], visible=i < dim)
+            ax.set(xlabel=names[i] if i < dim else "", yticks=[], visible=i < dim)
         legend_above(axes, ncols=3)
 
     return Picture((num_rows, num_columns), (2.9 * max(num_columns, 2), 2.4 * num_rows + 0.5), paint)

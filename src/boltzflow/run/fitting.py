@@ -1,4 +1,4 @@
-"""Training a flow: `fit`, and `fit_seeds` for several seeds."""
+"""Training a flow: `fit`, `fit_seeds` for several seeds, and `run_of` for a transport that was trained elsewhere."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,11 +11,13 @@ from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import instead_of_a_density
 from boltzflow.densities.precision import Programs
 from boltzflow.errors import InputError, SeedsError, TrainingError
+from boltzflow.model.continuity import Transport
 from boltzflow.run.following import OnProgress, followed
 from boltzflow.run.run import Run, programs_for
+from boltzflow.sampling.pilot import Pilot
 from boltzflow.storage.run_folder import check_seeds, seed_folder
 from boltzflow.training.build import NO_PARTS, Parts
-from boltzflow.training.loop import Progress, train
+from boltzflow.training.loop import Progress, Trained, train
 from boltzflow.training.snapshots import Snapshots
 
 
@@ -54,7 +56,7 @@ def fit(
         options: The target's options, for the records.
         progress: Whether a line shows how far the run is; None where standard error is a terminal, and in a notebook.
         on_progress: Called with each `Progress`, also while modes are looked for and while the report is measured.
-        parts: A base, path or field of the user's own.
+        parts: A base, path, field, penalty, loss or optimizer of the user's own.
         keep: A folder for the state of training. After an interruption the same call continues from there and ends with
             the same numbers to the last bit.
         resume: False starts anew in `keep`.
@@ -111,6 +113,51 @@ def fit_seeds(
     if failures:
         raise SeedsError(failures, runs)
     return runs
+
+
+def run_of(
+    target: AbstractDensity,
+    pilot: Pilot,
+    transport: Transport,
+    *,
+    seed: int = 0,
+    config: Config | None = None,
+    parts: Parts = NO_PARTS,
+    name: str = "",
+    history: Sequence[Mapping[str, float]] = (),
+    cost: Mapping[str, float] | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """The run of a transport that a loop of one's own has trained: it samples, answers and has a verdict as any other.
+
+    Args:
+        target: The target density.
+        pilot: Its pilot, from `explore`.
+        transport: The trained transport, made by `make_transport`.
+        seed: The seed of the samples behind the report; other random numbers than those of the training.
+        config: The settings that the transport was made with; those of sampling and of the report matter too.
+        parts: The parts that it was made with.
+        name: The name of the target, for the records.
+        history: Rows of `step`, `seconds` and `loss`, and perhaps `reverse_ess`, for `run.plot.training()`.
+        cost: What the training cost, by the names of `report().cost`, such as `train_seconds`.
+        progress: As in `fit`.
+
+    Raises:
+        InputError: The target, the settings or the seed cannot be used.
+    """
+    [seed] = check_seeds([seed])
+    name, config = _settle(target, "default", config, name)
+    rows = [dict(row) for row in history]
+    steps = max([0, *(int(row["step"]) for row in rows)])
+    counted = {
+        "train_seconds": 0.0,
+        "compile_seconds": 0.0,
+        "steps": steps,
+        "gradient_evaluations": pilot.num_gradients,
+    }
+    trained = Trained(transport, pilot, rows, {**counted, **(cost or {})})
+    programs = programs_for(target, config, parts)
+    return Run(target, config, seed, trained, name, parts=parts, programs=programs, progress=progress)
 
 
 def _fit(

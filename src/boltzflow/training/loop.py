@@ -21,7 +21,7 @@ from boltzflow.numerics.compiling import Stopwatch, make_room
 from boltzflow.numerics.stages import following
 from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
-from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
+from boltzflow.training.build import NO_PARTS, Parts, check_field, check_parts, choose_base, untrained
 from boltzflow.training.race import Race, candidates, run_race, steps_of, with_field
 from boltzflow.training.snapshots import Snapshots, TrainingState
 from boltzflow.training.step import points_in_step
@@ -95,6 +95,7 @@ def train(
     `TrainingError` where the loss stays non-finite.
     """
     check_field(config, target)
+    check_parts(config, parts)
     make_room()
     on_progress = on_progress or (lambda progress: None)
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="checking the energy"))
@@ -162,7 +163,9 @@ def _train(
     config = with_field(config, race)
     transport = untrained(config, parts, target, pilot, network_key)
     trained = Trained(transport, pilot, race=race)
-    trainer = None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key)
+    trainer = (
+        None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key, parts.objective)
+    )
     resumed = snapshots.read(trainer.state) if snapshots and trainer else None
     earlier = resumed.seconds if resumed else 0.0
 
