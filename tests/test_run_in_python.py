@@ -195,7 +195,7 @@ def test_weights_of_failed_samples_are_zero():
 
 def test_a_missing_pandas_is_one_sentence(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match="pip install pandas"):
+    with pytest.raises(InputError, match="needs pandas: pip install"):
         run.samples.to_dataframe()
 
 

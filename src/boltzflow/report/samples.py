@@ -53,7 +53,7 @@ class Samples:
         try:
             import pandas
         except ImportError as error:
-            raise InputError("to_dataframe needs pandas: pip install pandas") from error
+            raise InputError("to_dataframe needs pandas: pip install 'boltzflow[pandas]'") from error
         columns = {f"x{i}": column for i, column in enumerate(self.x.T)}
         return pandas.DataFrame({**columns, **{n: a for n, a in self.to_numpy().items() if n != "x"}})
 
