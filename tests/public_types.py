@@ -1,4 +1,4 @@
-"""The types of the public face as mypy sees them; nothing here runs. `make test` checks it, strictly and to the letter."""
+"""The types of the public face as mypy sees them; nothing here runs. `make test` checks it to the letter."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
