@@ -93,7 +93,7 @@ def test_a_loop_of_ones_own_trains_and_its_run_answers(transport, pilot, tmp_pat
 
     def loss(params, times, x):
         residual = jax.vmap(bf.continuity_residual, (None, 0, 0))(eqx.combine(params, frozen), times, x)
-        return jnp.mean(bf.PENALTIES["abs"](residual))
+        return jnp.mean(bf.penalties["abs"](residual))
 
     @jax.jit
     def step(params, state, i):
@@ -113,7 +113,7 @@ def test_a_loop_of_ones_own_trains_and_its_run_answers(transport, pilot, tmp_pat
         loss(eqx.filter(each, bf.trainable(each)), *points) for each in (transport, eqx.combine(params, frozen))
     )
     assert after < 0.8 * before
-    parts = bf.Parts(penalty=bf.PENALTIES["abs"])
+    parts = bf.Parts(penalty=bf.penalties["abs"])
     run = bf.run_of(TARGET, pilot, eqx.combine(params, frozen), config=SMALL, parts=parts, history=history, name="mine")
     assert "mine, dim 2, seed 0" in repr(run) and "200 steps" in repr(run)
     assert np.isfinite(run.log_weights).all() and len(run.log_weights) == 256

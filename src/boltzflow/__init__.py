@@ -23,7 +23,7 @@ from boltzflow.model.continuity import Transport, continuity_residual, trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.flow import Flow
 from boltzflow.model.interpolations import AbstractInterpolation
-from boltzflow.model.losses import PENALTIES
+from boltzflow.model.losses import PENALTIES as penalties
 from boltzflow.report.report import Report, Verdict
 from boltzflow.run import Run, Samples, fit, fit_seeds, load, run_of
 from boltzflow.sampling.pilot import Pilot
@@ -36,7 +36,6 @@ from boltzflow.training.pieces import draw_points, explore, make_transport
 __version__ = own_version()
 
 __all__ = [
-    "PENALTIES",
     "AbstractDensity",
     "AbstractDistribution",
     "AbstractInterpolation",
@@ -71,6 +70,7 @@ __all__ = [
     "many_well",
     "mixture_2",
     "mixture_4",
+    "penalties",
     "run_of",
     "trainable",
 ]
