@@ -14,6 +14,7 @@ import boltzflow as bf
 from boltzflow.errors import InputError
 from boltzflow.report.draws import Draws
 from boltzflow.report.figures import Plots
+from boltzflow.sampling.corrections import Corrected
 from boltzflow.statistics.estimates import exact
 from boltzflow.statistics.notation import concise, concise_array
 
@@ -118,6 +119,8 @@ def test_texts_of_results_are_short_and_have_the_answer(run):
         assert number.split(" ")[0] in text and "mixture-2, dim 2, seed 0" in text
     assert run.report().verdict.headline in repr(run)
     assert "2,048 samples in 2 dimensions" in repr(run.samples)
+    corrected = Corrected(run.samples.x, run.samples.energy, "metropolis", 1500, 0.8)
+    assert repr(corrected).endswith("by metropolis; 1,500 different points, acceptance 80%>")
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
