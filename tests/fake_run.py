@@ -41,7 +41,7 @@ class FakeRun:
     name, options, seed, config = "fake", {}, 0, boltzflow.Config()
     history = ({"step": 1, "seconds": 0.1, "loss": 2.0},)
 
-    def report(self):
+    def report(self, **how):
         warnings = () if self.trustworthy else ("Something is missing.",)
         target = {"name": self.asked.get("name", "fake")}
         verdict, log_z = Verdict(self.trustworthy, warnings), exact(1.0)

@@ -166,7 +166,7 @@ def test_an_interruption_is_exit_status_130_and_one_line(asked, monkeypatch, cap
 
 
 def test_an_interruption_while_measuring_leaves_the_flow(asked, monkeypatch, capsys, tmp_path):
-    def interrupted(self):
+    def interrupted(self, **how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FakeRun, "report", interrupted)

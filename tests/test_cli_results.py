@@ -108,7 +108,8 @@ def test_reproduce_writes_rows_and_a_page(monkeypatch, asked, capsys, tmp_path):
     monkeypatch.setattr(cells, "measure", lambda run: {"seed": run.seed, **result})
     png = io.BytesIO()
     Image.new("RGB", (3, 2)).save(png, "PNG")
-    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda draws: png.getvalue())
+    drawn = SimpleNamespace(png=png.getvalue)
+    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda draws: drawn)
     assert main(["reproduce", "fig2"]) == 0
     assert (tmp_path / "results/paper/table1.json").exists() and (tmp_path / "docs/paper.md").exists()
     with Image.open(tmp_path / "results/paper/fig2.png") as image:

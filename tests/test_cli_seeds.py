@@ -31,7 +31,7 @@ class FakeRun:
         self.given = {}
         self.history = [{"step": 2, "seconds": 0.1, "loss": 2.0 + seed}]
 
-    def report(self):
+    def report(self, **how):
         return report_of(self.seed, **self.answers)
 
     def figures(self):
@@ -257,7 +257,7 @@ def test_an_interruption_gives_its_step_and_the_next_command(answers, capsys, mo
 
 
 def test_an_interruption_while_measuring_a_seed_says_how_to_go_on(answers, capsys, monkeypatch, tmp_path):
-    def interrupted(self):
+    def interrupted(self, **how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FakeRun, "report", interrupted)

@@ -22,7 +22,7 @@ from boltzflow.densities.from_file import load_target
 from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model
 from boltzflow.numerics.validation import is_numpyro_model
-from boltzflow.run import _settle
+from boltzflow.run.fitting import _settle
 
 PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])
 LOG_Z = float(np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(PRECISION)[1])

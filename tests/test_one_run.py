@@ -14,6 +14,7 @@ from boltzflow.cli import main
 from boltzflow.cli.recorded import given_folder
 from boltzflow.config import make_preset
 from boltzflow.errors import TrainingError
+from boltzflow.report.stored import read_report
 from boltzflow.storage import files, replacing, run_folder
 from boltzflow.training import checkpoint, snapshots
 from boltzflow.training.loop import Progress
@@ -164,7 +165,9 @@ def test_save_leaves_nothing_of_another_run(home, folder, capsys):
     Path("a/notes.txt").write_text("mine")
     other = bf.load(home / "1")
     other.save("a")
-    assert {path.name for path in folder.iterdir()} == {"checkpoint", "notes.txt"}
+    assert {path.name for path in folder.iterdir()} == {"checkpoint", "notes.txt", "report.json"}
+    assert read_report(folder).seed == 1 == bf.load("a").report().seed
+    Path("a/report.json").unlink()
     assert main(["sample", "a", *SAMPLE]) == 3 and "no report yet" in capsys.readouterr().out
     bf.load(home / "0").save("a")
     assert bf.load("a").seed == 0
@@ -175,7 +178,7 @@ def test_save_keeps_the_files_of_the_same_run(folder):
     bf.load("a").save("a")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     changed = bf.load("a")
-    changed.trained = dataclasses.replace(changed.trained, history=[])
+    changed = dataclasses.replace(changed, trained=dataclasses.replace(changed.trained, history=[]), measured=None)
     changed.save("a")
     assert {path.name for path in folder.iterdir()} == {"checkpoint"}
 

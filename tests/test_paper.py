@@ -193,7 +193,9 @@ def test_picture_of_rows_is_drawn_with_its_experiment_and_when_a_row_changes(tmp
 
 
 def test_picture_of_a_path_is_drawn_with_its_seed_0_or_where_it_is_missing(tmp_path, trained, monkeypatch):
-    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
+    monkeypatch.setattr(
+        sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: SimpleNamespace(png=lambda: b"png")
+    )
     fig3 = tmp_path / "fig3.png"
     assert fig3 in paper.reproduce("fig3", folder=tmp_path) and fig3.read_bytes() == b"png"
     assert fig3 not in paper.reproduce("fig3", folder=tmp_path, num_seeds=2)
@@ -329,7 +331,9 @@ def test_interrupted_cell_resumes_with_the_same_numbers(tmp_path):
 
 
 def test_experiments_that_share_a_cell_train_it_once_and_draw_its_path(tmp_path, trained, monkeypatch):
-    monkeypatch.setattr(sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: b"png")
+    monkeypatch.setattr(
+        sys.modules["boltzflow.studies.paper.reproduce"], "path_panels", lambda run: SimpleNamespace(png=lambda: b"png")
+    )
     paper.reproduce("all", folder=tmp_path, only=["eq18/continuity_linear"])  # of table1, fig4 and paths
     assert trained == [("eq18", "continuity_linear", seed) for seed in range(5)] and (tmp_path / "fig4.png").exists()
     cell = Cell("table1", "eq18", "continuity_linear")

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from boltzflow.report import plots
+from boltzflow.report import picture, plots
 
 
-def assert_png(data):
+def assert_png(drawn):
+    data = drawn.png()
     assert data.startswith(b"\x89PNG")
-    assert len(data) < plots.MAX_BYTES
+    assert len(data) < picture.MAX_BYTES
     image = imread(io.BytesIO(data))
     assert min(image.shape[:2]) > 100
     assert image[..., :3].std() > 0.01  # something was drawn
@@ -75,7 +76,7 @@ def test_marginals(dim):
 def test_nothing_global_is_changed_and_nothing_global_matters():
     log_weight = np.random.default_rng(0).normal(size=200)
     before = dict(matplotlib.rcParams)
-    first = plots.weight_histogram(log_weight)
+    first = plots.weight_histogram(log_weight).png()
     assert dict(matplotlib.rcParams) == before
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
-        assert plots.weight_histogram(log_weight) == first
+        assert plots.weight_histogram(log_weight).png() == first

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from boltzflow.errors import InputError
-from boltzflow.report.formatting import format_duration, format_error, format_value, render_console
+from boltzflow.report.console import render_console
+from boltzflow.report.formatting import format_duration, format_error, format_value
 from boltzflow.report.html import html_page
 from boltzflow.report.report import Report, Verdict
 from boltzflow.statistics.estimates import Estimate, exact

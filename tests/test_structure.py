@@ -39,7 +39,7 @@ EXCEPTIONS = {
 }
 ONLY_IMPORTER = {
     "diffrax": {"model/integrate.py"},
-    "matplotlib": {"report/plots.py", "studies/paper/draw.py"},
+    "matplotlib": {"report/picture.py", "report/plots.py", "studies/paper/draw.py"},
 }
 CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "matplotlib"}
 MAX_TOP_NAMES = 18

@@ -19,15 +19,19 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError, SeedsError, TrainingError
+from boltzflow.model.continuity import Transport, continuity_residual, trainable
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.flow import Flow
 from boltzflow.model.interpolations import AbstractInterpolation
-from boltzflow.report.report import Report
-from boltzflow.run import Run, Samples, fit, fit_seeds, load
+from boltzflow.model.losses import PENALTIES as penalties
+from boltzflow.report.report import Report, Verdict
+from boltzflow.run import Run, Samples, fit, fit_seeds, load, run_of
+from boltzflow.sampling.pilot import Pilot
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.storage.versions import own_version
 from boltzflow.training.build import Parts
 from boltzflow.training.loop import Progress
+from boltzflow.training.pieces import draw_points, explore, make_transport
 
 __version__ = own_version()
 
@@ -45,20 +49,30 @@ __all__ = [
     "GaussianMixture",
     "InputError",
     "Parts",
+    "Pilot",
     "Progress",
     "Report",
     "Run",
     "Samples",
     "SeedsError",
     "TrainingError",
+    "Transport",
+    "Verdict",
     "__version__",
+    "continuity_residual",
+    "draw_points",
+    "explore",
     "fit",
     "fit_seeds",
     "gmm_40",
     "load",
+    "make_transport",
     "many_well",
     "mixture_2",
     "mixture_4",
+    "penalties",
+    "run_of",
+    "trainable",
 ]
 
 

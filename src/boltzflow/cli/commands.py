@@ -16,7 +16,6 @@ from jaxtyping import PRNGKeyArray
 import boltzflow
 from boltzflow.cli.check import check_target
 from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, say, standing
-from boltzflow.cli.progress import make_display
 from boltzflow.cli.recorded import given_folder, load_run
 from boltzflow.densities.catalog import SHIPPED
 from boltzflow.densities.from_file import load_function, load_target
@@ -24,7 +23,9 @@ from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
 from boltzflow.numerics.batching import Stream, stream_key
 from boltzflow.numerics.validation import whole_number
-from boltzflow.report.formatting import format_error, format_value, plain_table
+from boltzflow.report.console import plain_table
+from boltzflow.report.formatting import format_error, format_value
+from boltzflow.report.progress import make_display
 from boltzflow.run import Run
 from boltzflow.sampling.corrections import CORRECTIONS
 from boltzflow.statistics.estimates import Estimate, reverse_ess

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 import boltzflow
-from boltzflow.cli.progress import Display
 from boltzflow.errors import InputError
 from boltzflow.report import stored
-from boltzflow.report.formatting import render_console
+from boltzflow.report.console import render_console, render_seeds
 from boltzflow.report.html import html_page
+from boltzflow.report.progress import Display
 from boltzflow.report.report import Report
-from boltzflow.report.seeds import compare_seeds, render_seeds
+from boltzflow.report.seeds import compare_seeds
 from boltzflow.run import Run
 from boltzflow.storage import run_folder
 from boltzflow.storage.run_folder import REPORT_HTML, REPORT_JSON, SEEDS_JSON, RunRecord
@@ -53,7 +53,7 @@ def say(sentence: str, style: str = "") -> None:
 def measure(run: Run, folder: Path, display: Display) -> Report:
     """The report of a run that is saved, written to its folder as report.html and, last, report.json."""
     display.phase("evaluate")
-    report = run.report()
+    report = run.report(again=True, progress=False, on_progress=display.show)
     identity = stored.state_identity(folder)
     if (folder / run_folder.CONFIG).exists():
         record = run_folder.read_record(folder)

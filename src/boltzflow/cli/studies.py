@@ -8,12 +8,12 @@ from typing import Any
 
 import boltzflow.run
 from boltzflow.cli.finish import DONE, output, say
-from boltzflow.cli.progress import LiveDisplay, make_display
 from boltzflow.config import make_preset
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.numerics.validation import whole_number
-from boltzflow.report.formatting import plain_table
+from boltzflow.report.console import plain_table
+from boltzflow.report.progress import LiveDisplay, make_display
 from boltzflow.storage.files import check_writable
 from boltzflow.storage.run_folder import check_seed
 from boltzflow.studies import paper
@@ -41,7 +41,13 @@ def compare(target: str | None, options: Mapping[str, int | float], seed: int, p
     loaded = load_target(target, options)
     with make_display(output()) as display:
         run = boltzflow.run.fit(
-            loaded.target, seed=seed, preset=preset, name=loaded.name, options=loaded.options, on_progress=display.show
+            loaded.target,
+            seed=seed,
+            preset=preset,
+            name=loaded.name,
+            options=loaded.options,
+            progress=False,
+            on_progress=display.show,
         )
         display.phase("evaluate")
         flow = of_flow(run)

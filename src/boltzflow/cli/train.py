@@ -23,7 +23,6 @@ from boltzflow.cli.finish import (
     say,
     standing,
 )
-from boltzflow.cli.progress import Display, make_display
 from boltzflow.cli.recorded import configured_target, given_folder, put_back, recorded_target
 from boltzflow.config import Config, make_preset, with_changes
 from boltzflow.densities.catalog import SHIPPED
@@ -31,6 +30,7 @@ from boltzflow.densities.from_file import LoadedTarget, load_target
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.numerics.validation import whole_number
 from boltzflow.report import stored
+from boltzflow.report.progress import Display, make_display
 from boltzflow.report.report import Report
 from boltzflow.run import Run
 from boltzflow.storage import files, replacing, run_folder
@@ -230,6 +230,7 @@ def _train(work: _Work, folder: Path, display: Display) -> Run:
         config=record.config,
         name=record.target,
         options=dict(record.options),
+        progress=False,
         on_progress=on_progress,
         keep=folder / CHECKPOINT,
         resume=work.is_open,

@@ -8,11 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity
+from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.flow import Flow
 from boltzflow.model.integrate import solve
 
-PENALTIES: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
+Penalty = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+"""L: takes residuals, and returns a number of at least 0 for each."""
+
+PENALTIES: dict[str, Penalty] = {
     "abs": jnp.abs,
     "square": jnp.square,
     "abs+square": lambda r: jnp.abs(r) + r**2,
@@ -39,12 +43,21 @@ def trajectory(
 
 
 def continuity_loss(
-    transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str
+    transport: Transport, times: Float[Array, " num"], points: Float[Array, "num dim"], penalty: str | Penalty
 ) -> Float[Array, ""]:
-    """The mean of L(|r_t(x)|) over pairs (t, x), of any law that covers the points; `penalty` names L (Eq. 16)."""
+    """The mean of L(|r_t(x)|) over pairs (t, x), of any law that covers the points; `penalty` is L or its name (16).
+
+    Raises:
+        InputError: L does not return a number for each residual.
+    """
     # One flat batch of pairs and not a grid: the matrix products are then as large as possible.
     residual = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, points)
-    return jnp.mean(PENALTIES[penalty](residual))
+    found = (PENALTIES[penalty] if isinstance(penalty, str) else penalty)(residual)
+    if jnp.shape(found) != residual.shape:
+        raise InputError(
+            f"a penalty returns one number for each residual, got shape {jnp.shape(found)} for {residual.shape}"
+        )
+    return jnp.mean(found)
 
 
 def reverse_kl_loss(flow: Flow, target: AbstractDensity, keys: Key[Array, " batch"]) -> Float[Array, ""]:

@@ -19,10 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.numerics.batching import map_points, numpy_generator
-from boltzflow.report.draws import Draws, Samples
+from boltzflow.report.draws import Draws
 from boltzflow.report.evaluation import evaluate
 from boltzflow.report.populations import evaluate_populations
 from boltzflow.report.report import Report
+from boltzflow.report.samples import Samples
 from boltzflow.sampling.corrections import Corrected, correct
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.statistics.expectations import expect
@@ -150,5 +151,6 @@ def _instead(of_flow: Report, found: Report, route: str, what: str) -> Report:
         route=route,
         estimates={**of_flow.estimates, "log_z": answer, f"log_z_{route}": answer},
         verdict=verdict,
+        sampler={**of_flow.sampler, route: found.sampler["flow"]},
         cost={name: value + found.cost.get(name, 0) for name, value in of_flow.cost.items()},
     )

@@ -4,10 +4,10 @@ Evaluation and figures take `Draws`. Everything in it is drawn once, when it is 
 run's seed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,8 +19,10 @@ from boltzflow.densities.precision import Programs, rounding_error
 from boltzflow.model.flow import Flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, numpy_generator, stream_key
+from boltzflow.numerics.stages import advance, stage
 from boltzflow.numerics.tracing import num_operations
 from boltzflow.numerics.validation import whole_number
+from boltzflow.report.samples import Samples
 from boltzflow.sampling.pilot import Pilot, with_fitted_base, with_fitted_mixture, with_wide_part
 from boltzflow.sampling.pooling import Pool, heavy_tailed, num_heavy, pool
 from boltzflow.sampling.populations import Populations, grown, run_populations
@@ -41,23 +43,6 @@ _MOST_CHEAP = 2.0**26
 FIRST_STEPS = 8
 _MOST_STEPS = 128
 _TOLERANCE = 1e-4  # mean |change of a log-weight| at twice the steps; of a fourth-order method a sixteenth is left then
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Independent samples of the flow with their importance weights.
-
-    Args:
-        x: The samples, `(num, dim)`.
-        log_weight: -energy - log_prob, in nats, `(num,)`.
-        log_prob: The flow's log-density, `(num,)`.
-        energy: The target's energy, `(num,)`.
-    """
-
-    x: Float[np.ndarray, "num dim"]
-    log_weight: Float[np.ndarray, " num"]
-    log_prob: Float[np.ndarray, " num"]
-    energy: Float[np.ndarray, " num"]
 
 
 class Weighted(NamedTuple):
@@ -87,6 +72,16 @@ class Draws:
     seed: int
     trained: Trained
     programs: Programs
+    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # `Report.sampler` of an earlier report
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What another process need not find again: the number of solver steps, and whether pooled samples answer."""
+        return {"solver_steps": self.flow.num_steps, "pooled": self.answers_pooled}
+
+    @property
+    def _known(self) -> Mapping[str, Any]:
+        return self.known.get("flow", {})
 
     @property
     def pilot(self) -> Pilot:
@@ -99,6 +94,8 @@ class Draws:
         flow = make_flow(self.config, self.trained.transport)
         if self.config.sample_steps:
             return flow
+        if steps := self._known.get("solver_steps"):
+            return with_resolution(flow, steps)
         with self.programs.answering():
             return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
 
@@ -131,6 +128,7 @@ class Draws:
             key = jax.random.fold_in(stream_key(self.seed, Stream.MORE_WEIGHTS), start)
             more = self.sample(key, min(_STREAM_BATCH, num - start))
             parts.append(more.log_weight)
+            advance(start / num)
         return np.concatenate(parts)
 
     @cached_property
@@ -162,6 +160,8 @@ class Draws:
     @cached_property
     def answers_pooled(self) -> bool:
         """Whether pooled samples answer: where the flow's weights may have no variance, and those of the pool do."""
+        if "pooled" in self._known:
+            return self._known["pooled"]
         return not self._has_variance and log_z_pooled(self.pool.log_weight, self.pool.control, self.pool.bound).ok
 
     def batches(self, num_samples: int) -> Iterator[Batch]:
@@ -200,13 +200,15 @@ class Draws:
         if self.pilot.enough:
             return None
         key = stream_key(self.seed, Stream.MIXTURE)
+        stage("fitting a mixture to the pilot's points")
         with self.programs.answering():
             pilot, fitted = with_fitted_mixture(self._own_pilot, self.target, key)
             if fitted.share < _LEAST_SHARE:
                 return None
             transport = make_transport(self.config, NO_PARTS, self.target, pilot, key)
         cost = dict.fromkeys(self.trained.cost, 0.0) | {"gradient_evaluations": fitted.num_energies}
-        return Draws(self.target, self.config, self.seed, Trained(transport, pilot, [], cost), self.programs)
+        known = {"flow": self.known.get("mixture", {})}
+        return Draws(self.target, self.config, self.seed, Trained(transport, pilot, [], cost), self.programs, known)
 
     @cached_property
     def populations(self) -> Populations:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
 from boltzflow.densities.precision import shift_of_single
 from boltzflow.numerics.batching import Stream, map_points, numpy_generator, stream_key
+from boltzflow.numerics.stages import stage
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.report.verdict import Findings, judge, unchecked
@@ -68,22 +69,29 @@ def evaluate(draws: Draws, name: str = "", options: Mapping[str, Any] | None = N
 def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Report:
     start = time.perf_counter()
     target = draws.target
+    stage("samples and their weights", 0.0, 0.2)
     log_weight = draws.log_weights
+    stage("error of the solver", 0.2, 0.35)
     solver_error, numerical_error = solver_errors(draws)
     weights = log_z_importance(log_weight)
+    stage("annealing along the path", 0.35, 0.65)
     annealed = flow_smc(draws) if draws.config.loss == "continuity" else None
     importance = _widened(weights, numerical_error)
+    stage("samples pooled with a Student t", 0.65, 0.75)
     estimates = _from_samples(draws, importance, numerical_error, annealed) | {"solver_error": solver_error}
     known: dict[str, Estimate] = {}
+    stage("exact samples", 0.75, 0.8)
     if isinstance(target, AbstractDistribution):
         known["log_z"] = exact(float(target.log_z))
         estimates |= _from_exact_samples(draws, target, numerical_error)
     if isinstance(target, HasModes):
         estimates["hausdorff"] = hausdorff(np.asarray(target.modes), draws.samples.x[:_NUM_HAUSDORFF])
+    stage("coverage of the target", 0.8, 0.95)
     uncovered, regions, num_unweighed = _uncovered(draws, estimates["log_z"].value)
     small = sum(region.share for region in regions if region.points is not None and region.share < MIN_SHARE)
     for route in ("log_z", "log_z_importance", "log_z_pooled"):  # a small missed mode is part of the error
         estimates[route] = _widened(estimates[route], -float(np.log1p(-small)))
+    stage("moves of the samples", 0.95, 1.0)
     pooled = draws.answers_pooled
     answering = draws.pool.log_weight if pooled else log_weight
     findings = Findings(
@@ -123,6 +131,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         verdict=Verdict(trustworthy, warnings, notes, unchecked(findings)),
         cost=_cost(draws, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
+        sampler={"flow": draws.found},
     )
 
 

@@ -1,66 +1,190 @@
-"""The figures of a report: which ones a run has, and the arrays behind them."""
+"""The pictures of a run: the arrays behind each, and which ones the report has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from boltzflow.densities.base import AbstractDistribution, sample_batch
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.errors import InputError
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.compiling import compiled
-from boltzflow.report import plots
-from boltzflow.report.draws import Draws, Samples
-from boltzflow.report.html import Figure
+from boltzflow.numerics.validation import shown, whole_number
+from boltzflow.report import html, plots
+from boltzflow.report.draws import Draws
+from boltzflow.report.picture import Figure, Picture
+from boltzflow.report.samples import Samples
 
 _NUM_SHOWN = 2000
 _NUM_PANELS = 5
-_NUM_ARROWS = 60
+_NUM_ARROWS = 30
 _NUM_GRID = 90
 _NUM_SITE_SAMPLES = 20_000
+_NUM_EXACT = 10_000
+_MOST_COORDINATES = 5
 
 
-def figures(draws: Draws, answer: Samples | None = None) -> list[Figure]:
-    """(title, caption, PNG) of each figure that applies to the run.
+@dataclass(frozen=True)
+class Plots:
+    """The pictures of a run, as matplotlib figures: `run.plot.path()`, `run.plot.corner([0, 3])`, ...
 
-    `answer` are samples of the route that answers, where that is not the flow.
+    Each is drawn on a figure of its own, which a notebook shows and `savefig` writes; `figure.axes` are its axes. With
+    `axes` it is drawn on axes of yours, as from `plt.subplots`, whose figure is returned. The report has the same
+    pictures.
+
+    Args:
+        draws: The flow and its samples.
+        answer: Gives samples of the route that answers, where that is not the flow, else None.
     """
-    with draws.programs.answering():
-        return _figures(draws, answer)
 
+    draws: Draws = field(repr=False)
+    answer: Callable[[], Samples | None] = field(repr=False)
 
-def _figures(draws: Draws, answer: Samples | None) -> list[Figure]:
-    shown = [_training(draws)] if draws.trained.history else []
-    if draws.target.dim == 2:
-        caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
-        if draws.config.loss == "reverse-kl":
-            caption = "Samples and velocities; the reverse KL trains no path of densities."
-        shown.append(("The path", caption, path_panels(draws)))
-    if isinstance(draws.target, DoubleWell):
-        shown.append(_sites(draws, draws.target))
-    log_weight = np.asarray(draws.samples.log_weight)
-    if draws.target.dim != 2:
-        x = np.asarray(draws.samples.x)
-        points = np.asarray(draws.pilot.points)
-        caption = "Samples as drawn and reweighted, and the points that the pilot found without the flow."
-        shown.append(
-            ("Marginals of the flow" if answer else "Marginals", caption, plots.marginals(x, log_weight, points))
+    def path(self, axes: Any = None) -> Figure:
+        """The path in two dimensions at five times: densities above, samples and velocities below.
+
+        Args:
+            axes: Ten axes in two rows of five, or five after training with the reverse KL, which learns no densities.
+
+        Raises:
+            InputError: The target has not two dimensions, or `axes` are others.
+        """
+        if self.draws.target.dim != 2:
+            raise InputError(
+                f"the path is drawn in two dimensions, and this target has {self.draws.target.dim}: see "
+                "run.plot.corner() or run.plot.marginals()"
+            )
+        with self.draws.programs.answering():
+            return path_panels(self.draws).figure(axes)
+
+    def training(self, axes: Any = None) -> Figure:
+        """The loss, and the reverse ESS of 2048 samples, over steps and over seconds.
+
+        Args:
+            axes: Four axes in two rows of two.
+
+        Raises:
+            InputError: Nothing was trained, or `axes` are others.
+        """
+        if not self.draws.trained.history:
+            raise InputError("this run was not trained: weighted samples of a fitted mixture were enough")
+        return training_curves(self.draws).figure(axes)
+
+    def weights(self, axes: Any = None) -> Figure:
+        """The log-weights of the flow's samples about log Z, and their tail.
+
+        Args:
+            axes: Two axes in a row.
+        """
+        return plots.weight_histogram(self.draws.samples.log_weight).figure(axes)
+
+    def marginals(self, axes: Any = None) -> Figure:
+        """Marginals of the answer, raw and reweighted, and the points that the pilot found without the flow.
+
+        Args:
+            axes: One for each coordinate, in rows of three; six above six dimensions, for principal axes.
+        """
+        return self._marginals(self._answering).figure(axes)
+
+    def corner(self, coordinates: Sequence[int] | None = None, axes: Any = None) -> Figure:
+        """Marginals of some coordinates of the answer, and the density of each pair, beside exact samples if any.
+
+        Args:
+            coordinates: Their indices; the first five where none are given.
+            axes: As many rows and columns of axes as coordinates.
+
+        Raises:
+            InputError: There are no such coordinates, or `axes` are others.
+        """
+        dim = self.draws.target.dim
+        if coordinates is None:
+            coordinates = range(min(dim, _MOST_COORDINATES))
+        try:
+            chosen = [whole_number("a coordinate", i, at_least=0, at_most=dim - 1) for i in coordinates]
+        except TypeError:
+            raise InputError(f"coordinates must be a list of indices, as [0, 1], got {shown(coordinates)}") from None
+        if not chosen:
+            raise InputError("coordinates must name at least one coordinate, as in [0, 1]")
+        answer = self._answering
+        return plots.corner(answer.x, answer.log_weight, chosen, self._exact).figure(axes)
+
+    def energy(self, ax: Any = None) -> Figure:
+        """The energies of the answer's samples, raw and reweighted, beside those of exact samples if there are any.
+
+        Args:
+            ax: One axes.
+        """
+        answer = self._answering
+        exact = self._exact
+        if exact is not None:
+            with self.draws.programs.answering():
+                exact = np.asarray(map_points(self.draws.target.energy, exact), np.float64)
+        return plots.energy_histogram(answer.energy, answer.log_weight, exact).figure(ax)
+
+    @cached_property
+    def _answering(self) -> Samples:
+        return self.answer() or self.draws.samples
+
+    @cached_property
+    def _exact(self) -> np.ndarray | None:
+        """Exact samples of the target, None where it has none."""
+        target = self.draws.target
+        if not isinstance(target, AbstractDistribution):
+            return None
+        with self.draws.programs.answering():
+            return np.asarray(sample_batch(target, stream_key(self.draws.seed, Stream.EXACT_SAMPLES), _NUM_EXACT)[0])
+
+    def _marginals(self, samples: Samples) -> Picture:
+        return plots.marginals(samples.x, samples.log_weight, self.draws.pilot.points)
+
+    def of_report(self) -> list[html.Figure]:
+        """(title, caption, PNG) of each picture of the report."""
+        with self.draws.programs.answering():
+            return [(title, caption, picture.png()) for title, caption, picture in self._of_report()]
+
+    def _of_report(self) -> list[tuple[str, str, Picture]]:
+        draws = self.draws
+        answer = self.answer()
+        found: list[tuple[str, str, Picture]] = []
+        if draws.trained.history:
+            caption = "The loss, and the reverse ESS of 2048 samples, over steps and over seconds."
+            found.append(("Training", caption, training_curves(draws)))
+        if draws.target.dim == 2:
+            caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
+            if draws.config.loss == "reverse-kl":
+                caption = "Samples and velocities; the reverse KL trains no path of densities."
+            found.append(("The path", caption, path_panels(draws)))
+        if isinstance(draws.target, DoubleWell):
+            caption = "The histogram of all sites against exp(-V), as in Fig. 10, and the exact density of one site."
+            found.append(("Sites", caption, _sites(draws, draws.target)))
+        if draws.target.dim != 2:
+            title = "Marginals of the flow" if answer else "Marginals"
+            caption = "Samples as drawn and reweighted, and the points that the pilot found without the flow."
+            found.append((title, caption, self._marginals(draws.samples)))
+        if answer:
+            caption = "Samples of the route that answers, as drawn and reweighted, and the points that the pilot found."
+            found.append(("Marginals", caption, self._marginals(answer)))
+        caption = (
+            "A perfect sampler has all its log-weights at log Z; a tail to the right is where it comes too rarely."
         )
-    if answer:
-        caption = "Samples of the route that answers, as drawn and reweighted, and the points that the pilot found."
-        points = np.asarray(draws.pilot.points)
-        shown.append(("Marginals", caption, plots.marginals(answer.x, answer.log_weight, points)))
-    caption = "A perfect sampler has all its log-weights at log Z; a tail to the right is where it comes too rarely."
-    return [*shown, ("Weights", caption, plots.weight_histogram(log_weight))]
+        return [*found, ("Weights", caption, plots.weight_histogram(draws.samples.log_weight))]
 
 
-def _training(draws: Draws) -> Figure:
+def training_curves(draws: Draws) -> Picture:
+    """The loss and the reverse ESS over steps and over seconds."""
     rows = draws.trained.history
     looks = [row for row in rows if "reverse_ess" in row]
     steps, seconds, loss = (np.array([row[name] for row in rows]) for name in ("step", "seconds", "loss"))
     ess_steps = [row["step"] for row in looks]
-    png = plots.training_curves(steps, seconds, loss, ess_steps, [row["reverse_ess"] for row in looks])
-    return "Training", "The loss, and the reverse ESS of 2048 samples, over steps and over seconds.", png
+    return plots.training_curves(steps, seconds, loss, ess_steps, [row["reverse_ess"] for row in looks])
 
 
-def path_panels(draws: Draws) -> bytes:
+def path_panels(draws: Draws) -> Picture:
     """The path in two dimensions at five times, as in Figs. 3 to 8: densities above, samples and velocities below.
 
     The reverse KL trains no path of densities, so its figure has the lower row alone, as Fig. 2.
@@ -88,12 +212,11 @@ def path_panels(draws: Draws) -> bytes:
     )
 
 
-def _sites(draws: Draws, target: DoubleWell) -> Figure:
+def _sites(draws: Draws, target: DoubleWell) -> Picture:
     grid, density = (np.asarray(a) for a in target.site_density())
     inside = density > 1e-5 * density.max()
     grid = grid[inside]
     boltzmann = np.exp(-(np.asarray(jax.vmap(target.potential)(jnp.asarray(grid)))))
     x = np.asarray(draws.samples.x)[:_NUM_SITE_SAMPLES]
     log_weight = np.asarray(draws.samples.log_weight)[:_NUM_SITE_SAMPLES]
-    caption = "The histogram of all sites against exp(-V), as in Fig. 10, and against the exact density of one site."
-    return "Sites", caption, plots.site_histogram(x, log_weight, grid, boltzmann, density[inside])
+    return plots.site_histogram(x, log_weight, grid, boltzmann, density[inside])

@@ -1,15 +1,11 @@
-"""The report in words: labels, numbers with their errors, and the report on a terminal."""
+"""The report in words: labels, numbers with their errors, rows of estimates, the cost, the verdict."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from boltzflow.report.report import Report, Verdict
+from boltzflow.report.report import Report
 from boltzflow.statistics.estimates import Estimate, disagreement
 
 LABELS = {
@@ -128,45 +124,7 @@ def cost_lines(report: Report) -> dict[str, str]:
     return {COST_LABELS.get(name, name): text for name, text in texts.items()}
 
 
-def headline(verdict: Verdict) -> tuple[str, str]:
-    """The mood of the verdict, "good", "warn" or "bad", and its first sentence."""
-    if not verdict.trustworthy:
-        return "bad", "Do not rely on this result."
-    unseen = f" Not checked: {verdict.unchecked}." if verdict.unchecked else ""
-    return (
-        ("warn", "Trusted, with a warning.") if verdict.warnings else ("good", f"Trusted: every check passed.{unseen}")
-    )
-
-
 def setting(report: Report) -> str:
     """Seed and preset, and the route that answers where it is not the flow."""
     route = {"flow": "", "smc": ", answered by sequential Monte Carlo", "mixture": ", answered by a fitted mixture"}
     return f"seed {report.seed}, preset {report.preset}{route.get(report.route, f', answered by {report.route}')}"
-
-
-def plain_table() -> Table:
-    """An empty table in the style of all tables on the terminal."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-
-
-def render_console(report: Report, console: Console) -> None:
-    """Print the report on a terminal or in a pipe: a table of estimates, the cost, the verdict."""
-    rows = estimate_rows(report)
-    table = plain_table()
-    with_exact = any(row.exact for row in rows)
-    table.add_column("estimate", no_wrap=True)
-    for header in ("value", "error", *(("exact", "off by") if with_exact else ())):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [row.value, row.error, *((row.exact, row.pull) if with_exact else ())]
-        table.add_row(Text(row.label), *map(Text, cells), style="" if not row.complaint else "yellow")
-    console.print(Text(f"{report.target.get('name', 'target')}, {setting(report)}", "bold"))
-    console.print(table)
-    for complaint in dict.fromkeys(row.complaint for row in rows if row.complaint):
-        labels = dict.fromkeys(row.label for row in rows if row.complaint == complaint)
-        console.print(Text(f"! {'; '.join(labels)}: {complaint}", "yellow"))
-    console.print(Text("cost: " + ", ".join(f"{name} {text}" for name, text in cost_lines(report).items()), "dim"))
-    mood, sentence = headline(report.verdict)
-    console.print(Text(sentence, {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}[mood]))
-    for sentence in [*report.verdict.warnings, *report.verdict.notes]:
-        console.print(Text(f"- {sentence}"))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from boltzflow.report.formatting import LABELS, cost_lines, estimate_rows, format_duration, headline, setting
+from boltzflow.report.formatting import LABELS, cost_lines, estimate_rows, format_duration, setting
 from boltzflow.report.report import Report
 
 Figure = tuple[str, str, bytes]
@@ -17,15 +17,13 @@ def html_page(report: Report, figures: Sequence[Figure], command: str = "", conf
 
     It has `command` and `config` to repeat the run, and the mark of the identity `run`.
     """
-    mood, sentence = headline(report.verdict)
-    name = report.target.get("name", "target")
     target = {key: str(value) for key, value in report.target.items()}
     origin = {"seed": str(report.seed), "preset": report.preset, **{n: str(v) for n, v in report.versions.items()}}
     return _document(
         run_mark(run),
-        f"boltzflow: {name}",
+        f"boltzflow: {report.title}",
         setting(report),
-        _banner(mood, sentence, report.verdict.warnings, report.verdict.notes),
+        _banner(report.verdict.mood, report.verdict.headline, report.verdict.warnings, report.verdict.notes),
         _section("Key numbers", _cards(_key_numbers(report))),
         _section("Estimates", _estimates_table(report)),
         _section("Figures", *(_figure(*figure) for figure in figures)),

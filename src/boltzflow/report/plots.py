@@ -1,63 +1,32 @@
-"""Figures from arrays: pure functions that return the bytes of a PNG file of less than 300 kB. No global state.
+"""Pictures from arrays: pure functions that return a `Picture`, which draws itself on axes. No global state.
+
+The report and `run.plot` draw the same pictures.
 
 The colors are those of Okabe & Ito, which common color blindness leaves distinct: blue for the flow's samples, orange
 for the reweighted samples, black for exact values, green for the pilot.
 """
 
-import io
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from boltzflow.report.picture import Picture, legend_above
 from boltzflow.statistics.weights import as_log_weight, screen, shares
 
 RAW = "#0072B2"
 REWEIGHTED = "#D55E00"
 PILOT = "#009E73"
 EXACT = "#222222"
-MAX_BYTES = 300_000
 MAX_POINTS = 1_500
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#777777",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.use": True,
-}
 Floats = NDArray[np.float64]
-
-
-def draw(shape: tuple[int, int], size: tuple[float, float], paint: Callable[..., None], **kwargs: Any) -> bytes:
-    """The PNG of a grid of axes after `paint` has drawn on them; the resolution falls until it is small enough."""
-    with matplotlib.rc_context():  # the user's own settings and backend stay as they are
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=size)
-        FigureCanvasAgg(figure)
-        paint(figure.subplots(*shape, squeeze=False, **kwargs))
-        for dpi in (144, 110, 80, 50):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=dpi)
-            if buffer.tell() < MAX_BYTES:
-                break
-    return buffer.getvalue()
 
 
 def training_curves(
     steps: ArrayLike, seconds: ArrayLike, loss: ArrayLike, ess_steps: ArrayLike = (), ess: ArrayLike = ()
-) -> bytes:
+) -> Picture:
     """The loss (log axis, if it spans a decade) and the reverse ESS (0 to 1) over steps and over seconds.
 
     `steps`, `seconds`, `loss`: shape `(n,)`; `ess_steps`, `ess`: shape `(m,)`, measured more rarely, possibly never.
@@ -78,7 +47,7 @@ def training_curves(
         axes[0, 0].set_ylabel("loss")
         axes[-1, 0].set_ylabel("reverse ESS" if num_rows == 2 else "loss")
 
-    return draw((num_rows, 2), (8.6, 2.3 * num_rows + 0.4), paint, sharex="col", sharey="row")
+    return Picture((num_rows, 2), (8.6, 2.3 * num_rows + 0.4), paint, {"sharex": "col", "sharey": "row"})
 
 
 def _loss_curve(ax: Axes, x: Floats, loss: Floats) -> None:
@@ -103,7 +72,7 @@ def path_panels(
     log_densities: ArrayLike | None = None,
     arrow_points: ArrayLike | None = None,
     arrows: ArrayLike | None = None,
-) -> bytes:
+) -> Picture:
     """The path in two dimensions: densities above, samples and velocities over the target's contours below.
 
     The layout is that of Figs. 2, 3, 4, 7 and 8 of the paper.
@@ -124,7 +93,7 @@ def path_panels(
             below.contour(grid_x, grid_y, _density(target_log_p), **contours)
             below.scatter(*x[i, :MAX_POINTS].T, s=3, color=RAW, alpha=0.45, linewidths=0)
             if points is not None and velocity is not None and np.any(velocity[i]):
-                below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.007, alpha=0.9)
+                below.quiver(*points[i].T, *velocity[i].T, color=REWEIGHTED, width=0.006, alpha=0.75)
             if log_p is not None:
                 axes[0, i].contourf(grid_x, grid_y, _density(log_p[i]), levels=np.linspace(0.02, 1, 15), cmap="Blues")
             axes[0, i].set_title(f"t = {t[i]:.2f}")
@@ -136,7 +105,9 @@ def path_panels(
         axes[-1, 0].set_ylabel("samples and velocity")
 
     width = min(2.3 * len(t), 13.0)
-    return draw((num_rows, len(t)), (width + 0.6, num_rows * width / len(t) + 0.5), paint, sharex=True, sharey=True)
+    return Picture(
+        (num_rows, len(t)), (width + 0.6, num_rows * width / len(t) + 0.5), paint, {"sharex": True, "sharey": True}
+    )
 
 
 def _density(log_density: Floats) -> Floats:
@@ -151,7 +122,7 @@ def site_histogram(
     grid: ArrayLike,
     boltzmann: ArrayLike,
     exact_density: ArrayLike | None = None,
-) -> bytes:
+) -> Picture:
     """The histogram of all sites, raw and reweighted, against e^{-V} of one site and the exact density (Fig. 10).
 
     `sites`: `(n, num_sites)`; `log_weight`: `(n,)`; `grid`: values of one site, `(g,)`; `boltzmann`: e^{-V} on the grid
@@ -172,7 +143,7 @@ def site_histogram(
         ax.set_ylim(top=1.28 * ax.get_ylim()[1])  # room for the legend
         ax.legend(ncols=2, loc="upper center")
 
-    return draw((1, 1), (7.0, 3.8), paint)
+    return Picture((1, 1), (7.0, 3.8), paint)
 
 
 def _weighted(x: ArrayLike, log_weight: ArrayLike) -> tuple[Floats, Floats]:
@@ -185,8 +156,10 @@ def _weighted(x: ArrayLike, log_weight: ArrayLike) -> tuple[Floats, Floats]:
     return points[usable], weight
 
 
-def _histograms(ax: Axes, x: Floats, weight: Floats, limits: tuple[float, float], bins: int) -> None:
-    """Raw samples as a filled histogram, reweighted ones as an outline over it, both normalized over all of x."""
+def _histograms(
+    ax: Axes, x: Floats, weight: Floats, limits: tuple[float, float], bins: int, exact: Floats | None = None
+) -> None:
+    """Raw samples as a filled histogram, reweighted ones as an outline over it, all normalized over all of x."""
     edges = np.linspace(*limits, bins + 1)
     width = edges[1] - edges[0]
     ax.stairs(
@@ -194,9 +167,12 @@ def _histograms(ax: Axes, x: Floats, weight: Floats, limits: tuple[float, float]
     )
     reweighted = np.histogram(x, edges, weights=weight)[0] / (max(weight.sum(), 1e-300) * width)
     ax.stairs(reweighted, edges, color=REWEIGHTED, linewidth=1.5, label="flow, reweighted")
+    if exact is not None:
+        density = np.histogram(exact, edges)[0] / (len(exact) * width)
+        ax.stairs(density, edges, color=EXACT, linewidth=1.0, label="exact samples")
 
 
-def weight_histogram(log_weight: ArrayLike) -> bytes:
+def weight_histogram(log_weight: ArrayLike) -> Picture:
     """The log-weights about log Z, and the tail: which fraction of samples weighs more than w/mean(w), in logarithms.
 
     `log_weight`: shape `(n,)`. A line of slope -1/k on the right is a Pareto tail; steeper than -1/0.7 is safe.
@@ -221,10 +197,10 @@ def weight_histogram(log_weight: ArrayLike) -> bytes:
         right.axvline(1.0, color=EXACT, linewidth=1.0)
         right.set_title(f"ESS = {1 / (n * (share**2).sum()):.3f}, largest share = {share.max():.2g}")
 
-    return draw((1, 2), (8.6, 3.2), paint)
+    return Picture((1, 2), (8.6, 3.2), paint)
 
 
-def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | None = None) -> bytes:
+def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | None = None) -> Picture:
     """One-dimensional marginals of the flow, raw and reweighted, with the points that the pilot found without the flow.
 
     Up to six dimensions these are the coordinates. Above six they are projections on the first six principal axes of
@@ -234,10 +210,10 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
     points, weight = _weighted(x, log_weight)
     pilot = np.empty((0, points.shape[1])) if pilot_points is None else np.asarray(pilot_points, dtype=np.float64)
     pilot = pilot[np.isfinite(pilot).all(axis=1)]
-    name = "coordinate"
+    names = [f"x[{i}]" for i in range(points.shape[1])]
     if points.shape[1] > 6:
         together = np.concatenate([points, pilot])
-        name = "principal axis"
+        names = [f"principal axis {i + 1}" for i in range(6)]
         axes_of_spread = np.linalg.eigh(np.cov(together.T))[1][:, ::-1][:, :6]
         points, pilot = ((part - together.mean(axis=0)) @ axes_of_spread for part in (points, pilot))
     dim = points.shape[1]
@@ -248,10 +224,10 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
         for i, ax in enumerate(axes.ravel()):
             if i < dim:
                 _marginal(ax, points[:, i], weight, pilot[:MAX_POINTS, i])
-            ax.set(xlabel=f"{name} {i + 1}", yticks=[], visible=i < dim)
-        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+            ax.set(xlabel=names[i] if i < dim else "", yticks=[], visible=i < dim)
+        legend_above(axes, ncols=3)
 
-    return draw((num_rows, num_columns), (2.9 * max(num_columns, 2), 2.4 * num_rows + 0.5), paint)
+    return Picture((num_rows, num_columns), (2.9 * max(num_columns, 2), 2.4 * num_rows + 0.5), paint)
 
 
 def _marginal(ax: Axes, x: Floats, weight: Floats, pilot: Floats) -> None:
@@ -264,3 +240,77 @@ def _marginal(ax: Axes, x: Floats, weight: Floats, pilot: Floats) -> None:
         floor = -0.05 * ax.get_ylim()[1]
         ax.plot(pilot, np.full(len(pilot), floor), "|", color=PILOT, alpha=0.5, label="pilot")
     ax.set_xlim(*limits)
+
+
+def corner(
+    x: ArrayLike,
+    log_weight: ArrayLike,
+    coordinates: Sequence[int],
+    exact: ArrayLike | None = None,
+) -> Picture:
+    """Marginals of some coordinates on the diagonal, and below it the reweighted density of each pair of them.
+
+    `x`: `(n, dim)`; `log_weight`: `(n,)`; `exact`: exact samples of the target, `(m, dim)`.
+    """
+    points, weight = _weighted(x, log_weight)
+    points = points[:, list(coordinates)]
+    known = None if exact is None else np.asarray(exact, dtype=np.float64)[:, list(coordinates)]
+    num = len(coordinates)
+    limits = [_limits(points[:, i], weight, None if known is None else known[:, i]) for i in range(num)]
+    bins = int(np.clip(np.sqrt(len(points)) / 2, 12, 50))
+
+    def paint(axes: NDArray[Any]) -> None:
+        for (row, column), ax in np.ndenumerate(axes):
+            if column > row:
+                ax.set_visible(False)
+            elif column == row:
+                exactly = None if known is None else known[:, row]
+                _histograms(ax, points[:, row], weight, limits[row], 50, exactly)
+                ax.set(xlim=limits[row], yticks=[])
+            else:
+                edges = [np.linspace(*limits[i], bins + 1) for i in (column, row)]
+                density = np.histogram2d(points[:, column], points[:, row], edges, weights=weight)[0].T
+                ax.pcolormesh(*edges, density, cmap="Blues", rasterized=True)
+                ax.grid(False)
+                ax.set(xlim=limits[column], ylim=limits[row])
+            if row == num - 1:
+                ax.set_xlabel(f"x[{coordinates[column]}]")
+            if column == 0 and row > 0:
+                ax.set_ylabel(f"x[{coordinates[row]}]")
+            ax.tick_params(labelbottom=row == num - 1, labelleft=column == 0 and row > 0)
+        legend_above(axes, ncols=3)
+
+    size = 1.0 + (3.0 if num == 1 else 2.0) * num
+    return Picture((num, num), (max(size, 5.0), size + 0.3), paint)
+
+
+def energy_histogram(energy: ArrayLike, log_weight: ArrayLike, exact: ArrayLike | None = None) -> Picture:
+    """The histogram of the samples' energies, raw and reweighted, beside that of exact samples.
+
+    `energy`, `log_weight`: `(n,)`; `exact`: energies of exact samples, `(m,)`.
+    """
+    points, weight = _weighted(np.asarray(energy, dtype=np.float64)[:, None], log_weight)
+    known = None if exact is None else np.asarray(exact, dtype=np.float64)
+    limits = _limits(points[:, 0], weight, known)
+
+    def paint(axes: NDArray[Any]) -> None:
+        ax = axes[0, 0]
+        _histograms(ax, points[:, 0], weight, limits, 60, known)
+        ax.set(xlabel="energy", ylabel="density", xlim=limits)
+        ax.legend()
+
+    return Picture((1, 1), (6.4, 3.6), paint)
+
+
+def _limits(x: Floats, weight: Floats, exact: Floats | None) -> tuple[float, float]:
+    """The range that holds nearly all of the weight, and of the exact samples."""
+    order = np.argsort(x)
+    total = np.cumsum(weight[order])
+    ends = [0.0, 1.0]
+    if len(x) and total[-1] > 0:
+        first, last = np.searchsorted(total, [0.001 * total[-1], 0.999 * total[-1]])
+        ends = [x[order[first]], x[order[min(last, len(x) - 1)]]]
+    if exact is not None:
+        ends += [*np.quantile(exact, [0.001, 0.999])]
+    margin = 0.08 * (max(ends) - min(ends)) + 1e-9
+    return float(min(ends) - margin), float(max(ends) + margin)

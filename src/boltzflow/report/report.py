@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,26 @@ class Verdict:
     notes: Sequence[str] = ()
     unchecked: str = ""
 
+    @property
+    def mood(self) -> str:
+        """ "good" where every check passed, else "bad"; "warn" for a trusted run with a warning."""
+        return ("warn" if self.warnings else "good") if self.trustworthy else "bad"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        if not self.trustworthy:
+            return "Do not rely on this result."
+        unseen = f" Not checked: {self.unchecked}." if self.unchecked else ""
+        return "Trusted, with a warning." if self.warnings else f"Trusted: every check passed.{unseen}"
+
+    def __repr__(self) -> str:
+        return "\n".join([self.headline, *(f"- {sentence}" for sentence in (*self.warnings, *self.notes))])
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in (*self.warnings, *self.notes))
+        return f"<b>{escape(self.headline)}</b>" + (f"<ul>{items}</ul>" if items else "")
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -46,6 +67,8 @@ class Report:
         cost: Seconds and counts by name; the known names are those of `formatting.COST_LABELS`.
         exact: Known values by the names of the estimates; in JSON they are the estimates `log_z_exact` and so on.
         route: Where samples, expectations and log Z come from: "flow", "mixture" or "smc".
+        sampler: What was found on the way to the samples, by route: the number of `solver_steps`, and whether samples
+            `pooled` with those of a Student t answer. A loaded run need not find it again.
     """
 
     target: Mapping[str, Any]
@@ -57,6 +80,36 @@ class Report:
     cost: Mapping[str, float]
     exact: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
     route: str = "flow"
+    sampler: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The target's name with its options and its dimension, as in "double-well, num_sites 16, dim 16"."""
+        shown = {name: value for name, value in self.target.items() if isinstance(value, (int, float, str, np.generic))}
+        words = [f"{name} {value}" for name, value in shown.items() if name != "name"]
+        return ", ".join([str(self.target.get("name") or "target"), *words])
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer in a few lines: log Z beside the exact value, the ESS and the route, the cost, the verdict."""
+        log_z = self.estimates.get("log_z")
+        known = self.exact.get("log_z")
+        answer = [] if log_z is None else [f"log Z = {log_z!r}"]
+        answer += [] if known is None else [f"exact {known!r}"]
+        ess = self.estimates.get("reverse_ess")
+        numbers = [f"answered by {self.route}"]
+        numbers += [] if ess is None else [f"reverse ESS of the flow {ess.value:.4g}"]
+        if "total_seconds" in self.cost:
+            numbers.append(f"{self.cost['total_seconds']:.1f} s")
+        first = self.verdict.warnings[0] if self.verdict.warnings else ""
+        return [*filter(None, [", ".join(answer), ", ".join(numbers), f"{self.verdict.headline} {first}".strip()])]
+
+    def __repr__(self) -> str:
+        return "\n  ".join([f"<Report: {self.title}, seed {self.seed}, preset {self.preset}", *self.lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(escape(line) for line in self.lines)
+        return f"<b>{escape(self.title)}</b>, seed {self.seed}, preset {escape(self.preset)}<br>{lines}"
 
     def to_json(self) -> str:
         """The report as strict JSON, without the tokens NaN and Infinity, in the order of the fields.
@@ -72,7 +125,8 @@ class Report:
         if self.verdict.unchecked:
             verdict["unchecked"] = self.verdict.unchecked
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
-        return dump({**head, "estimates": estimates, "verdict": verdict, "cost": self.cost, "route": self.route})
+        rest = {"cost": self.cost, "route": self.route, **({"sampler": self.sampler} if self.sampler else {})}
+        return dump({**head, "estimates": estimates, "verdict": verdict, **rest})
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
@@ -83,6 +137,7 @@ class Report:
             exact = {name.removesuffix("_exact"): e for name, e in estimates.items() if name.endswith("_exact")}
             estimates = {name: e for name, e in estimates.items() if not name.endswith("_exact")}
             content.setdefault("route", "flow")  # reports of versions that knew no other
+            content.setdefault("sampler", {})
             names = {field.name for field in dataclasses.fields(cls)} - {"estimates", "verdict", "exact"}
             rest = {name: content[name] for name in names}
             return cls(estimates=estimates, exact=exact, verdict=Verdict(**content["verdict"]), **rest)

@@ -85,6 +85,19 @@ def write_report(folder: Path, report: Report, page: str, run: str) -> None:
     write_text(folder / REPORT_JSON, _sealed(report.to_json(), {_RUN: run}))
 
 
+def write_numbers(folder: Path, report: Report) -> None:
+    """Write report.json of the trained run in the folder, without its page."""
+    run = checkpoint.read(folder / CHECKPOINT).run
+    write_text(folder / REPORT_JSON, _sealed(report.to_json(), {_RUN: run}))
+
+
+def own_report(folder: Path) -> Report | None:
+    """The report of the trained run in the folder; None where there is none, or it is damaged or of another run."""
+    if not (folder / REPORT_JSON).exists() or _fault_of_report(folder, checkpoint.read(folder / CHECKPOINT)):
+        return None
+    return read_report(folder)
+
+
 def read_report(folder: Path) -> Report:
     """The report in the folder of a run."""
     return Report.from_json((folder / REPORT_JSON).read_text(encoding="utf-8"))

@@ -40,6 +40,12 @@ class Corrected:
     acceptance: float  # of the proposals or moves; NaN for importance resampling
     chain: Int[np.ndarray, " num"] | None = None  # for Metropolis: the chain of each sample, its states in order
 
+    def __repr__(self) -> str:
+        num, dim = self.x.shape
+        moved = "" if np.isnan(self.acceptance) else f", acceptance {self.acceptance:.0%}"
+        different = f"{self.num_distinct:,} different points{moved}"
+        return f"<Corrected: {num:,} samples of equal weight in {dim} dimensions, by {self.method}; {different}>"
+
 
 def correct(
     flow: Flow, transport: Transport, target: AbstractDensity, key: PRNGKeyArray, num: int, method: str

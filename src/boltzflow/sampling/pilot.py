@@ -8,6 +8,7 @@ particles settle: moves at β = 1 bring back what was lost in narrow parts of th
 """
 
 import dataclasses
+from html import escape
 from typing import NamedTuple
 
 import jax
@@ -21,12 +22,14 @@ from boltzflow.densities.gaussian_mixture import DefensiveMixture, SubspaceMixtu
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.linalg import Circulant
+from boltzflow.numerics.stages import stage
 from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_to_points, gradients_at, inflated
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.mode_search import find_minima, screened, with_missed_modes
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.settling import Settled, settle
 from boltzflow.sampling.smc import SMCSample, run_smc
+from boltzflow.statistics.notation import concise
 
 
 class _Effort(NamedTuple):
@@ -50,6 +53,11 @@ _LOST_SIGMA = 4.0
 _MOST_APART = 5.0  # errors, of the largest of some ten to hundred averages
 _WIDE_PART = 0.5  # of a base of populations
 _MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
+# Where each stage begins and ends, as a share of the time of a pilot.
+_SHARE_OF_LOCATING = 0.25
+_SHARE_OF_WIDE = (0.25, 0.5)
+_SHARE_OF_MINIMA = (0.5, 0.8)
+_SHARE_OF_PATH = (0.8, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +87,19 @@ class Pilot:
     complaints: tuple[str, ...] = ()  # a sentence for each thing that went wrong
     enough: bool = False  # weighted samples of `base` reach the target error of log Z: no flow is needed
 
+    def __repr__(self) -> str:
+        found = [
+            f"log Z = {concise(self.log_z, self.log_z_stderr)}",
+            f"base {type(self.base).__name__} in {self.base.dim} dimensions",
+            f"{len(self.points):,} points, {len(self.minima)} minima, {len(self.path_times)} times",
+            f"{self.num_gradients:,} gradients",
+            *self.complaints,
+        ]
+        return f"<Pilot: {'; '.join(found)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>"
+
 
 def run_pilot(
     target: AbstractDensity,
@@ -92,17 +113,20 @@ def run_pilot(
     settle_keys = iter(jax.random.split(settle_key, 4))
     located, runs, doubts = _locate(target, locate_key)
     located_at = settle(target, located.x, next(settle_keys))
+    stage("SMC from a wide base", *_SHARE_OF_WIDE)
     wide = _run_smc(inflated(fit_to_points(target, located_at.x), _inflation(target.dim)), target, wide_key, _WIDE)
     runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
+    stage("descent to minima", *_SHARE_OF_MINIMA)
     low, num_screened = screened(target, wide.x, jax.random.fold_in(modes_key, 1))
     minima, num_descending = find_minima(target, runs, low, scale, len(wide.x))
     wide_points = with_missed_modes(target, wide, minima, scale, modes_key)
     num_gradients = len(located.x) + num_descending + num_screened
     num_gradients += located_at.num_gradients + wide_at.num_gradients
     fits_base = base is None
+    stage("SMC from the base of training", *_SHARE_OF_PATH)
     if base is None:
         base = gaussian = fit_to_points(target, wide_points)
         num_gradients += len(wide_points)
@@ -194,6 +218,8 @@ def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list
     best: SMCSample | None = None
     was_stuck = False
     for attempt in range(_MAX_WIDENINGS):
+        start, end = (_SHARE_OF_LOCATING * (1 - 0.5**k) for k in (attempt, attempt + 1))
+        stage("locating the target", start, end)
         isotropic = Circulant(scale * np.ones(lattice)) if lattice else scale * np.eye(target.dim)
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
         run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT)

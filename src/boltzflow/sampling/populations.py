@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
+from boltzflow.numerics.stages import stage
 from boltzflow.sampling.gaussian_fit import gradients_at
 from boltzflow.sampling.hmc import preconditioner
 from boltzflow.sampling.resampling import spread
@@ -163,6 +164,7 @@ def _nearest(x: Float[np.ndarray, "num dim"], known: Float[np.ndarray, "num_know
 def _run(
     target: AbstractDensity, base: AbstractDistribution, key: PRNGKeyArray, number: int, num_moves: int
 ) -> SMCSample:
+    stage(f"sequential Monte Carlo, population {number + 1} with {num_moves} moves at each β", 0.0, 1.0)
     size = _SIZE if lattice_of(target) else max(_SIZE, 4 * target.dim)
     return run_smc(base, target, jax.random.fold_in(key, number), _ESS, num_particles=size, num_moves=num_moves)
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.numerics.compiling import compiled
+from boltzflow.numerics.stages import advance
 from boltzflow.sampling.hmc import HamiltonianMoves, Points, Scalar, preconditioner
 from boltzflow.sampling.resampling import effective_sample_size, log_z_stderr, spread, systematic
 
@@ -70,6 +71,7 @@ def run_smc(
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
         particles = _temper(particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
         betas.append(float(particles.beta))
+        advance(betas[-1])
         path.append(np.asarray(spread(particles.x, max(1, _PATH_NUMBERS // base.dim))))
         rates.append(float(particles.rate))
     shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles

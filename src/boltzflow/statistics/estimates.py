@@ -8,6 +8,7 @@ leave-one-out (jackknife), in closed form. Every function raises `InputError` un
 
 import dataclasses
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.special import chdtrc, ndtri, stdtrit
 
 from boltzflow.errors import InputError
 from boltzflow.statistics import weights
+from boltzflow.statistics.notation import concise_array
 from boltzflow.statistics.weights import Floats
 
 MIN_SAMPLES = 30
@@ -28,6 +30,8 @@ TOO_FEW = f"Too few samples: {{}}, where at least {MIN_SAMPLES} are needed."
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A value with its standard error, and whether it is reliable.
+
+    It is shown as 1.05093(5), which is 1.05093 ± 0.00005, and with `!` and the reason where it is not reliable.
 
     Args:
         value: A float, or an array of an observable's shape.
@@ -49,6 +53,17 @@ class Estimate:
         if not (np.isfinite(self.value).all() and np.isfinite(self.stderr).all()):
             object.__setattr__(self, "ok", False)
             object.__setattr__(self, "reason", self.reason or "The estimate is not finite.")
+
+    def __repr__(self) -> str:
+        return f"{self._number}{'' if self.ok else f' ! {self.reason}'}"
+
+    def _repr_html_(self) -> str:
+        doubt = "" if self.ok else f"<br><small>Not to be relied on: {escape(self.reason)}</small>"
+        return f"<code>{escape(self._number)}{'' if self.ok else ' !'}</code>{doubt}"
+
+    @property
+    def _number(self) -> str:
+        return concise_array(self.value, self.stderr)
 
 
 def exact(value: float, method: str = "exact", stderr: float = 0.0) -> Estimate:

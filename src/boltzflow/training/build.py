@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
@@ -23,8 +23,11 @@ from boltzflow.model.flow import Flow
 from boltzflow.model.interpolations import AbstractInterpolation, Clock, Linear, Trainable, Trigonometric
 from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticePotential
+from boltzflow.model.losses import Penalty
 from boltzflow.model.networks import Whitening
 from boltzflow.sampling.pilot import Pilot
+
+Loss = Callable[[Transport, Float[Array, " num"], Float[Array, "num dim"], PRNGKeyArray], Float[Array, ""]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Parts:
         base: A normalized distribution, where the path of densities starts.
         make_interpolation: `(base, target, key)` to a path of energies; its arrays are trained.
         make_field: `(base, key)` to a velocity field; its arrays are trained.
+        penalty: L of the continuity loss: takes residuals `(num,)`, and returns a number of at least 0 for each.
+        loss: A loss in place of the continuity loss: `(transport, times, points, key)` to one number, with the times
+            `(num,)` and points `(num, dim)` of a step.
+        optimizer: An optax transformation. Its updates are taken as they are: its own learning rate and schedule hold,
+            and `Config.learning_rate`, `optimizer` and `clip_norm` do not.
     """
 
     base: AbstractDistribution | None = None
@@ -42,13 +50,32 @@ class Parts:
         Callable[[AbstractDistribution, AbstractDensity, PRNGKeyArray], AbstractInterpolation] | None
     ) = None
     make_field: Callable[[AbstractDistribution, PRNGKeyArray], AbstractVectorField] | None = None
+    penalty: Penalty | None = None
+    loss: Loss | None = None
+    optimizer: optax.GradientTransformation | None = None
 
     def names(self) -> list[str]:
         """The names of the parts that are given."""
         return [name for name, part in vars(self).items() if part is not None]
 
+    @property
+    def objective(self) -> "Objective":
+        """What is minimized, and how."""
+        return Objective(self.penalty, self.loss, self.optimizer)
+
+
+class Objective(NamedTuple):
+    """What a training minimizes, and how; where a part is None, the configuration names it."""
+
+    penalty: Penalty | None = None
+    loss: Loss | None = None
+    optimizer: optax.GradientTransformation | None = None
+
 
 NO_PARTS = Parts()
+AS_CONFIGURED = Objective()
+OF_TRANSPORT = ("base", "make_interpolation", "make_field")
+"""The parts that a trained transport is made of: who loads one has to give them."""
 
 
 def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution | None:
@@ -60,6 +87,15 @@ def choose_base(config: Config, parts: Parts, dim: int) -> AbstractDistribution 
     if config.base == "generalized-gaussian":
         return GeneralizedGaussian(dim, config.base_scale, config.base_power)
     return None
+
+
+def check_parts(config: Config, parts: Parts) -> None:
+    """Raise `InputError` where the settings leave no place for the parts."""
+    if config.loss == "reverse-kl" and (parts.penalty or parts.loss):
+        part = "loss" if parts.loss else "penalty"
+        raise InputError(f"a {part} of your own takes the place of that of the continuity loss: leave out reverse-kl")
+    if parts.penalty and parts.loss:
+        raise InputError("give a penalty or a loss of your own, not both: a loss of your own uses no penalty")
 
 
 def check_field(config: Config, target: AbstractDensity) -> None:
@@ -145,8 +181,13 @@ def with_mean_rate(transport: Transport, mean_rate: float) -> Transport:
     return eqx.tree_at(lambda t: constant(t.log_z_rate), transport, full)
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Muon or Adam with learning rate 1, which the step's own rate multiplies, after clipping where it is asked for."""
+def make_optimizer(config: Config, objective: Objective = AS_CONFIGURED) -> optax.GradientTransformation:
+    """The user's optimizer; else Muon or Adam with learning rate 1, which the step's own rate multiplies.
+
+    The gradient is clipped before them where that is asked for.
+    """
+    if objective.optimizer is not None:
+        return objective.optimizer
     optimizer = optax.contrib.muon(1.0) if config.optimizer == "muon" else optax.adam(1.0)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
 

@@ -24,7 +24,7 @@ from boltzflow.model.continuity import trainable
 from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
 from boltzflow.storage import files
 from boltzflow.storage.run_folder import CHECKPOINT_FILE
-from boltzflow.training.build import NO_PARTS, Parts, choose_base, make_transport
+from boltzflow.training.build import NO_PARTS, OF_TRANSPORT, Parts, choose_base, make_transport
 from boltzflow.training.loop import Trained
 from boltzflow.training.race import Race, with_field
 from boltzflow.training.snapshots import PILOT
@@ -81,10 +81,9 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         InputError: The file cannot be read, or is of another target or other parts.
     """
     arrays, record = _read(folder)
-    if record.get("parts", []) != parts.names():
-        raise InputError(
-            f"The run was trained with parts of its own ({', '.join(record['parts'])}): give the same to load."
-        )
+    used = [name for name in record.get("parts", []) if name in OF_TRANSPORT]
+    if used != [name for name in parts.names() if name in OF_TRANSPORT]:
+        raise InputError(f"The run was trained with parts of its own ({', '.join(used)}): give the same to load.")
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])

@@ -18,9 +18,10 @@ from boltzflow.densities.precision import Programs, trains_in_single
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch, make_room
+from boltzflow.numerics.stages import following
 from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
-from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
+from boltzflow.training.build import NO_PARTS, Parts, check_field, check_parts, choose_base, untrained
 from boltzflow.training.race import Race, candidates, run_race, steps_of, with_field
 from boltzflow.training.snapshots import Snapshots, TrainingState
 from boltzflow.training.step import points_in_step
@@ -45,7 +46,8 @@ class Progress:
         seconds: Wall time since the start of the pilot, without compilation.
         loss: The mean loss of the last ten steps.
         reverse_ess: The reverse ESS of 2048 samples, at one of twenty looks.
-        message: A sentence for the user, or an empty string.
+        message: A sentence for the user, or an empty string; in the phases "pilot" and "evaluate" what is done now.
+        share: The share of the phase that is done, from 0 to 1; None where it is not known.
     """
 
     phase: str
@@ -55,6 +57,7 @@ class Progress:
     loss: float | None = None
     reverse_ess: float | None = None
     message: str = ""
+    share: float | None = None
 
 
 @dataclass
@@ -92,9 +95,10 @@ def train(
     `TrainingError` where the loss stays non-finite.
     """
     check_field(config, target)
+    check_parts(config, parts)
     make_room()
     on_progress = on_progress or (lambda progress: None)
-    on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="looking for the target's modes"))
+    on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="checking the energy"))
     keys = jax.random.split(jax.random.key(seed), 5)
     base = choose_base(config, parts, target.dim)
     probe = base or Gaussian(jnp.zeros(target.dim), 1.0)
@@ -102,7 +106,11 @@ def train(
     with programs.answering():
         check_energy(target, jax.vmap(lambda k: probe.sample_and_log_prob(k)[0])(check_keys))
     with Stopwatch() as watch:
-        with programs.answering():
+
+        def explored(stage: str, share: float | None) -> None:
+            on_progress(Progress("pilot", 0, config.num_steps, watch.seconds, message=stage, share=share))
+
+        with programs.answering(), following(explored):
             kept = snapshots.read_pilot(base) if snapshots else None
             pilot = kept or _find_pilot(target, config, base, keys, parts)
             in_double = programs.double and not trains_in_single(target, pilot.points)
@@ -155,7 +163,9 @@ def _train(
     config = with_field(config, race)
     transport = untrained(config, parts, target, pilot, network_key)
     trained = Trained(transport, pilot, race=race)
-    trainer = None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key)
+    trainer = (
+        None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key, parts.objective)
+    )
     resumed = snapshots.read(trainer.state) if snapshots and trainer else None
     earlier = resumed.seconds if resumed else 0.0
 
@@ -265,9 +275,9 @@ def _take_all_steps(
             if snapshots:
                 snapshots.offer(now)
             trouble = snapshots.trouble if snapshots else ""
-            on_progress(
-                Progress("train", step, trainer.num_steps, row["seconds"], loss, row.get("reverse_ess"), trouble)
-            )
+            ess = row.get("reverse_ess")
+            share = step / trainer.num_steps
+            on_progress(Progress("train", step, trainer.num_steps, row["seconds"], loss, ess, trouble, share))
     except (KeyboardInterrupt, Exception):  # an interruption by the user, or an error of an energy outside JAX
         if snapshots and now:
             snapshots.write(now)

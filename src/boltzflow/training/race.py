@@ -132,7 +132,8 @@ def run_race(
     log_z_lower: dict[str, float] = {}
     for name in fields:
         one = _for_field(config, name)
-        trainer = Trainer(untrained(one, parts, target, pilot, keys[0]), pilot, one, short, keys[1], keys[2])
+        transport = untrained(one, parts, target, pilot, keys[0])
+        trainer = Trainer(transport, pilot, one, short, keys[1], keys[2], parts.objective)
         for step in range(0, short, CHUNK):
             say(f"field {name}: step {step} of {short}")
             trainer.take_steps(CHUNK)

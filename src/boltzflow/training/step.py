@@ -11,16 +11,18 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from boltzflow.config import Config
+from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport, continuity_residual
 from boltzflow.model.flow import Flow
 from boltzflow.model.losses import continuity_loss, reverse_kl_loss, stratified_times, trajectory
 from boltzflow.numerics.compiling import compiled
-from boltzflow.training.build import make_flow, make_optimizer
+from boltzflow.training.build import AS_CONFIGURED, Loss, Objective, make_flow, make_optimizer
 
 _KNOT_BLOCK = 8
 _POINT_BLOCK = 2048
 _RATE_FACTOR = 0.3  # of the learning rate, after a chunk in which every step was skipped
 _ESS_SAMPLES = 2048
+_STREAM_OF_LOSS = 2**20  # folded into the key of a step
 
 
 class PilotPath(NamedTuple):
@@ -61,9 +63,15 @@ class StepState(eqx.Module):
     rate: Float[Array, ""]
 
 
-def initial_state(params: Transport, config: Config, num_steps: int, key: PRNGKeyArray) -> StepState:
+def initial_state(
+    params: Transport,
+    config: Config,
+    num_steps: int,
+    key: PRNGKeyArray,
+    objective: Objective = AS_CONFIGURED,
+) -> StepState:
     """The state before the first of `num_steps` optimizer steps."""
-    opt_state = make_optimizer(config).init(params)
+    opt_state = make_optimizer(config, objective).init(params)
     return StepState(
         params=params,
         opt_state=opt_state,
@@ -78,22 +86,29 @@ def initial_state(params: Transport, config: Config, num_steps: int, key: PRNGKe
 
 @compiled
 def train_chunk(
-    state: StepState, frozen: Transport, path: PilotPath, *, config: Config, length: int
+    state: StepState,
+    frozen: Transport,
+    path: PilotPath,
+    *,
+    config: Config,
+    length: int,
+    objective: Objective = AS_CONFIGURED,
 ) -> tuple[StepState, Float[Array, ""]]:
     """Take `length` optimizer steps in one dispatch; return the state after them and the mean of the finite losses.
 
     A step whose loss or gradient is not finite is skipped: it changes nothing but the counters. Where every step of the
     chunk was skipped, training returns to the last good state with a lower learning rate.
     """
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, objective)
     start = state
 
     def one(state: StepState, _):
         key = jax.random.fold_in(state.key, state.step)
-        loss, gradient = _loss_and_gradient(state, frozen, path, key, config)
+        loss, gradient = _loss_and_gradient(state, frozen, path, key, config, objective)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         done = jnp.minimum(state.step / state.num_steps, 1.0)
-        rate = state.rate * config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
+        schedule = config.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
+        rate = state.rate * (schedule if objective.optimizer is None else 1.0)
         params = optax.apply_updates(state.params, jax.tree.map(lambda update: rate * update, updates))
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         params, opt_state = _where(good, (params, opt_state), (state.params, state.opt_state))
@@ -137,7 +152,7 @@ def first_nonfinite_point(
         times = jnp.ones(len(x))
         value = log_prob + jax.vmap(target.energy)(x)
     else:
-        times, x = _draw_points(transport, path, state.step / state.num_steps, key, config)
+        times, x = draw_points(transport, path, state.step / state.num_steps, key, config)
         value = jax.vmap(continuity_residual, (None, 0, 0))(transport, times, x)
     bad = ~jnp.isfinite(value)
     first = jnp.argmax(bad)
@@ -178,7 +193,9 @@ def _training_flow(transport: Transport, config: Config) -> Flow:
     return Flow(base, transport.field, solver=config.train_solver, num_steps=config.num_intervals)
 
 
-def _loss_and_gradient(state: StepState, frozen: Transport, path: PilotPath, key: PRNGKeyArray, config: Config):
+def _loss_and_gradient(
+    state: StepState, frozen: Transport, path: PilotPath, key: PRNGKeyArray, config: Config, objective: Objective
+):
     if config.loss == "reverse-kl":
         keys = jax.random.split(key, config.batch_size)
 
@@ -187,10 +204,28 @@ def _loss_and_gradient(state: StepState, frozen: Transport, path: PilotPath, key
             return reverse_kl_loss(_training_flow(transport, config), transport.interpolation.target, keys)
 
         return jax.value_and_grad(reverse_kl)(state.params)
-    times, x = _draw_points(eqx.combine(state.params, frozen), path, state.step / state.num_steps, key, config)
+    times, x = draw_points(eqx.combine(state.params, frozen), path, state.step / state.num_steps, key, config)
+    if objective.loss is not None:
+        return jax.value_and_grad(_own_loss)(state.params, frozen, objective.loss, times, x, key)
+    penalty = objective.penalty or config.penalty
     return _in_blocks(
-        lambda p, times, x: continuity_loss(eqx.combine(p, frozen), times, x, config.penalty), state.params, times, x
+        lambda p, times, x: continuity_loss(eqx.combine(p, frozen), times, x, penalty), state.params, times, x
     )
+
+
+def _own_loss(
+    params: Transport,
+    frozen: Transport,
+    loss: Loss,
+    times: Float[Array, " num"],
+    x: Float[Array, "num dim"],
+    key: PRNGKeyArray,
+) -> Float[Array, ""]:
+    """The user's loss at the points of a step. Raises `InputError` where it returns anything but one number."""
+    value = loss(eqx.combine(params, frozen), times, x, jax.random.fold_in(key, _STREAM_OF_LOSS))
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise InputError(f"a loss returns one real number, got {jnp.result_type(value)} of shape {jnp.shape(value)}")
+    return value
 
 
 def _in_blocks(loss: Callable[..., Any], params: Transport, times: Float[Array, " num"], x: Float[Array, "num dim"]):
@@ -216,7 +251,7 @@ def _in_blocks(loss: Callable[..., Any], params: Transport, times: Float[Array, 
 # --- points of a step -------------------------------------------------------------------------------------------------
 
 
-def _draw_points(
+def draw_points(
     transport: Transport, path: PilotPath, done: Float[Array, ""], key: PRNGKeyArray, config: Config
 ) -> tuple[Float[Array, " num"], Float[Array, "num dim"]]:
     """Times and points at which the step takes the residual: from the flow's trajectories and from the pilot's path."""

@@ -8,6 +8,7 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.config import Config
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.sampling.pilot import Pilot
+from boltzflow.training.build import AS_CONFIGURED, Objective
 from boltzflow.training.step import (
     PilotPath,
     first_nonfinite_point,
@@ -32,9 +33,11 @@ class Trainer:
         num_steps: int,
         train_key: PRNGKeyArray,
         ess_key: PRNGKeyArray,
+        objective: Objective = AS_CONFIGURED,
     ):
         params, self._frozen = eqx.partition(transport, trainable(transport))
-        self.state = initial_state(params, config, num_steps, train_key)
+        self.state = initial_state(params, config, num_steps, train_key, objective)
+        self._objective = objective
         self.config = config
         self.num_steps = num_steps
         self._path: PilotPath = padded_path(jnp.asarray(pilot.path_times, float), jnp.asarray(pilot.path_points, float))
@@ -54,7 +57,9 @@ class Trainer:
     def take_steps(self, length: int) -> float:
         """Take `length` optimizer steps and return their mean loss."""
         self._before = self.state
-        self.state, loss = train_chunk(self.state, self._frozen, self._path, config=self.config, length=length)
+        self.state, loss = train_chunk(
+            self.state, self._frozen, self._path, config=self.config, length=length, objective=self._objective
+        )
         return float(loss)
 
     def quick_look(self) -> tuple[float, float]:

@@ -88,7 +88,9 @@ def train(cell: Cell, config: Config, seed: int, on_progress: Callable[[Progress
     """Trains one seed of a cell, or resumes its interrupted training from the snapshots in the folder `keep`."""
     name, options = TARGETS[cell.target]
     target = make_target(name, **options)
-    return runs.fit(target, seed=seed, config=config, name=name, options=options, on_progress=on_progress, keep=keep)
+    return runs.fit(
+        target, seed=seed, config=config, name=name, options=options, progress=False, on_progress=on_progress, keep=keep
+    )
 
 
 def measure(run: Run) -> dict[str, Any]:

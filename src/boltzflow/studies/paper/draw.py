@@ -14,7 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.report.plots import EXACT, RAW, REWEIGHTED, draw
+from boltzflow.report.picture import Picture, legend_above
+from boltzflow.report.plots import EXACT, RAW, REWEIGHTED
 from boltzflow.studies.paper.cells import MASSES, SITE_EDGES, SIZES, Cell
 from boltzflow.studies.paper.results import curve_of
 from boltzflow.studies.rows import Row
@@ -95,7 +96,7 @@ def line_path(path: LinePath) -> bytes:
             bottom.axhline(0, color="#bbbbbb", linewidth=0.8)
             bottom.set(xlabel="x", title=f"√E[V²] = {norm:.3g}")
 
-    return draw((3, len(path.times)), (2.1 * len(path.times), 6.2), paint, sharex=True, sharey="row")
+    return Picture((3, len(path.times)), (2.1 * len(path.times), 6.2), paint, {"sharex": True, "sharey": "row"}).png()
 
 
 def potentials() -> bytes:
@@ -113,7 +114,7 @@ def potentials() -> bytes:
         right.set(xlabel="φ", ylabel="exp(−V(φ))", yscale="log", ylim=(1e-2, 3 * np.exp(-lowest)))
         left.legend()
 
-    return draw((1, 2), (8.6, 3.4), paint)
+    return Picture((1, 2), (8.6, 3.4), paint).png()
 
 
 def _potential(chain: DoubleWell, phi: Floats) -> Floats:
@@ -143,9 +144,9 @@ def wells(rows: Mapping[Cell, Row]) -> bytes:
             column[-1].set_xlabel("φ")
         for ax, label in zip(axes[:, 0], methods.values(), strict=True):
             ax.set_ylabel(label)
-        _legend_above(axes, ncols=3)
+        legend_above(axes, ncols=3)
 
-    return draw((2, len(MASSES)), (2.6 * len(MASSES), 5.2), paint, sharex=True)
+    return Picture((2, len(MASSES)), (2.6 * len(MASSES), 5.2), paint, {"sharex": True}).png()
 
 
 def training(rows: Mapping[Cell, Row]) -> bytes:
@@ -167,9 +168,9 @@ def training(rows: Mapping[Cell, Row]) -> bytes:
             ax.xaxis.set_minor_formatter(NullFormatter())
         axes[0, 0].set(ylabel="reverse ESS", ylim=(0, 1.04))
         axes[1, 0].set_ylabel("continuity loss")
-        _legend_above(axes, ncols=5, fontsize=8, title="solid: continuity; dashed: reverse KL")
+        legend_above(axes, ncols=5, fontsize=8, title="solid: continuity; dashed: reverse KL")
 
-    return draw((2, 2), (9.6, 6.4), paint, sharex="col", sharey="row")
+    return Picture((2, 2), (9.6, 6.4), paint, {"sharex": "col", "sharey": "row"}).png()
 
 
 def paper_preset(rows: Mapping[str, tuple[Row, Row | None]]) -> bytes:
@@ -185,18 +186,12 @@ def paper_preset(rows: Mapping[str, tuple[Row, Row | None]]) -> bytes:
         for ax, unit in zip(axes[0], ("step", "seconds of training"), strict=True):
             ax.set(xlabel=unit, xscale="log", yscale="log")
         axes[0, 0].set_ylabel("1 − reverse ESS")
-        _legend_above(axes, ncols=3, fontsize=8, title="solid: paper preset; dashed: default preset")
+        legend_above(axes, ncols=3, fontsize=8, title="solid: paper preset; dashed: default preset")
 
-    return draw((1, 2), (9.6, 3.6 + 0.18 * (len(rows) // 3)), paint, sharey="row")
+    return Picture((1, 2), (9.6, 3.6 + 0.18 * (len(rows) // 3)), paint, {"sharey": "row"}).png()
 
 
 def _over_time(axes: NDArray[Any], curve: Floats, y: Floats, label: str, dashed: bool, **style: Any) -> None:
     """A line over the steps in one panel and over the seconds in the other; a dashed line is not in the legend."""
     for ax, x in zip(axes, curve.T[:2], strict=True):
         ax.plot(x, y, linestyle="--" if dashed else "-", label=None if dashed else label, **style)
-
-
-def _legend_above(axes: NDArray[Any], **style: Any) -> None:
-    """The legend of the first panel above all panels."""
-    ax = axes[0, 0]
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **style)

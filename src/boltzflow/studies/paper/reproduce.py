@@ -141,7 +141,7 @@ def _outcome(task: _Task, on_progress: Callable[[Progress], None], jobs: int = 1
     except TrainingError as error:
         return error
     result = cells.measure(run) | ({"jobs": jobs} if jobs > 1 else {})
-    return result, path_panels(run.draws) if task.figure else b""
+    return result, path_panels(run.draws).png() if task.figure else b""
 
 
 def _in_turn(tasks: Sequence[_Task], watcher: Watcher) -> Iterator[tuple[_Task, Outcome]]:
