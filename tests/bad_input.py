@@ -5,12 +5,16 @@
 
 import contextlib
 import io
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
+import boltzflow
 from boltzflow.cli import main
 
 ARGUMENTS = [
@@ -178,6 +182,48 @@ ENERGIES = [
 ]
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
 
+PRIORS = [
+    ("Posterior(lambda a: -a, {})", "prior is empty"),
+    ("Posterior(lambda a: -a, [Normal()])", "prior must be a dictionary of distributions by name"),
+    ("Posterior(3.0, {'a': Normal()})", "log_likelihood must be a function of the variables, got 3.0"),
+    ("Posterior(lambda a: -a, {'a': 3.0})", "the prior of 'a' must be a distribution"),
+    ("Posterior(lambda a: -a, {'a': Normal})", "the prior of 'a' is the class Normal: give an instance"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda a: 3.0})", "the prior of 'b' must be a distribution"),
+    ("Posterior(lambda a: -a, {'a b': Normal()})", "must be one that Python takes as an argument, got 'a b'"),
+    ("Posterior(lambda a: -a, {'a': Normal(0.0, -1.0)})", "scale of Normal must be positive, got -1"),
+    ("Posterior(lambda a: -a, {'a': Uniform(1.0, 0.0)})", "low of Uniform must be below high, got 1 and 0"),
+    ("Posterior(lambda a: -a, {'a': Normal(nan)})", "loc of Normal must be finite, got nan"),
+    (
+        "Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda a: Normal(0.0, a)})",
+        "the prior of 'b', scale of Normal must be positive, got -0.433594, at a = -0.4336",
+    ),
+    (
+        "Posterior(lambda a, sigm: -a, {'a': Normal(), 'sigma': Normal()})",
+        "takes 'sigm', which is no name of the prior",
+    ),
+    ("Posterior(lambda a: -a, {'a': Normal(), 'b': Normal()})", "which neither log_likelihood nor a later prior takes"),
+    ("Posterior(lambda mu: -mu, {'nu': Normal()})", "its argument 'mu' is no name of the prior"),
+    ("Posterior(lambda a, b: -a, {'a': lambda b: Normal(b), 'b': lambda a: Normal(a)})", "which comes after it"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda b: Normal(b)})", "takes 'b' itself"),
+    (
+        "Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda c: Normal(c)})",
+        "takes 'c', which is no name of the prior",
+    ),
+    ("Posterior(lambda a: -inf * (a < 9), {'a': Normal()})", "is -inf at all of 1000 draws of the prior (100 %)"),
+    ("Posterior(lambda a: -((nan - a) ** 2), {'a': Normal()})", "are there NaN among the data?"),
+    ("Posterior(lambda a: (a - 2) ** 0.5, {'a': Normal()})", "log_likelihood is NaN at"),
+    (
+        "Posterior(lambda a: -((data - a) ** 2), {'a': Normal()})",
+        "must return one real number, got float32 of shape (3,)",
+    ),
+    ("Posterior(lambda a: None, {'a': Normal()})", "got nothing; is a return missing?"),
+    ("Posterior(lambda a: -a, {'a': Normal()}, fix={'b': 1.0})", "fix has 'b', which is no name of the prior"),
+    ("Posterior(lambda a, b: -a, {'a': Uniform(), 'b': Normal()}, fix={'a': 2.0})", "outside of the support"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': Normal()}, fix={'a': [1.0, 2.0]})", "must have shape ()"),
+    ("Posterior(lambda a: -a, {'a': Normal()}, fix={'a': 1.0})", "every name of the prior is fixed"),
+]
+"""Posteriors in Python, where `Posterior` and the names of `boltzflow.priors` are imported."""
+
 _HEAD = """\
 # Bad inputs and their messages
 
@@ -208,7 +254,18 @@ def page(folder: Path) -> str:
         [(_, message)] = _said([f"check {name}.py:energy --dim 2"])
         energies.append(("; ".join(line.strip() for line in lines), message))
     parts += ["## Energies, in `boltzflow check energies.py:energy --dim 2`", _table("energy", energies)]
+    parts += ["## Posteriors in Python: an `InputError`", _table("call", [(code, refusal(code)) for code, _ in PRIORS])]
     return "\n\n".join(parts) + "\n"
+
+
+def refusal(code: str) -> str:
+    """The message of the `InputError` that a line of Python raises."""
+    names = {**vars(boltzflow), **vars(boltzflow.priors), "nan": math.nan, "inf": math.inf, "data": np.arange(3.0)}
+    try:
+        eval(code, names)
+    except boltzflow.InputError as error:
+        return str(error)
+    return ""
 
 
 def _said(commands: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from boltzflow.cli import process as _process  # noqa: F401  Ctrl-C during the i
 
 # isort: split
 from boltzflow import interop as interop  # its modules are imported when they are used
+from boltzflow import priors as priors
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import gmm_40, mixture_2, mixture_4
@@ -18,6 +19,7 @@ from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.many_well import many_well
+from boltzflow.densities.posterior import Posterior
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.fields import AbstractVectorField
 from boltzflow.model.flow import Flow
@@ -45,6 +47,7 @@ __all__ = [
     "GaussianMixture",
     "InputError",
     "Parts",
+    "Posterior",
     "Progress",
     "Report",
     "Run",
@@ -59,6 +62,7 @@ __all__ = [
     "many_well",
     "mixture_2",
     "mixture_4",
+    "priors",
 ]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import PRESETS, Config, checked_config, make_preset, with_changes
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, of_point
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.double_well.target import DoubleWell
 from boltzflow.densities.energy import instead_of_a_density
@@ -153,15 +153,18 @@ class Run:
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
         return self._answer.correct(key, num_samples, method)
 
-    def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
+    def expectation(self, fn: Callable[[Any], Any], num_samples: int = 0, *, unconstrained: bool = False) -> Any:
         """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.
 
         The error has the samples' own error and the solver's in quadrature. An estimate is not ok where the verdict
         distrusts the run. Samples are processed in batches, so that memory does not grow with their number.
 
         Args:
-            fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them.
+            fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them. Of a posterior, a
+                function of the dictionary of its variables by name.
             num_samples: How many new samples to draw; 0 takes the `samples` of the report.
+            unconstrained: Give `fn` the point of R^dim that the flow moves, where the target has other coordinates:
+                the standard normals of a posterior, or what an energy with bounds is mapped from.
 
         Returns:
             The pytree of `fn` with an `Estimate` for each leaf.
@@ -172,12 +175,33 @@ class Run:
         if not callable(fn):
             raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
         num_samples = whole_number("num_samples", num_samples, at_least=0)
-        estimates = self._answer.expect(fn, num_samples)
+        estimates = self._answer.expect(fn if unconstrained else of_point(self.target, fn), num_samples)
         return jax.tree.map(self._judged, estimates, is_leaf=lambda node: isinstance(node, Estimate))
 
     def log_z(self) -> Estimate:
         """log ∫ exp(-energy) in nats, with its standard error; not ok where the verdict distrusts the run."""
         return self._judged(self.report().estimates["log_z"])
+
+    def log_bayes_factor(self, other: "Run") -> Estimate:
+        """log Z of this run minus that of another, such as a nested model, with their errors in quadrature.
+
+        The estimate is ok only where both are. For posteriors it is the log of the Bayes factor of the two models.
+
+        Raises:
+            InputError: `other` is no `Run`.
+        """
+        if not isinstance(other, Run):
+            raise InputError(f"a Bayes factor is taken with another run, got {shown(other)}")
+        ours, theirs = self.log_z(), other.log_z()
+        reasons = [f"Of {run.name}: {one.reason}" for run, one in ((self, ours), (other, theirs)) if not one.ok]
+        return Estimate(
+            ours.value - theirs.value,
+            float(np.hypot(ours.stderr, theirs.stderr)),
+            min(ours.n, theirs.n),
+            "difference of two log Z",
+            not reasons,
+            " ".join(reasons),
+        )
 
     def _judged(self, estimate: Estimate) -> Estimate:
         """The estimate, not ok where the verdict distrusts the run: weights alone cannot see a missing mode."""

@@ -57,7 +57,7 @@ class Energy(AbstractDensity):
     ):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
-        self.fn = jax.tree.map(_hashable, fn)
+        self.fn = jax.tree.map(hashable, fn)
         self.dim = dimension("dim", dim)
         self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
         if not isinstance(sign_symmetric, bool):
@@ -89,7 +89,7 @@ class _ByIdentity:
         return repr(self.fn)
 
 
-def _hashable(leaf: Any) -> Any:
+def hashable(leaf: Any) -> Any:
     """`leaf` of a function, which is a tree with arrays or one object; one that is not its identity is wrapped."""
     by_value = type(leaf).__eq__ is not object.__eq__ and not isinstance(leaf, MethodType)
     return _ByIdentity(leaf) if callable(leaf) and (by_value or not _has_hash(leaf)) else leaf

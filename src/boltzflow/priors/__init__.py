@@ -1,0 +1,25 @@
+"""Distributions of named variables, each a map from independent standard normals: the priors of `boltzflow.Posterior`.
+
+>>> from boltzflow import priors
+>>> priors.Exponential(2.0).from_normals(0.0)  # the median, log(2)/2
+Array(0.34657359, dtype=float32)
+"""
+
+from boltzflow.priors.base import AbstractPrior
+from boltzflow.priors.families import Cauchy, Exponential, HalfCauchy, HalfNormal, LogNormal, Normal, Uniform
+from boltzflow.priors.shaped import Beta, Dirichlet, Gamma, StudentT
+
+__all__ = [
+    "AbstractPrior",
+    "Beta",
+    "Cauchy",
+    "Dirichlet",
+    "Exponential",
+    "Gamma",
+    "HalfCauchy",
+    "HalfNormal",
+    "LogNormal",
+    "Normal",
+    "StudentT",
+    "Uniform",
+]
