@@ -56,7 +56,7 @@ def test_two_groups_have_two_modes():
     log_z, left = two_groups.exact()
     assert 0.6 < left < 0.99 and np.isfinite(log_z)
     target = target_of("two_groups.py:model")
-    near, far = (float(target.energy(jnp.asarray(x, jnp.float32))) for x in ([-1.9, 1.8], [0.0, 0.0]))
+    near, far = (float(target.energy(jnp.asarray(x, jnp.float32))) for x in ([-1.9 / 3, 1.8 / 3], [0.0, 0.0]))
     assert near < far
 
 
@@ -80,7 +80,7 @@ def test_run_finds_evidence_and_modes_of_two_groups():
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     log_z, left = two_groups.exact()
     assert disagreement(run.log_z(), exact(log_z)) < 4
-    found = run.expectation(lambda x: jnp.where(x[0] < x[1], 1.0, 0.0))
+    found = run.expectation(lambda sites: jnp.where(sites["centers"][0] < sites["centers"][1], 1.0, 0.0))
     assert disagreement(found, exact(left)) < 4
 
 

@@ -156,23 +156,43 @@ class Posterior(AbstractDensity):
     def _find_layout(self) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]:
         """The name, the shape of the normals and the shape of the value of each variable that is not fixed."""
         layout = []
-        values: Values = {}
-        for name in self.names:
-            prior = self._prior_of(name, values)
-            shape = tuple(prior.shape)
-            if name in self.fixed:
-                values[name] = in_shape(name, self.fixed[name], shape)
-                self.fixed[name] = values[name]
-                continue
-            layout.append((name, tuple(prior.normal_shape), shape))
-            values[name] = prior.from_normals(jnp.zeros(prior.normal_shape) + 0.1)
+
+        def find() -> None:
+            values: Values = {}
+            for name in self.names:
+                prior = self._prior_of(name, values)
+                if name in self.fixed:
+                    values[name] = self.fixed[name] = in_shape(name, self.fixed[name], tuple(prior.shape))
+                    continue
+                layout.append((name, tuple(prior.normal_shape), tuple(prior.shape)))
+                values[name] = prior.from_normals(jnp.zeros(prior.normal_shape))
+
+        _traced(find, "a prior")
         return tuple(layout)
 
     def _check_draws(self) -> None:
         """Raise `InputError` unless the variables and the log-likelihood can be used at draws of the prior."""
         separate_precisions()
         z = jax.random.normal(jax.random.key(0), (_NUM_DRAWS, self.dim))
-        draws = {name: np.asarray(value) for name, value in self._evaluated(z, self.constrain, "a prior").items()}
+        values = _traced(lambda: self.constrain(z[0]), "a prior")
+        advice = ""
+        if takes_dictionary(self.log_likelihood, self.names):
+            argument = (argument_names(self.log_likelihood) or ("",))[0]
+            near = did_you_mean(argument, self.names)
+            advice = f"; its argument {argument!r} is no name of the prior{near}, and takes all in a dictionary"
+        zeros = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), values)
+        _traced(lambda: self._checked_likelihood(zeros), "log_likelihood", advice)
+
+        def at(x: Array) -> tuple[Values, Values, Array]:
+            values = self.constrain(x)
+            contained = {name: self._prior_of(name, values).contains(values[name]) for name in self.fixed}
+            return values, contained, self._checked_likelihood(values)
+
+        try:
+            found, contained, log_likelihood = jax.tree.map(np.asarray, compiled(jax.vmap(at))(z))
+        except Exception as error:  # whatever a user's functions raise in a batch
+            raise InputError(f"log_likelihood or a prior fails in a batch: {summary(error)}") from error
+        draws = {name: found[name] for name in self.names}
         self._check_parameters(draws)
         for name, value in draws.items():
             if bad := int((~np.isfinite(value).reshape(_NUM_DRAWS, -1).all(axis=1)).sum()):
@@ -180,13 +200,12 @@ class Posterior(AbstractDensity):
                     f"the prior of {name!r} gives values that are not finite at {bad} of {_NUM_DRAWS} draws: check its "
                     "parameters"
                 )
-        for name, inside in self._evaluated(z, self._contained, "a prior").items():
-            if not np.asarray(inside).any():
+        for name, inside in contained.items():
+            if not inside.any():
                 raise InputError(
                     f"{name!r} is fixed at {shown(self.fixed[name].tolist())}, outside of the support of its prior"
                 )
-        found = self._evaluated(z, lambda x: self._checked_likelihood(self.constrain(x)), "the log-likelihood")
-        check_likelihoods(np.asarray(found), draws)
+        check_likelihoods(log_likelihood, draws)
 
     def _check_parameters(self, draws: Mapping[str, np.ndarray]) -> None:
         """Make the priors that depend on other variables from known numbers, so that their parameters are checked."""
@@ -202,11 +221,6 @@ class Posterior(AbstractDensity):
                     made = ", ".join(f"{parent} = {v:.4g}" for parent, v in parents.items() if not v.ndim)
                     raise InputError(f"the prior of {name!r}, {error}" + (f", at {made}" if made else "")) from error
 
-    def _contained(self, x: Array) -> Values:
-        """Whether the value of each fixed variable lies in the support of its prior."""
-        values = self.constrain(x)
-        return {name: self._prior_of(name, values).contains(values[name]) for name in self.fixed}
-
     def _checked_likelihood(self, values: Values) -> Array:
         found = self._log_likelihood(values)
         value = jnp.asarray(np.nan if found is None else found)
@@ -216,15 +230,12 @@ class Posterior(AbstractDensity):
             raise InputError(f"log_likelihood must return one real number, got {what}{advice}")
         return value
 
-    def _evaluated(self, z: Array, function: Callable[[Array], Any], what: str) -> Any:
-        try:
-            return compiled(jax.vmap(function))(z)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a user's function raises
-            advice = ""
-            if what == "the log-likelihood" and takes_dictionary(self.log_likelihood, self.names):
-                argument = (argument_names(self.log_likelihood) or ("",))[0]
-                near = did_you_mean(argument, self.names)
-                advice = f"; its argument {argument!r} is no name of the prior{near}, and takes all in a dictionary"
-            raise InputError(f"{what} fails: {summary(error)}{advice}") from error
+
+def _traced(function: Callable[[], Any], what: str, advice: str = "") -> Any:
+    """The shapes of what a function returns. Raises `InputError` where it fails."""
+    try:
+        return jax.eval_shape(function)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        raise InputError(f"{what} fails: {summary(error)}{advice}") from error

@@ -90,7 +90,11 @@ class Beta(AbstractPrior):
         if self.table is not None:
             logit = tabulated("beta", z, self.table)
         else:
-            logit = _log_gamma(z[..., 0], self.a) - _log_gamma(z[..., 1], self.b)
+            exponents = jnp.stack(
+                [jnp.broadcast_to(jnp.asarray(one, z.dtype), self.shape) for one in (self.a, self.b)], -1
+            )
+            log_x = _log_gamma(z, exponents)
+            logit = log_x[..., 0] - log_x[..., 1]
         return maps.inside(jax.nn.sigmoid(logit), jnp.zeros_like(logit), jnp.ones_like(logit))
 
     def contains(self, value):
