@@ -149,7 +149,7 @@ IN_FILES = [
     ("fine.py:energy --dim 0", "dim must be a whole number of at least 1, got 0"),
     ("fine.py:energy --dim -2", "dim must be a whole number of at least 1, got -2"),
     ("fine.py:energy --dim two", "--dim must be a whole number"),
-    ("fine.py:energy --dim 2 --mass 1", "takes dim alone"),
+    ("fine.py:energy --dim 2 --mass 1", "takes dim, lower, upper"),
     ("broken.py:energy --dim 2", ("broken.py, line 3,", "ZeroDivisionError")),
     ("syntax.py:energy --dim 2", ("syntax.py, line 1,", "SyntaxError")),
     ("exits.py:energy --dim 2", ("exits.py, line 2,", "SystemExit")),
@@ -163,6 +163,10 @@ IN_FILES = [
     ("odd.py:wrong", "got int"),
     ("odd.py:made --dim 3", "has dimension 4, not 3"),
     ("odd.py:ready --dim 3", "has dimension 2, not 3"),
+    ("fine.py:energy --dim 2 --lower 1 --upper 0", "lower must be below upper, got 1 and 0 for x[0]"),
+    ("fine.py:energy --dim 2 --lower 1 --upper 1", "lower must be below upper, got 1 and 1 for x[0]"),
+    ("fine.py:energy --dim 2 --upper nan", "upper must be numbers, or infinite where there is no bound, got nan"),
+    ("odd.py:ready --lower 0", "whose bounds stand in the file; leave out --lower"),
 ]
 """Targets in these files, refused by `run` and `check` alike."""
 
@@ -170,7 +174,7 @@ ENERGIES = [
     ("vector", "must return one number, got an array of shape (2,)"),
     ("complex", "complex"),
     ("nan", "the energy is not finite"),
-    ("inf", ("the energy is not finite", "write x as a map of an unbounded variable z")),
+    ("inf", ("the energy is not finite", "give its bounds, boltzflow.Energy(fn, dim, lower=..., upper=...)")),
     ("branch", "does not trace under JAX"),
     ("nothing", "is a return missing?"),
     ("numpy_only", "does not trace under JAX"),
@@ -221,8 +225,13 @@ PRIORS = [
     ("Posterior(lambda a, b: -a, {'a': Uniform(), 'b': Normal()}, fix={'a': 2.0})", "outside of the support"),
     ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': Normal()}, fix={'a': [1.0, 2.0]})", "must have shape ()"),
     ("Posterior(lambda a: -a, {'a': Normal()}, fix={'a': 1.0})", "every name of the prior is fixed"),
+    ("Energy(lambda x: x @ x, 2, lower=[0.0, 2.0], upper=1.0)", "lower must be below upper, got 2 and 1 for x[1]"),
+    ("Energy(lambda x: x @ x, 2, lower=[0.0, 0.0, 0.0])", "lower must be one number or 2 of them"),
+    ("Energy(lambda x: x @ x, 2, upper='one')", "upper must be one number or 2 of them, got 'one'"),
+    ("Energy(lambda x: x @ x, 2, lower=0.0, sign_symmetric=True)", "break the declared sign_symmetric"),
+    ("Energy(lambda x: x @ x, 2, (2,), lower=[0.0, -1.0])", "break the declared lattice_shape"),
 ]
-"""Posteriors in Python, where `Posterior` and the names of `boltzflow.priors` are imported."""
+"""Calls in Python, where the names of `boltzflow` and `boltzflow.priors` are imported."""
 
 _HEAD = """\
 # Bad inputs and their messages
@@ -254,7 +263,10 @@ def page(folder: Path) -> str:
         [(_, message)] = _said([f"check {name}.py:energy --dim 2"])
         energies.append(("; ".join(line.strip() for line in lines), message))
     parts += ["## Energies, in `boltzflow check energies.py:energy --dim 2`", _table("energy", energies)]
-    parts += ["## Posteriors in Python: an `InputError`", _table("call", [(code, refusal(code)) for code, _ in PRIORS])]
+    parts += [
+        "## Posteriors and bounds in Python: an `InputError`",
+        _table("call", [(code, refusal(code)) for code, _ in PRIORS]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

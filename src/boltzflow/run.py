@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from boltzflow.densities.from_file import reload_target
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import Stream, stream_key
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.answers import Answer, answer_by, report_of
 from boltzflow.report.draws import Draws, Samples
@@ -41,6 +41,7 @@ from boltzflow.training.snapshots import Snapshots
 
 _NUM_SHOWN = 10_000  # samples of another route than the flow, in the figures
 _parts_seen = itertools.count()
+_Points = TypeVar("_Points", Samples, Corrected)
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Run:
     @property
     def samples(self) -> Samples:
         """The flow's samples behind the report, drawn once, from the run's seed, also where another route answers."""
-        return self._checked_draws().samples
+        return self._inside_bounds(self._checked_draws().samples)
 
     @property
     def log_weights(self) -> Float[np.ndarray, " num"]:
@@ -118,14 +119,16 @@ class Run:
             num_samples: How many samples.
 
         Returns:
-            Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+            Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`. Of an energy with
+            bounds, x lies inside them, and the other arrays are of x. Of a posterior, x are standard normals, and
+            `target.values(x)` the variables.
 
         Raises:
             InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
         key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
-        return self._answer.sample(key, num_samples)
+        return self._inside_bounds(self._answer.sample(key, num_samples))
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -151,7 +154,20 @@ class Run:
             raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
-        return self._answer.correct(key, num_samples, method)
+        return self._inside_bounds(self._answer.correct(key, num_samples, method))
+
+    def _inside_bounds(self, samples: _Points) -> _Points:
+        """Samples of an energy with bounds at their points x inside; energy and density are those of x."""
+        bounds = getattr(self.target, "bounds", None)
+        if bounds is None:
+            return samples
+        with self.draws.programs.answering():
+            x = np.asarray(map_points(bounds.constrain, samples.x), np.float64)
+            log_jacobian = np.asarray(map_points(bounds.log_jacobian, samples.x), np.float64)
+        changes: dict[str, Any] = {"x": x, "energy": samples.energy + log_jacobian}
+        if isinstance(samples, Samples):
+            changes["log_prob"] = samples.log_prob - log_jacobian
+        return replace(samples, **changes)
 
     def expectation(self, fn: Callable[[Any], Any], num_samples: int = 0, *, unconstrained: bool = False) -> Any:
         """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.
@@ -164,7 +180,7 @@ class Run:
                 function of the dictionary of its variables by name.
             num_samples: How many new samples to draw; 0 takes the `samples` of the report.
             unconstrained: Give `fn` the point of R^dim that the flow moves, where the target has other coordinates:
-                the standard normals of a posterior, or what an energy with bounds is mapped from.
+                the standard normals of a posterior, or the z of an energy with bounds.
 
         Returns:
             The pytree of `fn` with an `Estimate` for each leaf.

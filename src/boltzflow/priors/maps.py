@@ -98,10 +98,15 @@ def cauchy(z: Elements) -> Elements:
 
 
 def half_cauchy(z: Elements) -> Elements:
-    """tan(π/2 Φ(z)), whose logarithm is odd in z and grows as z²/2."""
+    """tan(π/2 Φ(z))."""
+    return exp_finite(log_half_cauchy(z))
+
+
+def log_half_cauchy(z: Elements) -> Elements:
+    """log tan(π/2 Φ(z)), which is odd in z and grows as z²/2."""
     below = jnp.where(z < 0, z, -z)  # not -|z|, whose derivative at 0 is 0
     log_x = _log_tan(below, 0.5 * math.pi)
-    return exp_finite(jnp.where(z < 0, log_x, -log_x))
+    return jnp.where(z < 0, log_x, -log_x)
 
 
 def _log_tan(z: Elements, factor: float) -> Elements:
