@@ -188,7 +188,7 @@ ENERGIES = [
 
 PRIORS = [
     ("Posterior(lambda a: -a, {})", "prior is empty"),
-    ("Posterior(lambda a: -a, [Normal()])", "prior must be a dictionary of distributions by name"),
+    ("Posterior(lambda a: -a, 3.0)", "prior must be a dictionary of distributions by name"),
     ("Posterior(3.0, {'a': Normal()})", "log_likelihood must be a function of the variables, got 3.0"),
     ("Posterior(lambda a: -a, {'a': 3.0})", "the prior of 'a' must be a distribution"),
     ("Posterior(lambda a: -a, {'a': Normal})", "the prior of 'a' is the class Normal: give an instance"),

@@ -1,8 +1,8 @@
 """Distributions of named variables, each a map from independent standard normals: the priors of `boltzflow.Posterior`.
 
 >>> from boltzflow import priors
->>> priors.Exponential(2.0).from_normals(0.0)  # the median, log(2)/2
-Array(0.34657359, dtype=float32)
+>>> float(priors.Uniform(0.0, 4.0).from_normals(0.0))  # the median
+2.0
 """
 
 from boltzflow.priors.base import AbstractPrior
