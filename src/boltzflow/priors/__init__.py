@@ -1,7 +1,8 @@
 """Distributions of named variables, each a map from independent standard normals: the priors of `boltzflow.Posterior`.
 
+>>> import jax.numpy as jnp
 >>> from boltzflow import priors
->>> float(priors.Uniform(0.0, 4.0).from_normals(0.0))  # the median
+>>> float(priors.Uniform(0.0, 4.0).from_normals(jnp.zeros(())))  # the median
 2.0
 """
 
