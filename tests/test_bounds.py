@@ -11,6 +11,7 @@ from boltzflow.cli import main
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
 
+FEW = ["--preset", "quick", "--num-steps", "100", "--width", "8", "--num-eval-samples", "4096"]
 TRUNCATED = {
     "uniform": (bf.Energy(lambda x: 0 * x[0], 1, lower=-1.0, upper=3.0), np.log(4)),
     "normal between": (
@@ -94,7 +95,7 @@ def test_a_run_samples_inside_the_bounds(tmp_path, monkeypatch, capsys):
     (tmp_path / "wait.py").write_text("def energy(x):\n    return 2 * x[0] + x[1]\ndef mean(x):\n    return x\n")
     monkeypatch.chdir(tmp_path)
     options = ["--dim", "2", "--lower", "0", "--upper", "1"]
-    assert main(["run", "wait.py:energy", *options, "--preset", "quick", "--out", "run"]) == 0
+    assert main(["run", "wait.py:energy", *options, *FEW, "--out", "run"]) == 0
     assert "lower = 0.0\nupper = 1.0" in (tmp_path / "run" / "config.toml").read_text()
     assert main(["sample", "run", "--num-samples", "1000", "--out", "samples.npz"]) == 0
     assert main(["expect", "run", "wait.py:mean"]) == 0

@@ -16,6 +16,8 @@ from boltzflow.testing import check_density
 EFFECT = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERROR = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
+FEW = {"preset": "quick", "num_steps": 100, "width": 8, "num_eval_samples": 4096}
+
 
 def log_z_on_a_grid(posterior):
     """log Z of a posterior of one variable, by the trapezoid rule in double precision."""
@@ -143,8 +145,8 @@ def test_a_run_answers_in_names_and_compares_nested_models(unchecked):
         return jnp.sum(jax.scipy.stats.norm.logpdf(y, a + b * t, 0.5))
 
     prior = {"a": Normal(0.0, 1.0), "b": Normal(0.0, 2.0)}
-    full = bf.fit(bf.Posterior(log_likelihood, prior), preset="quick", name="line")
-    nested = bf.fit(bf.Posterior(log_likelihood, prior, fix={"b": 0.0}), preset="quick", name="constant")
+    full = bf.fit(bf.Posterior(log_likelihood, prior), config=FEW, name="line")
+    nested = bf.fit(bf.Posterior(log_likelihood, prior, fix={"b": 0.0}), config=FEW, name="constant")
     noise = 0.25 * np.eye(9)
     known = [
         stats.multivariate_normal(np.zeros(9), noise + 1.0 + slope * 4 * np.outer(t, t)).logpdf(y) for slope in (1, 0)
