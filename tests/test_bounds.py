@@ -66,7 +66,7 @@ def test_energies_with_bounds_keep_the_contract():
     assert (x[:, 0] > 0).all() and (x[:, 1] > -1).all() and (x[:, 1] < 2).all() and (x[:, 2] < 0.5).all()
     np.testing.assert_array_equal(x[:, 3], z[:, 3])
     with jax.enable_x64(True):
-        z = jnp.asarray(z[:5], float)
+        z = jnp.asarray(z[:5] / 5, float)  # where x does not round to a bound
         for one in z:
             _, log_det = jnp.linalg.slogdet(jax.jacfwd(mixed.constrain)(one))
             assert float(mixed.bounds.log_jacobian(one)) == pytest.approx(float(log_det), abs=1e-8)
