@@ -5,12 +5,16 @@
 
 import contextlib
 import io
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
+import boltzflow
 from boltzflow.cli import main
 
 ARGUMENTS = [
@@ -145,7 +149,7 @@ IN_FILES = [
     ("fine.py:energy --dim 0", "dim must be a whole number of at least 1, got 0"),
     ("fine.py:energy --dim -2", "dim must be a whole number of at least 1, got -2"),
     ("fine.py:energy --dim two", "--dim must be a whole number"),
-    ("fine.py:energy --dim 2 --mass 1", "takes dim alone"),
+    ("fine.py:energy --dim 2 --mass 1", "takes dim, lower, upper"),
     ("broken.py:energy --dim 2", ("broken.py, line 3,", "ZeroDivisionError")),
     ("syntax.py:energy --dim 2", ("syntax.py, line 1,", "SyntaxError")),
     ("exits.py:energy --dim 2", ("exits.py, line 2,", "SystemExit")),
@@ -159,6 +163,10 @@ IN_FILES = [
     ("odd.py:wrong", "got int"),
     ("odd.py:made --dim 3", "has dimension 4, not 3"),
     ("odd.py:ready --dim 3", "has dimension 2, not 3"),
+    ("fine.py:energy --dim 2 --lower 1 --upper 0", "lower must be below upper, got 1 and 0 for x[0]"),
+    ("fine.py:energy --dim 2 --lower 1 --upper 1", "lower must be below upper, got 1 and 1 for x[0]"),
+    ("fine.py:energy --dim 2 --upper nan", "upper must be numbers, or infinite where there is no bound, got nan"),
+    ("odd.py:ready --lower 0", "whose bounds stand in the file; leave out --lower"),
 ]
 """Targets in these files, refused by `run` and `check` alike."""
 
@@ -166,7 +174,7 @@ ENERGIES = [
     ("vector", "must return one number, got an array of shape (2,)"),
     ("complex", "complex"),
     ("nan", "the energy is not finite"),
-    ("inf", ("the energy is not finite", "write x as a map of an unbounded variable z")),
+    ("inf", ("the energy is not finite", "give its bounds, boltzflow.Energy(fn, dim, lower=..., upper=...)")),
     ("branch", "does not trace under JAX"),
     ("nothing", "is a return missing?"),
     ("numpy_only", "does not trace under JAX"),
@@ -177,6 +185,53 @@ ENERGIES = [
     ("sign", "is it the log-density? Then change its sign"),
 ]
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
+
+PRIORS = [
+    ("Posterior(lambda a: -a, {})", "prior is empty"),
+    ("Posterior(lambda a: -a, 3.0)", "prior must be a dictionary of distributions by name"),
+    ("Posterior(3.0, {'a': Normal()})", "log_likelihood must be a function of the variables, got 3.0"),
+    ("Posterior(lambda a: -a, {'a': 3.0})", "the prior of 'a' must be a distribution"),
+    ("Posterior(lambda a: -a, {'a': Normal})", "the prior of 'a' is the class Normal: give an instance"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda a: 3.0})", "the prior of 'b' must be a distribution"),
+    ("Posterior(lambda a: -a, {'a b': Normal()})", "must be one that Python takes as an argument, got 'a b'"),
+    ("Posterior(lambda a: -a, {'a': Normal(0.0, -1.0)})", "scale of Normal must be positive, got -1"),
+    ("Posterior(lambda a: -a, {'a': Uniform(1.0, 0.0)})", "low of Uniform must be below high, got 1 and 0"),
+    ("Posterior(lambda a: -a, {'a': Normal(nan)})", "loc of Normal must be finite, got nan"),
+    (
+        "Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda a: Normal(0.0, a)})",
+        "the prior of 'b', scale of Normal must be positive, got -0.433594, at a = -0.4336",
+    ),
+    (
+        "Posterior(lambda a, sigm: -a, {'a': Normal(), 'sigma': Normal()})",
+        "takes 'sigm', which is no name of the prior",
+    ),
+    ("Posterior(lambda a: -a, {'a': Normal(), 'b': Normal()})", "which neither log_likelihood nor a later prior takes"),
+    ("Posterior(lambda mu: -mu, {'nu': Normal()})", "its argument 'mu' is no name of the prior"),
+    ("Posterior(lambda a, b: -a, {'a': lambda b: Normal(b), 'b': lambda a: Normal(a)})", "which comes after it"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda b: Normal(b)})", "takes 'b' itself"),
+    (
+        "Posterior(lambda a, b: -a, {'a': Normal(), 'b': lambda c: Normal(c)})",
+        "takes 'c', which is no name of the prior",
+    ),
+    ("Posterior(lambda a: -inf * (a < 9), {'a': Normal()})", "is -inf at all of 1000 draws of the prior (100 %)"),
+    ("Posterior(lambda a: -((nan - a) ** 2), {'a': Normal()})", "are there NaN among the data?"),
+    ("Posterior(lambda a: (a - 2) ** 0.5, {'a': Normal()})", "log_likelihood is NaN at"),
+    (
+        "Posterior(lambda a: -((data - a) ** 2), {'a': Normal()})",
+        "must return one real number, got float32 of shape (3,)",
+    ),
+    ("Posterior(lambda a: None, {'a': Normal()})", "got nothing; is a return missing?"),
+    ("Posterior(lambda a: -a, {'a': Normal()}, fix={'b': 1.0})", "fix has 'b', which is no name of the prior"),
+    ("Posterior(lambda a, b: -a, {'a': Uniform(), 'b': Normal()}, fix={'a': 2.0})", "outside of the support"),
+    ("Posterior(lambda a, b: -a, {'a': Normal(), 'b': Normal()}, fix={'a': [1.0, 2.0]})", "must have shape ()"),
+    ("Posterior(lambda a: -a, {'a': Normal()}, fix={'a': 1.0})", "every name of the prior is fixed"),
+    ("Energy(lambda x: x @ x, 2, lower=[0.0, 2.0], upper=1.0)", "lower must be below upper, got 2 and 1 for x[1]"),
+    ("Energy(lambda x: x @ x, 2, lower=[0.0, 0.0, 0.0])", "lower must be one number or 2 of them"),
+    ("Energy(lambda x: x @ x, 2, upper='one')", "upper must be one number or 2 of them, got 'one'"),
+    ("Energy(lambda x: x @ x, 2, lower=0.0, sign_symmetric=True)", "break the declared sign_symmetric"),
+    ("Energy(lambda x: x @ x, 2, (2,), lower=[0.0, -1.0])", "break the declared lattice_shape"),
+]
+"""Calls in Python, where the names of `boltzflow` and `boltzflow.priors` are imported."""
 
 _HEAD = """\
 # Bad inputs and their messages
@@ -208,7 +263,21 @@ def page(folder: Path) -> str:
         [(_, message)] = _said([f"check {name}.py:energy --dim 2"])
         energies.append(("; ".join(line.strip() for line in lines), message))
     parts += ["## Energies, in `boltzflow check energies.py:energy --dim 2`", _table("energy", energies)]
+    parts += [
+        "## Posteriors and bounds in Python: an `InputError`",
+        _table("call", [(code, refusal(code)) for code, _ in PRIORS]),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def refusal(code: str) -> str:
+    """The message of the `InputError` that a line of Python raises."""
+    names = {**vars(boltzflow), **vars(boltzflow.priors), "nan": math.nan, "inf": math.inf, "data": np.arange(3.0)}
+    try:
+        eval(code, names)
+    except boltzflow.InputError as error:
+        return str(error)
+    return ""
 
 
 def _said(commands: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,9 @@ def target_of(name):
         ("two_groups.py:model", 2),
         ("eight_schools.py:model", 10),
         ("butane.py:target", 12),
+        ("two_models.py:line", 2),
+        ("sinusoid.py:target", 3),
+        ("sinusoid.py:bounded", 3),
     ],
 )
 def test_every_example_is_a_target(name, dim):
@@ -56,8 +59,17 @@ def test_two_groups_have_two_modes():
     log_z, left = two_groups.exact()
     assert 0.6 < left < 0.99 and np.isfinite(log_z)
     target = target_of("two_groups.py:model")
-    near, far = (float(target.energy(jnp.asarray(x, jnp.float32))) for x in ([-1.9, 1.8], [0.0, 0.0]))
+    near, far = (float(target.energy(jnp.asarray(x, jnp.float32))) for x in ([-1.9 / 3, 1.8 / 3], [0.0, 0.0]))
     assert near < far
+
+
+def test_sinusoid_is_the_same_with_priors_and_with_bounds():
+    import sinusoid
+
+    volume = float(np.log(np.prod(sinusoid.UPPER - sinusoid.LOWER)))
+    z = jax.random.normal(jax.random.key(0), (5, 3))
+    both = [np.asarray(jax.vmap(one.energy)(z)) for one in (sinusoid.target, sinusoid.bounded)]
+    np.testing.assert_allclose(both[0] - volume, both[1], rtol=1e-4)
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -80,8 +92,28 @@ def test_run_finds_evidence_and_modes_of_two_groups():
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     log_z, left = two_groups.exact()
     assert disagreement(run.log_z(), exact(log_z)) < 4
-    found = run.expectation(lambda x: jnp.where(x[0] < x[1], 1.0, 0.0))
+    found = run.expectation(lambda sites: jnp.where(sites["centers"][0] < sites["centers"][1], 1.0, 0.0))
     assert disagreement(found, exact(left)) < 4
+
+
+@pytest.mark.slow
+def test_runs_find_the_bayes_factor_of_two_models():
+    import two_models
+
+    runs = [bf.fit(target) for target in (two_models.line, two_models.constant)]
+    ratio = runs[0].log_bayes_factor(runs[1])
+    assert ratio.ok and disagreement(ratio, exact(two_models.exact())) < 4
+
+
+@pytest.mark.slow
+def test_run_finds_evidence_and_amplitude_of_the_sinusoid():
+    import sinusoid
+
+    log_z, amplitude = sinusoid.exact()
+    run = bf.fit(sinusoid.target)
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    assert disagreement(run.log_z(), exact(log_z)) < 4
+    assert disagreement(run.expectation(lambda values: values["amplitude"]), exact(amplitude)) < 4
 
 
 @pytest.mark.slow

@@ -186,11 +186,75 @@ def test_posterior_integrates_to_evidence(model, exact):
 
 
 def test_sites_are_named_and_constrained():
-    posterior = Posterior(scale_model)
+    posterior = Posterior(scale_model, coordinates="unconstrained")
     assert posterior.dim == 1 and posterior.site_shapes == {"tau": ()}
     np.testing.assert_allclose(posterior.sites(jnp.array([[0.0], [1.0]]))["tau"], [1.0, np.e], rtol=1e-6)
-    sites = Posterior(normal_model).sites(jnp.array([[0.5]]))
+    sites = Posterior(normal_model, coordinates="unconstrained").sites(jnp.array([[0.5]]))
     assert float(sites["mu"][0]) == 0.5 and float(sites["double"][0]) == 1.0
+    sites = Posterior(normal_model).values(jnp.array([[0.5]]))
+    assert float(sites["mu"][0]) == 1.0 and float(sites["double"][0]) == 2.0
+
+
+def eight_schools():
+    """Centered, with a correlation matrix, which has no quantile function, beside."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    numpyro.sample("correlation", dist.LKJCholesky(2, 1.5))
+    with numpyro.plate("schools", 3):
+        theta = numpyro.sample("theta", dist.Normal(mu, tau))
+        numpyro.sample("effect", dist.Normal(theta, 10.0), obs=OBSERVED)
+
+
+def test_both_coordinates_have_the_same_density():
+    """energy(z) = energy(u(z)) - log |∂u/∂z| at random points."""
+    with jax.enable_x64(True):
+        by_prior, unconstrained = Posterior(eight_schools), Posterior(eight_schools, coordinates="unconstrained")
+        assert by_prior.coordinates == "prior" and by_prior.site_shapes == unconstrained.site_shapes
+
+        def to_unconstrained(z):  # the sites stand in the order of their names, the correlation first
+            sites = by_prior.constrain(z)
+            return jnp.concatenate([z[:1], sites["mu"][None], jnp.log(sites["tau"])[None], sites["theta"]])
+
+        def there(z):
+            _, log_jacobian = jnp.linalg.slogdet(jax.jacfwd(to_unconstrained)(z))
+            return unconstrained.energy(to_unconstrained(z)) - log_jacobian
+
+        z = jax.random.normal(jax.random.key(0), (8, by_prior.dim))
+        here = jax.jit(jax.vmap(by_prior.energy))(z)
+        np.testing.assert_allclose(here, jax.jit(jax.vmap(there))(z), atol=1e-10)
+
+
+def test_a_model_in_prior_coordinates_is_the_posterior_of_names():
+    with jax.enable_x64(True):
+        model = Posterior(normal_model)
+        by_name = bf.Posterior(
+            lambda mu: jnp.sum(dist.Normal(mu, 1.0).log_prob(OBSERVED)), {"mu": bf.priors.Normal(0.0, 2.0)}
+        )
+        z = jnp.array([0.7])
+        np.testing.assert_allclose(model.energy(z), by_name.energy(z), atol=1e-12)
+
+
+def test_a_prior_that_is_scaled_or_masked_keeps_its_weight():
+    def model():
+        with numpyro.handlers.scale(scale=2.0):
+            numpyro.sample("a", dist.Normal(0.0, 1.0))
+        numpyro.sample("b", dist.Normal(0.0, 3.0))
+
+    z = jnp.array([0.5, 1.0])
+    expected = -2 * dist.Normal(0, 1).log_prob(0.5) + 0.5 + 0.5 * np.log(2 * np.pi)
+    assert Posterior(model).energy(z) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_plates_of_subsamples_and_unknown_coordinates_are_refused(unchecked):
+    def subsampled():
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", 3, subsample_size=2) as index:
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=OBSERVED[index])
+
+    with pytest.raises(bf.InputError, match="the plate 'data' takes 2 of 3 data at random"):
+        Posterior(subsampled)
+    with pytest.raises(bf.InputError, match="coordinates must be 'prior' or 'unconstrained'"):
+        Posterior(normal_model, coordinates="centered")
 
 
 def test_sites_are_sorted_by_name():

@@ -20,6 +20,7 @@ ROOMS = (
     "numerics",
     "config",
     "statistics",
+    "priors",
     "densities",
     "model",
     "storage",
@@ -42,7 +43,7 @@ ONLY_IMPORTER = {
     "matplotlib": {"report/picture.py", "report/plots.py", "studies/paper/draw.py"},
 }
 CORE = {"jax", "equinox", "diffrax", "optax", "jaxtyping", "numpy", "scipy", "rich", "matplotlib"}
-MAX_TOP_NAMES = 18
+MAX_TOP_NAMES = 19
 
 
 def imports_of(path: Path) -> list[tuple[str, int, bool]]:

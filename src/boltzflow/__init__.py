@@ -10,6 +10,7 @@ from boltzflow.cli import process as _process  # noqa: F401  Ctrl-C during the i
 
 # isort: split
 from boltzflow import interop as interop  # its modules are imported when they are used
+from boltzflow import priors as priors
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import gmm_40, mixture_2, mixture_4
@@ -18,6 +19,7 @@ from boltzflow.densities.energy import Energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.many_well import many_well
+from boltzflow.densities.posterior import Posterior
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.continuity import Transport, continuity_residual, trainable
 from boltzflow.model.fields import AbstractVectorField
@@ -50,6 +52,7 @@ __all__ = [
     "InputError",
     "Parts",
     "Pilot",
+    "Posterior",
     "Progress",
     "Report",
     "Run",
@@ -71,6 +74,7 @@ __all__ = [
     "mixture_2",
     "mixture_4",
     "penalties",
+    "priors",
     "run_of",
     "trainable",
 ]

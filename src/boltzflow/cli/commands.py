@@ -18,7 +18,7 @@ from boltzflow.cli.check import check_target
 from boltzflow.cli.finish import DISTRUSTED, DONE, conclude, measure, output, say, standing
 from boltzflow.cli.recorded import given_folder, load_run
 from boltzflow.densities.catalog import SHIPPED
-from boltzflow.densities.from_file import load_function, load_target
+from boltzflow.densities.from_file import FILE_OPTIONS, load_function, load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.arviz import mixing
 from boltzflow.numerics.batching import Stream, stream_key
@@ -157,8 +157,8 @@ def check(target: str | None, options: Mapping[str, int | float]) -> int:
     loaded = load_target(target, options)
     for sentence in check_target(loaded.target):
         say(f"- {sentence}")
-    dim = f" --dim {options['dim']}" if "dim" in options else ""
-    say(f"{target} can be run: boltzflow run {target}{dim}")
+    given = "".join(f" --{name} {options[name]}" for name in FILE_OPTIONS if name in options)
+    say(f"{target} can be run: boltzflow run {target}{given}")
     return DONE
 
 

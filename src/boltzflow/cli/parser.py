@@ -56,7 +56,12 @@ def _choices(values: Iterable[str]) -> str:
 
 def _target_options() -> dict[str, Argument]:
     """The options of every target by name. An option that two targets share is described for both."""
-    found = {"dim": Argument("dim", "path/to/file.py:name: dimension of a function in a file", int)}
+    of_file = "path/to/file.py:name: {} of a function in a file"
+    found = {
+        "dim": Argument("dim", of_file.format("dimension"), int),
+        "lower": Argument("lower", of_file.format("lower bound of every coordinate"), float),
+        "upper": Argument("upper", of_file.format("upper bound of every coordinate"), float),
+    }
     for record in SHIPPED.values():
         for option in record.options:
             text = f"{record.name}: {option.help} (default: {option.default})"

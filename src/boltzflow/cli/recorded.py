@@ -5,7 +5,7 @@ from pathlib import Path
 
 import boltzflow.run
 from boltzflow.densities.catalog import SHIPPED
-from boltzflow.densities.from_file import LoadedTarget, load_target, reload_target
+from boltzflow.densities.from_file import FILE_OPTIONS, LoadedTarget, load_target, reload_target
 from boltzflow.errors import InputError
 from boltzflow.report.stored import check_one_run, check_record
 from boltzflow.run import Run
@@ -87,5 +87,6 @@ def say_what_runs(path: str, where: str) -> None:
 
 
 def _given(name: str, options: dict[str, int | float], dim: object) -> LoadedTarget:
-    """The target with this name. One in a file takes the dimension of the run, a shipped one the recorded options."""
-    return load_target(name, options if name in SHIPPED else {"dim": dim})
+    """The target with this name, with the recorded options. One in a file takes the dimension of the run."""
+    of_file = {option: options[option] for option in FILE_OPTIONS if option in options} | {"dim": dim}
+    return load_target(name, options if name in SHIPPED else of_file)

@@ -5,7 +5,8 @@ class here is abstract; every subclass elsewhere is final (nothing implemented i
 """
 
 import abc
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -83,6 +84,22 @@ def lattice_of(density: AbstractDensity) -> tuple[int, ...] | None:
 def is_sign_symmetric(density: AbstractDensity) -> bool:
     """Whether `density` declares `sign_symmetric`: the energy of -x equals that of x. `check_energy` verifies both."""
     return getattr(density, "sign_symmetric", False)
+
+
+def of_point(density: AbstractDensity, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn` of what the user of `density` calls a point, as a function of one point x of R^dim.
+
+    A density that declares `constrain` has such coordinates, as the named variables of a posterior: `constrain` maps x
+    to them.
+    """
+    constrain = getattr(density, "constrain", None)
+    if constrain is None:
+        return fn
+
+    def through(x: Float[Array, " dim"]) -> Any:
+        return fn(constrain(x))
+
+    return through
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from boltzflow.densities.bounds import Bounds
 from boltzflow.densities.propriety import improper
 from boltzflow.errors import InputError, summary
 from boltzflow.numerics.compiling import compiled
@@ -27,9 +28,12 @@ _ROUNDINGS = 8  # of the sum itself, an offset included
 
 
 class Energy(AbstractDensity):
-    """The density p ∝ exp(-fn(x)) on R^dim for any function that JAX can trace.
+    """The density p ∝ exp(-fn(x)) on R^dim, or on a box of it, for any function that JAX can trace.
 
-    The two declarations make training faster and better where they hold.
+    With bounds, `energy` is that of z in R^dim, which `constrain` maps to x in the box: energy(z) = fn(x(z)) - log
+    |∂x/∂z|. So log Z is the integral over the box. Samples and observables of a run are those of x.
+
+    The two declarations of symmetry make training faster and better where they hold.
 
     Args:
         fn: Takes one point `(dim,)` and returns one real number, in units of kT.
@@ -37,16 +41,20 @@ class Energy(AbstractDensity):
         lattice_shape: The shape of a periodic lattice if x is a field on its sites, in C order, and no shift of all
             sites changes the energy.
         sign_symmetric: Whether the energy of -x equals that of x.
+        lower: The lower bounds of x, one number or `(dim,)`; None or -inf for none.
+        upper: The upper bounds of x; None or inf for none.
 
     Raises:
-        InputError: At construction, if an argument has the wrong type or the lattice another number of sites than
-            `dim`. At the first evaluation, if `fn` does not return one real number. `check_energy` checks more.
+        InputError: At construction, if an argument has the wrong type, the lattice has another number of sites than
+            `dim`, bounds cross, or bounds break a declared symmetry. At the first evaluation, if `fn` does not return
+            one real number. `check_energy` checks more.
     """
 
     fn: Callable[[Array], Array]
     dim: int = eqx.field(static=True)
     lattice_shape: tuple[int, ...] | None = eqx.field(static=True)
     sign_symmetric: bool = eqx.field(static=True)
+    bounds: Bounds | None
 
     def __init__(
         self,
@@ -54,22 +62,37 @@ class Energy(AbstractDensity):
         dim: int,
         lattice_shape: Sequence[int] | None = None,
         sign_symmetric: bool = False,
+        *,
+        lower: Any = None,
+        upper: Any = None,
     ):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
-        self.fn = jax.tree.map(_hashable, fn)
+        self.fn = jax.tree.map(hashable, fn)
         self.dim = dimension("dim", dim)
         self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
         if not isinstance(sign_symmetric, bool):
             raise InputError(f"sign_symmetric must be True or False, got {sign_symmetric!r}")
         self.sign_symmetric = sign_symmetric
+        bounds = Bounds(lower, upper, self.dim)
+        if self.lattice_shape is not None and not bounds.same_at_every_site():
+            raise InputError("bounds that differ between sites break the declared lattice_shape: leave one of them out")
+        if self.sign_symmetric and not bounds.symmetric():
+            raise InputError("bounds that are not -a and a break the declared sign_symmetric: leave one of them out")
+        self.bounds = bounds if bounds.some_have_both or bounds.some_have_one else None
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """fn(x) at one point `(dim,)`, in the type of x."""
-        x = one_point(x, self.dim)
-        value = self.fn(x)
+        """fn(x) at one point `(dim,)`, in the type of x; with bounds fn(x(z)) - log |∂x/∂z| at z."""
+        z = one_point(x, self.dim)
+        value = self.fn(self.constrain(z))
         check_value(value, self.dim)
-        return jnp.asarray(value, x.dtype)
+        value = jnp.asarray(value, z.dtype)
+        return value if self.bounds is None else value - self.bounds.log_jacobian(z)
+
+    def constrain(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """The point inside the bounds at one point `(dim,)`; without bounds it is the same."""
+        z = one_point(x, self.dim)
+        return z if self.bounds is None else self.bounds.constrain(z)
 
 
 class _ByIdentity:
@@ -89,7 +112,7 @@ class _ByIdentity:
         return repr(self.fn)
 
 
-def _hashable(leaf: Any) -> Any:
+def hashable(leaf: Any) -> Any:
     """`leaf` of a function, which is a tree with arrays or one object; one that is not its identity is wrapped."""
     by_value = type(leaf).__eq__ is not object.__eq__ and not isinstance(leaf, MethodType)
     return _ByIdentity(leaf) if callable(leaf) and (by_value or not _has_hash(leaf)) else leaf
@@ -250,8 +273,8 @@ def finite_advice(values: np.ndarray) -> str:
     if not np.isposinf(values).any():
         return "keep the energy finite wherever samples can go"
     return (
-        "write x as a map of an unbounded variable z, as in x = exp(z) or low + (high - low) * sigmoid(z), and return "
-        "energy(x) - log|dx/dz|; a wall, high or infinite, spoils training"
+        "where the domain of x ends, give its bounds, boltzflow.Energy(fn, dim, lower=..., upper=...) or --lower and "
+        "--upper; a wall, high or infinite, spoils training"
     )
 
 

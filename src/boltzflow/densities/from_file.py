@@ -19,6 +19,10 @@ from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError, summary
 from boltzflow.numerics.validation import did_you_mean, dimension, is_numpyro_model
 
+_BOUNDS = ("lower", "upper")
+FILE_OPTIONS = ("dim", *_BOUNDS)
+"""Options of a function in a file."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTarget:
@@ -38,7 +42,7 @@ class LoadedTarget:
 
 
 def load_target(name: str, options: Mapping[str, Any]) -> LoadedTarget:
-    """The target with that name: a shipped one, or `path/to/file.py:name`, whose only option is `dim`."""
+    """The target with that name: a shipped one, or `path/to/file.py:name`, with the options `FILE_OPTIONS`."""
     if name in SHIPPED:
         target = make_target(name, **options)
         defaults = {option.name: option.default for option in SHIPPED[name].options}
@@ -137,8 +141,8 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     """The target `attribute` of the file `path`."""
     if not path.is_file():
         raise InputError(f"there is no file {path}" + (", it is a folder" if path.is_dir() else ""))
-    if unknown := sorted(set(options) - {"dim"}):
-        raise InputError(f"{name} has no option {unknown[0]!r}; a target in a file takes dim alone")
+    if unknown := sorted(set(options) - set(FILE_OPTIONS)):
+        raise InputError(f"{name} has no option {unknown[0]!r}; a function in a file takes {', '.join(FILE_OPTIONS)}")
     dim = None if options.get("dim") is None else dimension("dim", options["dim"])
     place = str(path.resolve())
     if not place.isprintable() and any("\ud800" <= character <= "\udfff" for character in place):
@@ -147,8 +151,9 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     module = _import(path)
     if not attribute or not hasattr(module, attribute):
         raise InputError(f"{path} has no name {attribute!r}{_suggestion(attribute, module)}")
-    target = _as_density(name, getattr(module, attribute), dim)
-    return LoadedTarget(target, name, {"dim": target.dim}, place, sha256)
+    bounds = {side: float(options[side]) for side in _BOUNDS if options.get(side) is not None}
+    target = _as_density(name, getattr(module, attribute), dim, bounds)
+    return LoadedTarget(target, name, {"dim": target.dim, **bounds}, place, sha256)
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
@@ -201,7 +206,7 @@ def _suggestion(attribute: str, module: ModuleType) -> str:
     return did_you_mean(attribute, own) or has
 
 
-def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
+def _as_density(name: str, found: Any, dim: int | None, bounds: Mapping[str, float]) -> AbstractDensity:
     """The density that a name in a file stands for.
 
     A density stands for itself, a NumPyro model without required arguments for its posterior, another function without
@@ -234,13 +239,20 @@ def _as_density(name: str, found: Any, dim: int | None) -> AbstractDensity:
                 if not required:
                     _try_as_model(name, found)
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
-            return Energy(found, dim)
+            return Energy(found, dim, lower=bounds.get("lower"), upper=bounds.get("upper"))
         try:
             found = posterior or found()
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         except Exception as error:  # whatever a user's function raises
             raise InputError(f"{name}() failed: {summary(error)}") from error
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
+    if bounds:
+        side = next(iter(bounds))
+        raise InputError(
+            f"{name} is no function of a point but a density, whose bounds stand in the file; leave out --{side}"
+        )
     if dim is not None and dim != found.dim:
         raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
     return found

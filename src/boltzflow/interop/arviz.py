@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct: str = "metropolis") -> Any:
-    """Samples of a run as an `xarray.DataTree` with groups `posterior` (`x`) and `sample_stats` (`lp` = -energy).
+    """Samples of a run as an `xarray.DataTree` with groups `posterior` and `sample_stats` (`lp` = -energy).
+
+    The group `posterior` has the variables of a posterior by name, and else `x`.
 
     Attributes of the root hold log Z and the verdict of `run.report()`.
 
@@ -49,8 +51,11 @@ def to_datatree(run: "Run", key: PRNGKeyArray, num_samples: int = 4000, correct:
         "warnings": " ".join(report.verdict.warnings),
     }
     sample_stats = {name: _by_chain(value, chain) for name, value in stats.items()}
-    groups = {"posterior": {"x": _by_chain(samples.x, chain)}, "sample_stats": sample_stats}
-    return from_dict(groups, dims={"x": ["x_dim"]}, attrs={"/": root})
+    by_name = getattr(run.target, "values", None)
+    values = by_name(samples.x) if by_name else {"x": samples.x}
+    posterior = {name: _by_chain(value, chain) for name, value in values.items()}
+    dims = {} if by_name else {"x": ["x_dim"]}
+    return from_dict({"posterior": posterior, "sample_stats": sample_stats}, dims=dims, attrs={"/": root})
 
 
 def mixing(samples: Corrected) -> dict[str, Float[np.ndarray, " dim"]]:

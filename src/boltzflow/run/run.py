@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, of_point
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError
 from boltzflow.model.flow import Flow
-from boltzflow.numerics.batching import Stream, stream_key
+from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.stages import following
 from boltzflow.numerics.validation import random_key, shown, whole_number
 from boltzflow.report.answers import Answer, answer_by, report_of
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _NUM_SHOWN = 10_000  # samples of another route than the flow, in the figures
 _parts_seen = itertools.count()
+_Points = TypeVar("_Points", Samples, Corrected)
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Run:
 
         They are the flow's also where another route answers; `sample` draws from the route that answers.
         """
-        return self._checked_draws().samples
+        return self._inside_bounds(self._checked_draws().samples)
 
     @property
     def log_weights(self) -> Float[np.ndarray, " num"]:
@@ -133,14 +134,16 @@ class Run:
             num_samples: How many samples.
 
         Returns:
-            Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`.
+            Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`. Of an energy with
+            bounds, x lies inside them, and the other arrays are of x. Of a posterior, x are standard normals, and
+            `target.values(x)` the variables.
 
         Raises:
             InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
         key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
-        return self._answer.sample(key, num_samples)
+        return self._inside_bounds(self._answer.sample(key, num_samples))
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -166,17 +169,33 @@ class Run:
             raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
-        return self._answer.correct(key, num_samples, method)
+        return self._inside_bounds(self._answer.correct(key, num_samples, method))
 
-    def expectation(self, fn: Callable[[Float[Array, " dim"]], Any], num_samples: int = 0) -> Any:
+    def _inside_bounds(self, samples: _Points) -> _Points:
+        """Samples of an energy with bounds at their points x inside; energy and density are those of x."""
+        bounds = getattr(self.target, "bounds", None)
+        if bounds is None:
+            return samples
+        with self.draws.programs.answering():
+            x = np.asarray(map_points(bounds.constrain, samples.x), np.float64)
+            log_jacobian = np.asarray(map_points(bounds.log_jacobian, samples.x), np.float64)
+        changes: dict[str, Any] = {"x": x, "energy": samples.energy + log_jacobian}
+        if isinstance(samples, Samples):
+            changes["log_prob"] = samples.log_prob - log_jacobian
+        return replace(samples, **changes)
+
+    def expectation(self, fn: Callable[[Any], Any], num_samples: int = 0, *, unconstrained: bool = False) -> Any:
         """Estimate E_p[fn(x)] with a standard error, by self-normalized importance weights.
 
         The error has the samples' own error and the solver's in quadrature. An estimate is not ok where the verdict
         distrusts the run. Samples are processed in batches, so that memory does not grow with their number.
 
         Args:
-            fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them.
+            fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them. Of a posterior, a
+                function of the dictionary of its variables by name.
             num_samples: How many new samples to draw; 0 takes the `samples` of the report.
+            unconstrained: Give `fn` the point of R^dim that the flow moves, where the target has other coordinates:
+                the standard normals of a posterior, or the z of an energy with bounds.
 
         Returns:
             The pytree of `fn` with an `Estimate` for each leaf.
@@ -187,12 +206,33 @@ class Run:
         if not callable(fn):
             raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
         num_samples = whole_number("num_samples", num_samples, at_least=0)
-        estimates = self._answer.expect(fn, num_samples)
+        estimates = self._answer.expect(fn if unconstrained else of_point(self.target, fn), num_samples)
         return jax.tree.map(self._judged, estimates, is_leaf=lambda node: isinstance(node, Estimate))
 
     def log_z(self) -> Estimate:
         """log ∫ exp(-energy) in nats, with its standard error; not ok where the verdict distrusts the run."""
         return self._judged(self.report().estimates["log_z"])
+
+    def log_bayes_factor(self, other: "Run") -> Estimate:
+        """log Z of this run minus that of another, such as a nested model, with their errors in quadrature.
+
+        The estimate is ok only where both are. For posteriors it is the log of the Bayes factor of the two models.
+
+        Raises:
+            InputError: `other` is no `Run`.
+        """
+        if not isinstance(other, Run):
+            raise InputError(f"a Bayes factor is taken with another run, got {shown(other)}")
+        ours, theirs = self.log_z(), other.log_z()
+        reasons = [f"Of {run.name}: {one.reason}" for run, one in ((self, ours), (other, theirs)) if not one.ok]
+        return Estimate(
+            ours.value - theirs.value,
+            float(np.hypot(ours.stderr, theirs.stderr)),
+            min(ours.n, theirs.n),
+            "difference of two log Z",
+            not reasons,
+            " ".join(reasons),
+        )
 
     def _judged(self, estimate: Estimate) -> Estimate:
         """The estimate, not ok where the verdict distrusts the run: weights alone cannot see a missing mode."""

@@ -36,6 +36,8 @@ class Observed(NamedTuple):
             found = jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, fn(x)), point)
             paths, tree = jax.tree_util.tree_flatten_with_path(found)
             varies = depends_on_input(fn, point)
+        except InputError:
+            raise
         except Exception as error:  # whatever a user's function raises
             what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise InputError(f"the observable fails on a point of shape ({dim},): {what}") from error

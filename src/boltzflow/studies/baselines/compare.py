@@ -52,7 +52,7 @@ def truth_of(target: AbstractDensity) -> Truth | None:
 
 def of_flow(run: Run) -> Answer:
     """The answer of a finished run, with the cost of all that it needs."""
-    means = run.expectation(lambda x: {"mean": x, "square": x**2})
+    means = run.expectation(lambda x: {"mean": x, "square": x**2}, unconstrained=True)
     report = run.report()
     estimates = report.estimates
     cost = run.trained.cost
