@@ -21,6 +21,7 @@ def chains(num, shift=0.0):
 
 class FakeRun:
     name = "fake"
+    target = None
 
     def correct(self, key, num_samples, method):
         samples = chains(num_samples)
@@ -42,6 +43,13 @@ def test_datatree_has_chains_and_verdict(correct, shape):
     assert tree["posterior"]["x"].shape == shape and tree["posterior"]["x"].dims == ("chain", "draw", "x_dim")
     assert ("log_weight" in tree["sample_stats"]) == (not correct)
     assert tree.attrs["log_z"] == 1.5 and tree.attrs["trustworthy"] == 0 and "missing" in tree.attrs["warnings"]
+
+
+def test_variables_of_a_posterior_have_their_names():
+    named = type("Named", (), {"values": lambda self, x: {"mu": x[:, 0], "theta": x}})()
+    tree = to_datatree(type("Run", (FakeRun,), {"target": named})(), jax.random.key(0), 1000, "importance")
+    assert tree["posterior"]["mu"].shape == (1, 1000) and tree["posterior"]["theta"].shape == (1, 1000, 2)
+    assert "x" not in tree["posterior"]
 
 
 def test_chains_are_separated_for_indivisible_sample_numbers():

@@ -46,4 +46,4 @@ def test_rounding_of_the_point_is_told():
 
 
 def test_wall_and_slow_growth_have_advice():
-    assert "sigmoid(z)" in told(lambda x: jnp.where(x[0] > -20, x @ x, jnp.inf))
+    assert "boltzflow.Energy(fn, dim, lower=..., upper=...)" in told(lambda x: jnp.where(x[0] > -20, x @ x, jnp.inf))
