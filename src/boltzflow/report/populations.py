@@ -105,7 +105,7 @@ def doubts(
         yield (
             f"One particle in two hundred is in a place {populations.scales:.0f} times narrower than most, as the neck "
             "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in other "
-            "coordinates, such as non-centered ones."
+            "coordinates, such as non-centered ones; those of a Posterior with its priors are."
         )
     if not populations.rise <= RISE:
         yield (
