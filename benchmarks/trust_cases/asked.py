@@ -104,7 +104,7 @@ def _two_runs() -> tuple[tempfile.TemporaryDirectory, Path, Path]:
     good, bad = Path(place.name) / "good", Path(place.name) / "bad"
     few = ("--num-eval-samples", 20_000)
     _command("run", "mixture-2", "--log-z-error", 0.01, "--seed", 0, *few, "--out", good)
-    _command("run", "mixture-2", "--num-steps", 5, "--seed", 1, *few, "--out", bad)
+    _command("run", "mixture-2", "--num-steps", 5, "--route", "flow", "--seed", 1, *few, "--out", bad)
     return place, good, bad
 
 
