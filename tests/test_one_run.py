@@ -173,6 +173,12 @@ def test_save_leaves_nothing_of_another_run(home, folder, capsys):
     assert bf.load("a").seed == 0
 
 
+def test_a_report_is_of_the_energies_that_it_was_measured_on(folder):
+    Path("near.py").write_text("import boltzflow as bf\n\ndef energy(x):\n    return bf.mixture_2().energy(x) + 1e-5\n")
+    main(["report", "a", "--target", "near.py:energy"])
+    assert bf.load("a").measured is None
+
+
 def test_save_keeps_the_files_of_the_same_run(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     bf.load("a").save("a")

@@ -253,6 +253,16 @@ def test_a_report_of_another_run_or_a_changed_one_is_not_used(saved):
     assert bf.load(saved, bf.mixture_2()).measured is None
 
 
+def test_a_report_of_other_energies_is_not_used(run, saved):
+    """A flow may serve a target that is near; numbers that were measured on another do not."""
+    target = bf.mixture_2()
+    for offset, is_used in ((0.0, True), (1e-12, True), (1e-5, False)):
+        near = bf.Energy(lambda x, by=offset: target.energy(x) + by, 2)
+        assert (bf.load(saved, near).measured is not None) == is_used
+    with pytest.raises(bf.InputError, match="of another target"):
+        bf.load(saved, bf.Energy(lambda x: target.energy(x) + 0.1, 2))
+
+
 def test_a_run_that_was_not_measured_is_saved_without_a_report(run, tmp_path):
     dataclasses.replace(run, measured=None).save(tmp_path / "run")
     assert not (tmp_path / "run" / "report.json").exists()

@@ -30,7 +30,8 @@ from boltzflow.run import Run
 from boltzflow.sampling.corrections import CORRECTIONS
 from boltzflow.statistics.estimates import Estimate, reverse_ess
 from boltzflow.storage.files import check_writable, locked, write_arrays
-from boltzflow.storage.run_folder import check_seed, seed_folders
+from boltzflow.storage.run_folder import CHECKPOINT, check_seed, seed_folders
+from boltzflow.training import checkpoint
 
 _MIN_STATES = 100  # of all chains; R-hat of fewer is noise
 
@@ -49,6 +50,8 @@ def report(directory: str | None, target: str | None) -> int:
     run = load_run(folder, target, measure_again=True)
     check_writable(folder)
     with locked(folder), make_display(output()) as display:
+        if target and not checkpoint.is_of(folder / CHECKPOINT, run.target, run.trained):
+            run.save(folder)  # the folder is of the target that it was measured on
         measured = measure(run, folder, display)
     return conclude(measured, folder)
 
@@ -86,7 +89,7 @@ def sample(
     say(f"{num_samples:,} samples: {path}")
     if sentence:
         say(sentence)
-    return standing(folder)
+    return standing(folder, run)
 
 
 def _weighted(run: Run, key: PRNGKeyArray, num_samples: int) -> tuple[dict[str, np.ndarray], str]:
@@ -121,7 +124,8 @@ def expect(directory: str | None, observable: str | None, num_samples: int, targ
         raise InputError("say what to average, as in observables.py:magnetization, a function of one point")
     num_samples = whole_number("num-samples", num_samples, at_least=0)
     fn = load_function(observable)
-    estimates = load_run(folder, target).expectation(fn, num_samples)
+    run = load_run(folder, target)
+    estimates = run.expectation(fn, num_samples)
     table = plain_table()
     table.add_column("observable")
     table.add_column("value", justify="right")
@@ -134,7 +138,7 @@ def expect(directory: str | None, observable: str | None, num_samples: int, targ
     output().print(table)
     for doubt in doubts:
         say(f"Not to be relied on: {doubt}", "red")
-    return standing(folder) or (DISTRUSTED if doubts else DONE)
+    return standing(folder, run) or (DISTRUSTED if doubts else DONE)
 
 
 def _numbers(name: str, estimates: Any) -> Iterator[tuple[str, float, float, str]]:

@@ -86,21 +86,21 @@ def conclude_seeds(reports: Mapping[int, Report], failures: Mapping[int, str], f
     return DONE if together.trustworthy else DISTRUSTED
 
 
-def standing(folder: Path) -> int:
+def standing(folder: Path, run: Run | None = None) -> int:
     """The exit status of samples and averages from a finished run, which are no better than its report.
 
-    `stored.check_one_run` has shown that the report is of this run.
+    `stored.check_one_run` has shown that the report is of this run. A `run` on a target of other energies measures it.
     """
-    doubt = _doubt(folder)
+    doubt = _doubt(folder, run)
     if doubt:
         say(doubt, "red")
     return DISTRUSTED if doubt else DONE
 
 
-def _doubt(folder: Path) -> str:
+def _doubt(folder: Path, run: Run | None) -> str:
     if not (folder / REPORT_JSON).exists():
         return f"This run has no report yet; run `boltzflow report {folder}`."
-    verdict = stored.read_report(folder).verdict
+    verdict = (run.report() if run else stored.read_report(folder)).verdict
     if not verdict.trustworthy:
         return f"The report distrusts this run: {' '.join(verdict.warnings)}"
     if around := run_folder.seeds_around(folder):

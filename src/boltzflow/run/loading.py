@@ -25,7 +25,8 @@ def load(
 ) -> Run:
     """Load the run in a folder that `boltzflow run` or `Run.save` wrote.
 
-    The report that lies in the folder is the run's, and is not measured again; `run.report(again=True)` does so.
+    The report that lies in the folder is the run's, and is not measured again; `run.report(again=True)` does so. On a
+    target whose energies differ from those of the report by more than rounding it is measured when it is asked for.
 
     Args:
         directory: The folder.
@@ -44,6 +45,7 @@ def load(
     programs = programs_for(target, config, parts)
     with programs.answering():
         trained, record = checkpoint.load(directory / CHECKPOINT, target, parts)
+        is_measured = checkpoint.is_of(directory / CHECKPOINT, target, trained)
     return Run(
         target=target,
         config=config,
@@ -53,7 +55,7 @@ def load(
         options=record["options"],
         parts=parts,
         programs=programs,
-        measured=own_report(directory),
+        measured=own_report(directory) if is_measured else None,
         progress=progress,
     )
 

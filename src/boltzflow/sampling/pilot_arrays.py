@@ -24,7 +24,8 @@ from boltzflow.sampling.pilot import Pilot
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 _MIXTURE = ("weights", "means", "scales")
 _NUM_ENERGIES = 64
-_DIFFERENCE = 1e-4  # by which a difference of two energies may change
+_DIFFERENCE = 1e-4  # of the spread of energies, by which they may change before a flow is of another target
+_EQUAL = 1e-9  # the same for numbers that were measured on a target
 _ROUNDINGS = 16  # of an energy on another machine
 _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particles", "nonfinite_share")
 
@@ -35,22 +36,32 @@ def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]
 
 
 def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
-    """Raises `InputError` unless the target's energies are those that were `kept` in the file, up to rounding.
+    """Raises `InputError` unless the target's energies are near those that were `kept` in the file.
 
-    They are computed in the precision of those. What they may differ by grows with differences of energies, and with
-    the energies themselves only as their rounding does.
+    What they may differ by grows with differences of energies, and with the energies themselves only as their rounding
+    does.
     """
-    if pilot.points.shape[1] == target.dim:
-        with jax.enable_x64(kept.dtype == np.float64):
-            here = np.asarray(energies(target, pilot), np.float64)
-            eps = rounding_of(target)
-        before = np.asarray(kept, np.float64)
-        rounding = max(_ROUNDINGS, target.dim**0.5) * eps * np.abs(before)
-        with np.errstate(invalid="ignore"):
-            near = np.isfinite(before) & (np.abs(here - before) <= _DIFFERENCE * (1 + spread(before)) + rounding)
-        if np.all(near | (here == before) | (np.isnan(here) & np.isnan(before))):
-            return
-    raise InputError(f"{path} is of another target: its energies are not those of this one")
+    if not _agree(target, pilot, kept, _DIFFERENCE):
+        raise InputError(f"{path} is of another target: its energies are not those of this one")
+
+
+def is_measured_target(target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> bool:
+    """Whether the target's energies are those that were `kept` up to rounding, so that what was measured holds."""
+    return _agree(target, pilot, kept, _EQUAL)
+
+
+def _agree(target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"], difference: float) -> bool:
+    """Whether energies differ by less than `difference` of their spread, in the precision of those that were kept."""
+    if pilot.points.shape[1] != target.dim:
+        return False
+    with jax.enable_x64(kept.dtype == np.float64):
+        here = np.asarray(energies(target, pilot), np.float64)
+        eps = rounding_of(target)
+    before = np.asarray(kept, np.float64)
+    rounding = max(_ROUNDINGS, target.dim**0.5) * eps * np.abs(before)
+    with np.errstate(invalid="ignore"):
+        near = np.isfinite(before) & (np.abs(here - before) <= difference * (1 + spread(before)) + rounding)
+    return bool(np.all(near | (here == before) | (np.isnan(here) & np.isnan(before))))
 
 
 def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,7 +21,7 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import trainable
-from boltzflow.sampling.pilot_arrays import check_target, energies, pilot_contents, pilot_from
+from boltzflow.sampling.pilot_arrays import check_target, energies, is_measured_target, pilot_contents, pilot_from
 from boltzflow.storage import files
 from boltzflow.storage.run_folder import CHECKPOINT_FILE
 from boltzflow.training.build import NO_PARTS, OF_TRANSPORT, Parts, choose_base, make_transport
@@ -101,6 +101,11 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         except KeyError as error:
             raise InputError(f"{folder / FILE} is damaged: it lacks {error}.") from None
     return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"], race), record
+
+
+def is_of(folder: Path, target: AbstractDensity, trained: Trained) -> bool:
+    """Whether the energies of `target` are, up to rounding, those that `save` kept: those of the stored report."""
+    return is_measured_target(target, trained.pilot, _read(folder)[0]["energies"])
 
 
 def read_record(folder: Path) -> dict[str, Any]:
