@@ -13,8 +13,8 @@ import jax
 import jaxtyping
 import pytest
 
-from boltzflow.sampling import mode_search, pilot
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
+from small_pilot import shrink
 
 _CACHE = "BOLTZFLOW_TEST_CACHE"  # a folder, or "off" for one that is gone with the session; workers inherit it
 _FLAGS = (
@@ -69,9 +69,7 @@ def small_pilot(request):
     """Pilots of few particles and descents, but for the files that set `FULL_PILOT`."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "FULL_PILOT", False):
-            for stage in ("_SHORT", "_WIDE", "_PATH"):
-                patch.setattr(pilot, stage, getattr(pilot, stage)._replace(particles=512))
-            patch.setattr(mode_search, "_DESCENT_STEPS", 20)
+            shrink(patch.setattr)
         yield
 
 
