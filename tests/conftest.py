@@ -4,6 +4,7 @@ Half of the time of the tests is the compiler's. Its programs are kept in a fold
 it optimizes less than for a user. The key of a program holds its text, the flags and the versions.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -12,8 +13,8 @@ import jax
 import jaxtyping
 import pytest
 
-from boltzflow.sampling import mode_search, pilot
 from fake_run import asked, files, refused  # noqa: F401  fixtures of several files
+from small_pilot import shrink
 
 _CACHE = "BOLTZFLOW_TEST_CACHE"  # a folder, or "off" for one that is gone with the session; workers inherit it
 _FLAGS = (
@@ -31,7 +32,7 @@ _HEAVY = (
     "test_process.py",
     "test_seeds.py",
     "test_pilot.py",
-    "test_interop.py",
+    "test_callback.py",
     "test_mixture_fit.py",
     "test_paper.py",
     "test_lattice_field.py",
@@ -44,6 +45,7 @@ _HEAVY = (
 
 
 def pytest_configure(config):
+    gc.set_threshold(200_000, 50, 100)  # a tracing of JAX makes many objects and few cycles: a tenth of the time
     os.environ.setdefault("XLA_FLAGS", _FLAGS)
     if _CACHE not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -67,9 +69,7 @@ def small_pilot(request):
     """Pilots of few particles and descents, but for the files that set `FULL_PILOT`."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "FULL_PILOT", False):
-            for stage in ("_SHORT", "_WIDE", "_PATH"):
-                patch.setattr(pilot, stage, getattr(pilot, stage)._replace(particles=512))
-            patch.setattr(mode_search, "_DESCENT_STEPS", 20)
+            shrink(patch.setattr)
         yield
 
 

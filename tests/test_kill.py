@@ -4,15 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import jax
 
 from boltzflow.cli import main
+from small_pilot import COMMAND
 
-FULL_PILOT = True  # the process has one
 SETTINGS = ["--num-steps", "200", "--width", "16", "--num-networks", "2", "--num-eval-samples", "2048"]
+SETTINGS += ["--route", "flow"]  # the report measures the flow alone
 
 
 def rows(folder):
@@ -22,7 +22,7 @@ def rows(folder):
 
 def test_killed_process_is_resumed_to_the_same_numbers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    whole = [sys.executable, "-m", "boltzflow", "run", "mixture-2", *SETTINGS, "--out"]
+    whole = [*COMMAND, "run", "mixture-2", *SETTINGS, "--out"]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"]}
     process = subprocess.Popen([*whole, "killed"], env=environment, stdout=subprocess.DEVNULL)
     metrics = tmp_path / "killed" / "metrics.jsonl"

@@ -58,25 +58,29 @@ def test_fields_of_the_lattice_keep_the_contract(key):
     check_vector_field(make_field((4, 3), key, mean=0.5), key)
 
 
+FIELDS = [
+    ((6,), 32, 2, True),
+    ((6,), 32, 2, False),
+    ((5,), 32, 1, True),
+    ((1,), 32, 2, True),
+    ((7,), 32, 3, False),
+    ((4, 3), 32, 2, True),
+    ((3, 4), 32, 1, False),
+    ((2, 2, 3), 32, 2, True),
+    ((40,), 8, 2, True),
+    ((40,), 7, 1, True),
+    ((70,), 70, 2, True),
+    ((12, 10), 5, 2, True),
+    ((9, 12), 6, 2, False),
+]
+# Weights in single precision on one lattice of each kind: fine and coarse, of one dimension and more, of both signs.
+IN_SINGLE = [FIELDS[1], FIELDS[4], FIELDS[7], FIELDS[8], FIELDS[12]]
+
+
 @pytest.mark.parametrize(
-    "shape, max_sites, depth, sign_symmetric",
-    [
-        ((6,), 32, 2, True),
-        ((6,), 32, 2, False),
-        ((5,), 32, 1, True),
-        ((1,), 32, 2, True),
-        ((7,), 32, 3, False),
-        ((4, 3), 32, 2, True),
-        ((3, 4), 32, 1, False),
-        ((2, 2, 3), 32, 2, True),
-        ((40,), 8, 2, True),
-        ((40,), 7, 1, True),
-        ((70,), 70, 2, True),
-        ((12, 10), 5, 2, True),
-        ((9, 12), 6, 2, False),
-    ],
+    "shape, max_sites, depth, sign_symmetric, weights_in_double, error",
+    [*((*field, True, 1e-11) for field in FIELDS), *((*field, False, 1e-5) for field in IN_SINGLE)],
 )
-@pytest.mark.parametrize(("weights_in_double", "error"), [(True, 1e-11), (False, 1e-5)])
 def test_divergence_is_the_trace_of_the_jacobian(
     shape, max_sites, depth, sign_symmetric, weights_in_double, error, key
 ):
@@ -115,19 +119,20 @@ def test_nothing_moves_before_training(key):
 
 # --- symmetries ------------------------------------------------------------------------------------------------------
 
-SHIFTS = [
-    ((6,), 32, 1, 0),
-    ((5,), 32, 2, 0),
-    ((4, 3), 32, 1, 0),
-    ((4, 3), 32, 1, 1),
-    ((2, 2, 3), 32, 1, 2),
-    ((40,), 8, 5, 0),
-    ((12, 10), 5, 2, 1),
+SHIFTS = [  # both signs on a fine and on a coarse lattice, and one on each of the others
+    ((6,), 32, 1, 0, True),
+    ((6,), 32, 1, 0, False),
+    ((5,), 32, 2, 0, True),
+    ((4, 3), 32, 1, 0, True),
+    ((4, 3), 32, 1, 1, False),
+    ((2, 2, 3), 32, 1, 2, False),
+    ((40,), 8, 5, 0, True),
+    ((40,), 8, 5, 0, False),
+    ((12, 10), 5, 2, 1, True),
 ]
 
 
-@pytest.mark.parametrize("shape, max_sites, shift, axis", SHIFTS)
-@pytest.mark.parametrize("sign_symmetric", [True, False])
+@pytest.mark.parametrize("shape, max_sites, shift, axis, sign_symmetric", SHIFTS)
 def test_shifting_the_lattice_shifts_the_field_and_not_the_potential(
     shape, max_sites, shift, axis, sign_symmetric, key
 ):

@@ -235,11 +235,11 @@ def test_the_report_of_all_seeds_is_of_these_seeds(home, tmp_path, monkeypatch, 
 
 
 def test_states_of_another_training_are_passed_over(tmp_path):
-    """Two trainings that differ in their target alone."""
+    """Two trainings that differ in their target alone, and from those of `home` in no shape."""
     config = dataclasses.replace(make_preset("quick", "", 2), **SMALL)
 
     def fit(shift, keep):
-        return bf.fit(bf.GaussianMixture([1.0], [[shift, 0.0]], [1.0]), config=config, keep=keep)
+        return bf.fit(bf.GaussianMixture([0.5, 0.5], [[4.0 + shift, 4.0], [-8.0, -8.0]], 1.0), config=config, keep=keep)
 
     one, _ = fit(0.0, tmp_path / "one"), fit(3.0, tmp_path / "other")
     for path in (tmp_path / "other").glob("state-?.npz"):

@@ -8,12 +8,15 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 
 from boltzflow.errors import InputError, TrainingError
 from boltzflow.studies import markdown, paper
 from boltzflow.studies.paper import cells, draw
+from boltzflow.studies.paper import results as results_module
 from boltzflow.studies.paper.cells import Cell, config_of
 from boltzflow.studies.paper.experiments import EXPERIMENTS, path_figure
 from boltzflow.studies.paper.page import BETTER, EQUAL, PARTS, WORSE, as_printed, compared, draw_paper_preset, published
@@ -124,10 +127,16 @@ def test_stored_rows_are_rewritten_without_a_change(tmp_path):
     assert rows.path.read_text("utf-8") == text
 
 
+@eqx.filter_jit
+def few_exact_samples(density, key):
+    return jax.vmap(density.sample_and_log_prob)(jax.random.split(key, 64))
+
+
 @pytest.fixture
 def trained(monkeypatch):
-    """The seeds and cells that would be trained; nothing is trained."""
+    """The seeds and cells that would be trained; nothing is trained, and rows of exact samples are of few."""
     seen = []
+    monkeypatch.setattr(results_module, "sample_batch", lambda density, key, num: few_exact_samples(density, key))
 
     def train(cell, config, seed, on_progress, keep):
         seen.append((cell.target, cell.method, seed))

@@ -11,6 +11,7 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant, dense
+from boltzflow.sampling import pilot as pilot_stages
 from boltzflow.sampling.pilot import _unfinished, run_pilot
 from boltzflow.sampling.smc import _next_beta, run_smc
 
@@ -87,7 +88,10 @@ def test_custom_base_and_paper_schedule_are_kept():
     assert abs(pilot.log_z) < SIGMA * pilot.log_z_stderr
 
 
-def test_energy_without_normalization_raises_or_complains():
+def test_energy_without_normalization_raises_or_complains(monkeypatch):
+    monkeypatch.setattr(pilot_stages, "_SHORT", pilot_stages._SHORT._replace(particles=512))  # eight widenings of all
+    monkeypatch.setattr(pilot_stages, "_WIDE", pilot_stages._WIDE._replace(particles=512))
+    monkeypatch.setattr(pilot_stages, "_PATH", pilot_stages._PATH._replace(particles=512))
     falling = bf.Energy(lambda x: -jnp.sum(x), 2)  # exp(-energy) cannot be normalized
     try:
         complaints = run_pilot(falling, jax.random.key(0)).complaints

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from boltzflow.cli import process
+from small_pilot import COMMAND
 
 CACHED = {"JAX_COMPILATION_CACHE_DIR": os.environ["BOLTZFLOW_TEST_CACHE"]}
 BOLTZFLOW = [sys.executable, "-m", "boltzflow"]
@@ -103,17 +104,7 @@ def test_a_closed_pipe_is_no_traceback(argv):
 
 def test_a_pipe_that_closes_ends_a_run_with_its_next_command(tmp_path):
     """The state of training is written first."""
-    argv = [*BOLTZFLOW, "run", "double-well", "--num-sites", "2", "--num-steps", "20", "--out", "a b"]
-    program = f"""
-import sys
-from boltzflow.sampling import pilot
-for stage in ("_SHORT", "_WIDE", "_PATH"):
-    setattr(pilot, stage, getattr(pilot, stage)._replace(particles=512))
-sys.argv = {argv[2:]!r}
-from boltzflow.cli import main
-sys.exit(main())
-"""
-    argv = [sys.executable, "-c", program]
+    argv = [*COMMAND, "run", "double-well", "--num-sites", "2", "--num-steps", "20", "--out", "a b"]
     running = subprocess.Popen(
         argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**CACHED)
     )

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
+from boltzflow.config import make_preset, with_changes
 from boltzflow.errors import InputError
 from boltzflow.report.draws import Draws
 from boltzflow.report.figures import Plots
+from boltzflow.run.fitting import _settle
 from boltzflow.sampling.corrections import Corrected
 from boltzflow.statistics.estimates import exact
 from boltzflow.statistics.notation import concise, concise_array
@@ -275,3 +277,51 @@ def test_a_report_can_be_measured_again(saved, monkeypatch):
     monkeypatch.setattr("boltzflow.run.run.report_of", lambda draws, name, options: known.append(draws.known) or other)
     assert loaded.report(again=True) is other is loaded.report()
     assert known == [{}]
+
+
+# --- what `fit` is given ----------------------------------------------------------------------------------------------
+
+NO_FITS = {
+    "fit(model)": "got the NumPyro model model: wrap it as boltzflow.interop.numpyro.Posterior(model)",
+    "fit(function)": "got the function function: wrap it as boltzflow.Energy(function, dim)",
+    "fit(bf.DoubleWell)": "got the class DoubleWell, a density: give an instance of a density, as in DoubleWell(...)",
+    "fit(dict)": "got the class dict, a class that is no density",
+    "fit(3.0)": "got float: wrap a function",
+    "fit(None)": "got NoneType",
+    "fit(target, config={'num_step': 3})": "no setting 'num_step'",
+    "fit(target, config={'num_steps': 'many'})": "num_steps must be a whole number",
+    "fit(target, config={'preset': 'best'})": "preset must be one of",
+    "fit(target, config={3: 4})": "no setting 3",
+    "fit(target, config='quick')": "config must be a boltzflow.Config or a dict of settings, got 'quick'",
+    "fit(target, config=bf.Config)": "config must be a boltzflow.Config or a dict",
+    "fit(target, config=0)": "config must be a boltzflow.Config or a dict",
+    "fit(target, preset=None)": "Unknown preset None",
+    "fit(target, preset=['quick'])": "Unknown preset ['quick']",
+}
+
+
+def test_what_cannot_be_fitted_is_one_sentence_that_says_what_to_do():
+    """In another process: this one checks the types of all arguments first."""
+    script = (
+        "import json, boltzflow as bf, numpyro, numpyro.distributions as dist\n"
+        "from boltzflow import fit\n"
+        "def model(): numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
+        "def function(x): return (x**2).sum()\n"
+        "target = bf.Energy(function, 2)\nfound = {}\n"
+        f"for call in {list(NO_FITS)!r}:\n"
+        "    try: eval(call)\n"
+        "    except bf.InputError as error: found[call] = str(error)\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert [call for call, words in NO_FITS.items() if words not in found.get(call, "")] == []
+    assert not any("\n" in sentence for sentence in found.values())
+
+
+def test_settings_may_be_a_dict_of_changes():
+    target = bf.Energy(lambda x: (x**2).sum(), 2)
+    name, config = _settle(target, "default", {"preset": "quick", "num_steps": 7}, "")
+    assert config == with_changes(make_preset("quick"), {"num_steps": 7}) and name == "Energy"
+    assert _settle(target, "quick", {"base_std": 2}, "")[1].base == "gaussian"
+    assert _settle(target, "quick", {}, "")[1] == make_preset("quick")

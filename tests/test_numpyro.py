@@ -1,12 +1,7 @@
-"""Targets from other libraries: functions outside JAX, and NumPyro models."""
+"""NumPyro models as targets: their evidence, their coordinates, and what is said of a mistake in them."""
 
 import functools
 import inspect
-import json
-import platform
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -16,144 +11,10 @@ import numpyro.distributions as dist
 import pytest
 
 import boltzflow as bf
-from boltzflow.config import default_preset, make_preset, with_changes
 from boltzflow.densities.energy import check_energy
 from boltzflow.densities.from_file import load_target
-from boltzflow.interop.callback import Callback
 from boltzflow.interop.numpyro import Posterior, is_model
 from boltzflow.numerics.validation import is_numpyro_model
-from boltzflow.run.fitting import _settle
-
-PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])
-LOG_Z = float(np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(PRECISION)[1])
-
-
-def gaussian(x):
-    return 0.5 * np.einsum("ni,ij,nj->n", x, PRECISION, x), x @ PRECISION
-
-
-# --- callbacks --------------------------------------------------------------------------------------------------------
-
-
-def test_callback_returns_energy_and_gradient_in_one_call():
-    sizes = []
-
-    def counted(x):
-        sizes.append(len(x))
-        return gaussian(x)
-
-    target = Callback(counted, 2)
-    x = jax.random.normal(jax.random.key(0), (7, 2))
-    sizes.clear()
-    energy, gradient = jax.block_until_ready(jax.jit(jax.vmap(jax.value_and_grad(target.energy)))(x))
-    assert sizes == [7]
-    np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
-    np.testing.assert_allclose(gradient, gaussian(np.asarray(x))[1], rtol=1e-5)
-    np.testing.assert_allclose(jax.vmap(jax.vmap(target.energy))(x[None]), energy[None], rtol=1e-6)
-    check_energy(target, x)
-
-
-def test_callback_trains_to_exact_log_z():
-    config = with_changes(default_preset(), {"num_steps": 100, "width": 8, "num_eval_samples": 4096})
-    run = bf.fit(Callback(gaussian, 2), config=config)
-    assert run.report().verdict.trustworthy
-    assert abs(run.log_z().value - LOG_Z) < 5 * run.log_z().stderr
-
-
-def fails(x):
-    raise RuntimeError("no such\nmolecule")
-
-
-@pytest.mark.parametrize(
-    ("fn", "words"),
-    [
-        (lambda x: (gaussian(x)[0], 2 * gaussian(x)[1]), "the gradient is not that of the energy: at x = "),
-        (lambda x: (gaussian(x)[0], -gaussian(x)[1]), "the gradient gives"),
-        (lambda x: gaussian(x)[0], "energies and gradients"),
-        (lambda x: (gaussian(x)[0][:, None], gaussian(x)[1]), r"got \(4, 1\) and \(4, 2\)"),
-        (lambda x: (np.full(len(x), np.nan), x), "give check_at"),
-        (fails, "RuntimeError: no such molecule"),
-    ],
-)
-def test_invalid_callback_is_refused(fn, words):
-    with pytest.raises(bf.InputError, match=words):
-        Callback(fn, 2)
-
-
-def test_callback_stops_at_time_limit():
-    started = time.perf_counter()
-    with pytest.raises(bf.InputError, match=r"more than 0.1 s for 4 points"):
-        Callback(lambda x: time.sleep(30), 2, time_limit=0.1)
-    assert time.perf_counter() - started < 5
-
-
-def test_callback_works_after_timeout_or_error():
-    moods = iter(["ok"] * 6 + ["slow", "ok", "fails", "ok"])  # the gradient check makes the first five calls
-
-    def moody(x):
-        mood = next(moods)
-        if mood == "fails":
-            raise RuntimeError("no such molecule")
-        time.sleep(5 if mood == "slow" else 0)
-        return gaussian(x)
-
-    target = Callback(moody, 2, time_limit=0.5)
-    assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
-    for _ in range(2):
-        with pytest.raises(Exception, match=r"more than 0.5 s|no such molecule"):
-            jax.block_until_ready(target.energy(jnp.ones(2)))
-        assert target.energy(jnp.ones(2)) == pytest.approx(gaussian(np.ones((1, 2)))[0][0])
-
-
-def test_system_exit_in_callback_is_an_error():
-    with pytest.raises(bf.InputError, match="SystemExit: 3"):
-        Callback(lambda x: sys.exit(3), 2)
-
-
-def test_interop_modules_load_on_access():
-    program = "import boltzflow; print([boltzflow.interop.callback.Callback, boltzflow.interop.arviz.to_datatree])"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-    with pytest.raises(AttributeError, match="no attribute 'pymc'"):
-        bf.interop.pymc  # noqa: B018
-
-
-def test_callback_may_modify_its_points():
-    def greedy(x):
-        result = gaussian(x)
-        if len(x) == 7:  # not in the gradient check
-            x[:] = np.nan
-        return result
-
-    target = Callback(greedy, 2)
-    for double in (False, True):
-        with jax.enable_x64(double):
-            x = jax.random.normal(jax.random.key(0), (7, 2))
-            energy, same = jax.jit(lambda x: (jax.vmap(target.energy)(x), x + 0))(x)
-            np.testing.assert_array_equal(same, x)
-            np.testing.assert_allclose(energy, gaussian(np.asarray(x))[0], rtol=1e-5)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not changed")
-def test_callback_keeps_freed_memory():
-    import resource
-
-    faults = []
-
-    def hungry(x):
-        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-        for _ in range(4):
-            _ = [np.ones(2**18) for _ in range(4)]  # 512 pages each, 8192 in all if mapped anew
-        faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
-        return gaussian(x)
-
-    target = Callback(hungry, 2)
-    faults.clear()
-    for _ in range(5):
-        jax.block_until_ready(target.energy(jnp.ones(2)))
-    assert sorted(faults)[2] < 100
-
-
-# --- NumPyro ----------------------------------------------------------------------------------------------------------
 
 OBSERVED = jnp.array([1.3, 0.4, 2.2])
 
@@ -297,8 +158,8 @@ def mistake_before_any_site(y=OBSERVED):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (with_a_mistake, r"NameError: name 'undefined_scale' is not defined \(test_interop.py, line \d+\)"),
-        (mistake_before_any_site, r"IndexError: .* \(test_interop.py, line \d+\)"),
+        (with_a_mistake, r"NameError: name 'undefined_scale' is not defined \(test_numpyro.py, line \d+\)"),
+        (mistake_before_any_site, r"IndexError: .* \(test_numpyro.py, line \d+\)"),
     ],
 )
 def test_mistake_in_a_model_is_told_with_its_line(model, words):
@@ -348,59 +209,9 @@ def test_improper_prior_is_the_same_in_a_file_and_in_python(tmp_path):
     assert Posterior(normal_model).improper_sites == ()
 
 
-def unused_target(x):
-    return jnp.sum(x**2)
-
-
-NO_FITS = {
-    "fit(model)": "got the NumPyro model model: wrap it as boltzflow.interop.numpyro.Posterior(model)",
-    "fit(function)": "got the function function: wrap it as boltzflow.Energy(function, dim)",
-    "fit(bf.DoubleWell)": "got the class DoubleWell, a density: give an instance of a density, as in DoubleWell(...)",
-    "fit(dict)": "got the class dict, a class that is no density",
-    "fit(3.0)": "got float: wrap a function",
-    "fit(None)": "got NoneType",
-    "fit(target, config={'num_step': 3})": "no setting 'num_step'",
-    "fit(target, config={'num_steps': 'many'})": "num_steps must be a whole number",
-    "fit(target, config={'preset': 'best'})": "preset must be one of",
-    "fit(target, config={3: 4})": "no setting 3",
-    "fit(target, config='quick')": "config must be a boltzflow.Config or a dict of settings, got 'quick'",
-    "fit(target, config=bf.Config)": "config must be a boltzflow.Config or a dict",
-    "fit(target, config=0)": "config must be a boltzflow.Config or a dict",
-    "fit(target, preset=None)": "Unknown preset None",
-    "fit(target, preset=['quick'])": "Unknown preset ['quick']",
-}
-
-
-def test_what_cannot_be_fitted_is_one_sentence_that_says_what_to_do():
-    """In another process: this one checks the types of all arguments first."""
-    script = (
-        "import json, boltzflow as bf, numpyro, numpyro.distributions as dist\n"
-        "from boltzflow import fit\n"
-        "def model(): numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
-        "def function(x): return (x**2).sum()\n"
-        "target = bf.Energy(function, 2)\nfound = {}\n"
-        f"for call in {list(NO_FITS)!r}:\n"
-        "    try: eval(call)\n"
-        "    except bf.InputError as error: found[call] = str(error)\n"
-        "print(json.dumps(found))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert [call for call, words in NO_FITS.items() if words not in found.get(call, "")] == []
-    assert not any("\n" in sentence for sentence in found.values())
-
-
-def test_settings_may_be_a_dict_of_changes():
-    target = bf.Energy(unused_target, 2)
-    name, config = _settle(target, "default", {"preset": "quick", "num_steps": 7}, "")
-    assert config == with_changes(make_preset("quick"), {"num_steps": 7}) and name == "Energy"
-    assert _settle(target, "quick", {"base_std": 2}, "")[1].base == "gaussian"
-    assert _settle(target, "quick", {}, "")[1] == make_preset("quick")
-
-
 def test_models_are_recognized():
     assert is_model(normal_model) and is_model(scale_model)
-    assert not is_model(gaussian) and not is_model(lambda: 3)
+    assert not is_model(lambda x: jnp.sum(x**2)) and not is_model(lambda: 3)
     assert is_numpyro_model(normal_model) and is_numpyro_model(functools.partial(normal_model, OBSERVED))
     assert not is_numpyro_model(lambda x: -dist.Normal(0.0, 1.0).log_prob(x).sum()) and not is_numpyro_model(3)
 
@@ -437,11 +248,11 @@ def fails_in_a_nested_model():
 def test_what_a_model_raises_has_its_file_and_line():
     for call in (is_model, Posterior):
         with pytest.raises(
-            bf.InputError, match=r"^the model cannot be run: KeyError: 'sensor' \(test_interop.py, line \d+\)$"
+            bf.InputError, match=r"^the model cannot be run: KeyError: 'sensor' \(test_numpyro.py, line \d+\)$"
         ):
             call(fails_late)
         with pytest.raises(
-            bf.InputError, match=r"^the model cannot be run: \w+: .* \(test_interop.py, line \d+\)$"
+            bf.InputError, match=r"^the model cannot be run: \w+: .* \(test_numpyro.py, line \d+\)$"
         ) as raised:
             call(fails_in_a_nested_model)
         assert "\n" not in str(raised.value)
