@@ -1,5 +1,6 @@
 """Coverage: modes that a flow misses, around minima of the energy."""
 
+import functools
 import re
 
 import jax
@@ -31,7 +32,8 @@ def test_mode_with_known_points_is_not_missed():
     minima = jnp.asarray(np.stack([NEAR, FAR]), jnp.float32)
     log_ratio = -np.asarray(map_points(target.energy, minima) + map_points(cover.log_prob, minima))
     assert log_ratio[1] > 5
-    arguments = (target, cover.log_prob, minima, log_ratio, 0.0, 7 * np.ones(5), jax.random.key(1))
+    log_prob = functools.partial(map_points, cover.log_prob)
+    arguments = (target, log_prob, minima, log_ratio, 0.0, 7 * np.ones(5), jax.random.key(1))
     assert any(np.linalg.norm(region.center - FAR) < 1 for region in weigh_missed_modes(*arguments)[0])
     assert weigh_missed_modes(*arguments, known_points=x)[0] == []
 
@@ -42,7 +44,15 @@ def missed(share, log_prob, log_z, width=0.5):
     minima = np.concatenate([[NEAR, FAR], FAR + 0.1 * np.random.default_rng(0).normal(size=(3, 5))])
     x = jnp.asarray(minima, jnp.float32)
     log_ratio = -np.asarray(map_points(target.energy, x) + map_points(log_prob, x)) - log_z
-    regions, left = weigh_missed_modes(target, log_prob, minima, log_ratio, log_z, 1.5 * np.ones(5), jax.random.key(1))
+    regions, left = weigh_missed_modes(
+        target,
+        functools.partial(map_points, log_prob),
+        minima,
+        log_ratio,
+        log_z,
+        1.5 * np.ones(5),
+        jax.random.key(1),
+    )
     assert left == 0
     return regions
 
@@ -71,7 +81,7 @@ def test_minima_beyond_the_eighth_mode_are_counted():
     target = bf.GaussianMixture(np.full(12, 1 / 12), minima, 1.0)
     log_ratio = np.full(12, np.inf)
     regions, left = weigh_missed_modes(
-        target, lambda x: -1e4 + 0 * x[0], minima, log_ratio, 0.0, np.ones(2), jax.random.key(0)
+        target, lambda x: np.full(len(x), -1e4), minima, log_ratio, 0.0, np.ones(2), jax.random.key(0)
     )
     assert len(regions) == 8 and left == 4
     np.testing.assert_allclose([region.share / (1 - region.share) for region in regions], 1 / 12, rtol=0.1)

@@ -114,11 +114,11 @@ class GaussianMixtureLike(Protocol):
 
 def sample_batch(
     distribution: AbstractDistribution, key: PRNGKeyArray, num_samples: int
-) -> tuple[Float[Array, "num_samples dim"], Float[Array, " num_samples"]]:
+) -> tuple[Float[np.ndarray, "num_samples dim"], Float[np.ndarray, " num_samples"]]:
     """Independent samples and their log-densities."""
     keys = jax.random.split(key, -(-num_samples // BATCH_SIZE))
-    xs, log_probs = zip(*(_sample(distribution, k) for k in keys), strict=True)
-    return jnp.concatenate(xs)[:num_samples], jnp.concatenate(log_probs)[:num_samples]
+    xs, log_probs = zip(*(map(np.asarray, _sample(distribution, k)) for k in keys), strict=True)
+    return np.concatenate(xs)[:num_samples], np.concatenate(log_probs)[:num_samples]
 
 
 @compiled

@@ -149,7 +149,7 @@ def instead_of_a_density(target: Any) -> str:
     return f"{type(target).__name__}: wrap a function as boltzflow.Energy(function, dim)"
 
 
-def check_energy(density: AbstractDensity, points: Float[Array, "num dim"]) -> None:
+def check_energy(density: AbstractDensity, points: Float[Array | np.ndarray, "num dim"]) -> None:
     """Check that the energy of `density` is usable for training, at given points.
 
     Checked are: the optional attributes; tracing under JAX, alone and in a batch; one real floating number as result;

@@ -98,11 +98,11 @@ class Posterior(AbstractDensity):
         """The values of all sites by name at one point `(dim,)`, deterministic ones included."""
         return self.to_sites(self.unravel(one_point(x, self.dim)))
 
-    def sites(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+    def sites(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[np.ndarray, "num ..."]]:
         """Constrained samples for points `(num, dim)`, by the names of all sites, deterministic ones included."""
-        return map_points(self.constrain, jnp.asarray(x))
+        return map_points(self.constrain, x)
 
-    def values(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+    def values(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[np.ndarray, "num ..."]]:
         """The same as `sites`, by the name that `boltzflow.Posterior` has for it."""
         return self.sites(x)
 

@@ -1,13 +1,17 @@
 """The flow: samples of the base carried along a velocity field, with their exact log-density (Eq. 4)."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDistribution
+from boltzflow.densities.base import AbstractDistribution, sample_batch
 from boltzflow.model.fields import AbstractVectorField
-from boltzflow.model.integrate import SOLVERS, solve
+from boltzflow.model.integrate import SOLVERS, solve, solve_between
 from boltzflow.model.networks import Point, Scalar
+from boltzflow.numerics.batching import map_batches, map_points
+from boltzflow.numerics.compiling import compiled
 
 
 class Flow(AbstractDistribution):
@@ -72,6 +76,45 @@ class Flow(AbstractDistribution):
     def _rates(self, t: Scalar, state: tuple[Point, Scalar]) -> tuple[Point, Scalar]:
         velocity, divergence = self.field.velocity_and_divergence(t, state[0])
         return velocity, -divergence
+
+
+def sample_flow(
+    flow: Flow, key: PRNGKeyArray, num_samples: int
+) -> tuple[Float[np.ndarray, "num_samples dim"], Float[np.ndarray, " num_samples"]]:
+    """Independent samples and their log-densities, as `sample_batch` draws them.
+
+    Flows of one field share a program, whatever their bases and numbers of steps.
+    """
+    x0, log_prob = sample_batch(flow.base, key, num_samples)
+    x, outflow = _carried(flow, x0, backward=False)
+    return x, log_prob - outflow
+
+
+def flow_log_prob(flow: Flow, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, " num"]:
+    """log q at points, from a program that flows of one field share."""
+    x0, outflow = _carried(flow, x, backward=True)
+    return map_points(flow.base.log_prob, x0) - outflow
+
+
+def _carried(
+    flow: Flow, x: Float[Array | np.ndarray, "num dim"], backward: bool
+) -> tuple[Float[np.ndarray, "num dim"], Float[np.ndarray, " num"]]:
+    """The points at the other end of their trajectories, and ∫ ∇·V_t dt from t = 0 to 1."""
+    num_steps = jnp.asarray(flow.num_steps)
+    return map_batches(lambda batch: _carry(flow.field, batch, num_steps, flow.solver, backward), x)
+
+
+@compiled
+def _carry(field, x, num_steps, solver, backward):
+    def rates(t, state):
+        return field.velocity_and_divergence(t, state[0])
+
+    def carry(x):
+        start, end = (jnp.asarray(time, x.dtype) for time in ((1, 0) if backward else (0, 1)))
+        x, divergence = solve_between(rates, (x, jnp.zeros((), x.dtype)), start, end, num_steps, solver=solver)
+        return x, -divergence if backward else divergence
+
+    return jax.vmap(carry)(x)
 
 
 def with_resolution(flow: Flow, num_steps: int) -> Flow:

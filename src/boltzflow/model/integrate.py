@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 
 class Tableau(NamedTuple):
@@ -47,22 +47,52 @@ def solve(
 
     Returns the final state, or with `save_steps` the states at all `times`; memory holds these and one step's values.
     """
-    tableau = SOLVERS[solver]
 
     @jax.checkpoint
     def step(y: PyTree, interval: tuple[Float[Array, ""], Float[Array, ""]]):
-        start, end = interval
-        length = end - start
-        rates: list[PyTree] = []
-        for node, row in zip(tableau.nodes, tableau.rows, strict=True):
-            rates.append(vector_field(start + node * length, _advance(y, length, row, rates)))
-        y = _advance(y, length, tableau.weights, rates)
+        y = _step(vector_field, y, *interval, SOLVERS[solver])
         return y, (y if save_steps else None)
 
     final, states = jax.lax.scan(step, state, (times[:-1], times[1:]))
     if not save_steps:
         return final
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
+
+
+def solve_between(
+    vector_field: Callable[[Float[Array, ""], PyTree], PyTree],
+    state: PyTree,
+    start: Float[Array, ""],
+    end: Float[Array, ""],
+    num_steps: Int[Array, ""],
+    *,
+    solver: str,
+) -> PyTree:
+    """The same final state after `num_steps` equal steps, whose number is an argument of the compiled program.
+
+    It has no reverse-mode derivative.
+    """
+
+    def step(i: Int[Array, ""], y: PyTree) -> PyTree:
+        first, last = (start + (end - start) * (j.astype(start.dtype) / num_steps) for j in (i, i + 1))
+        return _step(vector_field, y, first, last, SOLVERS[solver])
+
+    return jax.lax.fori_loop(0, num_steps, step, state)
+
+
+def _step(
+    vector_field: Callable[[Float[Array, ""], PyTree], PyTree],
+    y: PyTree,
+    start: Float[Array, ""],
+    end: Float[Array, ""],
+    tableau: Tableau,
+) -> PyTree:
+    """One Runge–Kutta step."""
+    length = end - start
+    rates: list[PyTree] = []
+    for node, row in zip(tableau.nodes, tableau.rows, strict=True):
+        rates.append(vector_field(start + node * length, _advance(y, length, row, rates)))
+    return _advance(y, length, tableau.weights, rates)
 
 
 def _advance(y: PyTree, length: Float[Array, ""], row: Sequence[float], rates: Sequence[PyTree]) -> PyTree:

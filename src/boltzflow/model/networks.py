@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractFixed
 from boltzflow.numerics import linalg
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.validation import frozen, real_array
 
 Scalar = Float[Array, ""]
@@ -78,11 +79,7 @@ class MLP(eqx.Module):
     def __init__(self, in_size: int, out_size: int, *, width: int, depth: int, key: PRNGKeyArray):
         if min(width, depth, out_size) < 1 or in_size < 0:
             raise ValueError(f"width, depth and out_size must be at least 1, got {width}, {depth} and {out_size}.")
-        sizes = [in_size + 1] + [width] * depth
-        keys = jax.random.split(key, depth)
-        hidden = zip(keys, sizes[:-1], sizes[1:], strict=True)
-        self.weights = [jax.random.normal(k, (b, a)) / a**0.5 for k, a, b in hidden] + [jnp.zeros((out_size, width))]
-        self.biases = [jnp.zeros(w.shape[0]) for w in self.weights]
+        self.weights, self.biases = _start((in_size + 1, *[width] * depth, out_size), key)
         self.in_size = in_size
 
     def __call__(self, t: Scalar, x: Float[Array, " in_size"]) -> Float[Array, " out_size"]:
@@ -127,6 +124,16 @@ class MLP(eqx.Module):
             a = pre * s
             layers.append((a, s + a * (1 - s)))
         return layers
+
+
+@compiled
+def _start(sizes: tuple[int, ...], key: PRNGKeyArray) -> tuple[list[Array], list[Array]]:
+    """The weights and biases of layers of these sizes: a program, and not one for each layer."""
+    *inner, last, end = sizes
+    keys = jax.random.split(key, len(inner))
+    hidden = zip(keys, inner, [*inner[1:], last], strict=True)
+    weights = [jax.random.normal(k, (b, a)) / a**0.5 for k, a, b in hidden] + [jnp.zeros((end, last))]
+    return weights, [jnp.zeros(w.shape[0]) for w in weights]
 
 
 def _in_each_direction(

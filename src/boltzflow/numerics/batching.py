@@ -15,16 +15,26 @@ BATCH_SIZE = 8192
 
 
 def map_points(function: Callable[[Float[Array, " dim"]], Any], x: Float[Array | np.ndarray, "num dim"]) -> Any:
-    """The results of a function of one point at every row of `x`, with a leading axis of length `num`.
+    """The results of a function of one point at every row of `x`, NumPy arrays with a leading axis of length `num`.
 
-    Points are cast to the precision in force. The last batch is padded, so that all have the same size and the function
-    is compiled once.
+    Points are cast to the precision in force.
+    """
+    return map_batches(lambda batch: _mapped(function, batch), x)
+
+
+def map_batches(
+    function: Callable[[Float[np.ndarray, "batch dim"]], Any], x: Float[Array | np.ndarray, "num dim"]
+) -> Any:
+    """The same for a function of a batch of points.
+
+    The last batch is padded, so that all have the same size and the function is compiled once. NumPy cuts and joins
+    them, which needs no program for each length.
     """
     num = len(x)
-    x = jnp.asarray(x, float)
-    x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])
-    batches = [_mapped(function, x[i : i + BATCH_SIZE]) for i in range(0, len(x), BATCH_SIZE)]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num], *batches)
+    x = np.asarray(x, jnp.result_type(float))
+    x = np.concatenate([x, np.broadcast_to(x[-1:], (-num % BATCH_SIZE, *x.shape[1:]))])
+    batches = [function(x[i : i + BATCH_SIZE]) for i in range(0, len(x), BATCH_SIZE)]
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:num], *batches)
 
 
 class Stream(enum.IntEnum):

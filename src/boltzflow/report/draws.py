@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of, sample_batch
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.densities.precision import Programs, rounding_error
-from boltzflow.model.flow import Flow, with_resolution
+from boltzflow.model.flow import Flow, sample_flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
 from boltzflow.numerics.batching import BATCH_SIZE, Stream, map_points, numpy_generator, stream_key
 from boltzflow.numerics.stages import advance, stage
@@ -104,7 +104,7 @@ class Draws:
         num_samples = whole_number("num_samples", num_samples, at_least=1)
         flow = self.flow
         with self.programs.answering():
-            x, log_prob = sample_batch(flow, key, num_samples)
+            x, log_prob = sample_flow(flow, key, num_samples)
             energy = map_points(self.target.energy, x)
         found = [np.asarray(array, np.float64) for array in (x, log_prob, energy)]
         return Samples(found[0], -found[2] - found[1], found[1], found[2])
@@ -293,7 +293,7 @@ def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray
 
 
 def _weighted(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Weighted:
-    x, log_prob = sample_batch(flow, key, BATCH_SIZE)
+    x, log_prob = sample_flow(flow, key, BATCH_SIZE)
     return Weighted(
         np.asarray(x), -np.asarray(map_points(target.energy, x), np.float64) - np.asarray(log_prob, np.float64)
     )

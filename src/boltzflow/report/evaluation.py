@@ -1,6 +1,7 @@
 """From the draws of a run to its report: every estimate, the known values, and the findings that the verdict judges."""
 
 import dataclasses
+import functools
 import platform
 import time
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
 from boltzflow.densities.precision import shift_of_single
+from boltzflow.model.flow import flow_log_prob
 from boltzflow.numerics.batching import Stream, map_points, numpy_generator, stream_key
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.stages import stage
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
@@ -213,7 +216,7 @@ def _log_z_rate(draws: Draws, scatter: float) -> Estimate:
     """
     transport = draws.trained.transport
     nodes, weights = np.polynomial.legendre.leggauss(64)
-    rates = jax.vmap(transport.log_z_rate)(jnp.asarray((nodes + 1) / 2))
+    rates = compiled(jax.vmap(transport.log_z_rate))(jnp.asarray((nodes + 1) / 2))
     value = float(transport.interpolation.base.log_z) + float(np.dot(weights / 2, np.asarray(rates)))
     shift = 0.0
     if not draws.trained.in_double:
@@ -239,7 +242,7 @@ def _log_z_annealed(sample: FlowSMCSample, importance: Estimate, numerical_error
 
 def _from_exact_samples(draws: Draws, target: AbstractDistribution, numerical_error: float) -> dict[str, Estimate]:
     x, log_prob = sample_batch(target, stream_key(draws.seed, Stream.EXACT_SAMPLES), _NUM_FORWARD)
-    log_weight = np.asarray(log_prob + float(target.log_z) - map_points(draws.flow.log_prob, x), np.float64)
+    log_weight = np.asarray(log_prob + float(target.log_z) - flow_log_prob(draws.flow, x), np.float64)
     # NaN means that the flow's density underflows, or that its inverse leaves the range of floats: q = 0 there.
     log_weight = np.where(np.isnan(log_weight), np.inf, log_weight)
     forward = forward_ess(log_weight)
@@ -282,7 +285,7 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
     if isinstance(target, AbstractDistribution):
         probes.append(sample_batch(target, stream_key(draws.seed, Stream.COVERAGE), _NUM_COVERAGE)[0])
     x = np.concatenate([*probes, draws.pilot.minima])
-    centered = -np.asarray(map_points(target.energy, x) + map_points(draws.flow.log_prob, x)) - log_z
+    centered = -np.asarray(map_points(target.energy, x) + flow_log_prob(draws.flow, x)) - log_z
     *parts, at_minima = np.split(centered, np.cumsum([len(probe) for probe in probes]))
     share, worst, part = max(
         ((uncovered_share(part), probe, part) for probe, part in zip(probes, parts, strict=True)),
@@ -293,10 +296,11 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
         return share, regions, 0
     scale = np.std(np.asarray(wide), axis=0) + 1e-12
     key = stream_key(draws.seed, Stream.MISSED_MODES)
+    log_prob = functools.partial(flow_log_prob, draws.flow)
     away = behind_barriers(target, minima, np.asarray(wide), scale)
-    missed, left = weigh_missed_modes(target, draws.flow.log_prob, minima[away], at_minima[away], log_z, scale, key)
+    missed, left = weigh_missed_modes(target, log_prob, minima[away], at_minima[away], log_z, scale, key)
     # A minimum behind no barrier is part of what the pilot found, or a hole in the middle of it.
-    holes, _ = weigh_missed_modes(target, draws.flow.log_prob, minima[~away], at_minima[~away], log_z, scale, key)
+    holes, _ = weigh_missed_modes(target, log_prob, minima[~away], at_minima[~away], log_z, scale, key)
     return share, [*regions, *missed, *holes], left
 
 

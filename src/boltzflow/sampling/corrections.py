@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, sample_batch
+from boltzflow.densities.base import AbstractDensity
 from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport
-from boltzflow.model.flow import Flow
+from boltzflow.model.flow import Flow, sample_flow
 from boltzflow.numerics.batching import map_points, numpy_generator
 from boltzflow.sampling.flow_smc import NUM_PARTICLES, run_flow_smc
 from boltzflow.sampling.resampling import systematic_in_double
@@ -92,7 +92,7 @@ def _metropolis(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int
 
 
 def _proposals(flow: Flow, target: AbstractDensity, key: PRNGKeyArray, num: int) -> tuple[Points, Energies, LogWeights]:
-    x, log_prob = sample_batch(flow, key, num)
+    x, log_prob = sample_flow(flow, key, num)
     energy = np.asarray(map_points(target.energy, x), np.float64)
     return np.asarray(x), energy, _usable(-energy - np.asarray(log_prob, np.float64))
 

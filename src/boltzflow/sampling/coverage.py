@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, lattice_of
+from boltzflow.densities.base import AbstractDensity, lattice_of, sample_batch
 from boltzflow.densities.gaussian import Gaussian
-from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.batching import map_points, numpy_generator
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import HamiltonianMoves, preconditioner
-from boltzflow.sampling.resampling import spread, systematic
+from boltzflow.sampling.resampling import spread, systematic_in_double
 
 _UNCOVERED = 5.0  # in log_ratio: the flow's density is below a hundredth of the target's
 MIN_SHARE = 0.005  # an uncovered region of less probability is within the noise of a thousand points
@@ -40,7 +40,7 @@ _STATIONS = 17
 _BARRIER = 0.5
 
 Points = Float[np.ndarray, "num dim"]
-LogProb = Callable[[Float[Array, " dim"]], Float[Array, ""]]
+LogProb = Callable[[Points], Float[np.ndarray, " num"]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _barriers(
 
 def energies_at(density: AbstractDensity, x: Points) -> Float[np.ndarray, " num"]:
     """The energy at every row of `x`, as NumPy doubles."""
-    return np.asarray(map_points(density.energy, jnp.asarray(x, float)), np.float64)
+    return np.asarray(map_points(density.energy, x), np.float64)
 
 
 @compiled
@@ -176,21 +176,20 @@ def _gaussian(x: Float[Array, "num dim"], lattice: tuple[int, ...] | None) -> Ga
 
 
 def _within(mode: Gaussian, x: Points) -> Bool[np.ndarray, " num"]:
-    distance = jnp.linalg.norm(jax.vmap(mode.whiten)(jnp.asarray(x, float)), axis=1)
-    return np.array(distance <= np.sqrt(mode.dim) + 4)
+    return np.linalg.norm(map_points(mode.whiten, x), axis=1) <= np.sqrt(mode.dim) + 4
 
 
 def _weigh(target: AbstractDensity, log_prob: LogProb, mode: Gaussian, log_z: float, key: PRNGKeyArray) -> list[Region]:
     """The part of the mode that the flow does not cover; empty where the flow covers all of it."""
     draw_key, pick_key = jax.random.split(key)
-    x, log_density = jax.vmap(mode.sample_and_log_prob)(jax.random.split(draw_key, _DRAWS))
+    x, log_density = sample_batch(mode, draw_key, _DRAWS)
     minus_energy = -np.asarray(map_points(target.energy, x), np.float64)
-    uncovered = _is_uncovered(minus_energy - np.asarray(map_points(log_prob, x)) - log_z)
-    log_weight = np.where(uncovered & ~np.isnan(minus_energy), minus_energy - np.asarray(log_density), -np.inf)
+    uncovered = _is_uncovered(minus_energy - log_prob(x) - log_z)
+    log_weight = np.where(uncovered & ~np.isnan(minus_energy), minus_energy - log_density, -np.inf)
     if not np.isfinite(log_weight.max()):
         return []
     log_mass = np.logaddexp.reduce(log_weight) - np.log(_DRAWS)
     log_weight -= log_weight.max()
     center = np.average(np.asarray(x, np.float64), axis=0, weights=np.exp(log_weight))
-    points = np.asarray(x)[np.asarray(systematic(pick_key, jnp.asarray(log_weight)))]
+    points = x[systematic_in_double(numpy_generator(pick_key), log_weight, _DRAWS)]
     return [Region(center, float(np.exp(log_mass - np.logaddexp(log_mass, log_z))), points)]

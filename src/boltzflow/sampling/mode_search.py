@@ -1,11 +1,14 @@
 """The search for modes that a run of SMC has missed: energies far around, descents, and a weight for each minimum."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity
+from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.tracing import num_operations
 from boltzflow.sampling.coverage import MIN_SHARE, Region, behind_barriers, energies_at, weigh_missed_modes
 from boltzflow.sampling.gaussian_fit import fit_to_points, inflated
@@ -90,5 +93,6 @@ def missed_modes(
         return []
     cover = fit_to_points(target, x)
     log_ratio = energies_at(cover, separate) - energies_at(target, separate) + float(cover.log_z) - log_z
-    regions, _ = weigh_missed_modes(target, cover.log_prob, separate, log_ratio, log_z, scale, key, known_points=x)
+    log_prob = functools.partial(map_points, cover.log_prob)
+    regions, _ = weigh_missed_modes(target, log_prob, separate, log_ratio, log_z, scale, key, known_points=x)
     return [region for region in regions if region.share >= MIN_SHARE]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -32,7 +31,7 @@ _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particl
 
 def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
     """The energies at some of the pilot's points, by which a target is recognized."""
-    return np.asarray(map_points(target.energy, jnp.asarray(pilot.points[:_NUM_ENERGIES], float)))
+    return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
 
 
 def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:

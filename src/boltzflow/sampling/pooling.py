@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.student_t import StudentT
-from boltzflow.model.flow import Flow
+from boltzflow.model.flow import Flow, flow_log_prob, sample_flow
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling.hmc import preconditioner
@@ -49,7 +49,7 @@ def heavy_tailed(flow: Flow, lattice: tuple[int, ...] | None, key: PRNGKeyArray)
     if isinstance(base, Gaussian):
         return _from_base(flow, StudentT(base.mean, _DEGREES, scale_tril=base.scale))
     points, _ = sample_batch(base, key, _NUM_OF_BASE)
-    scale = np.asarray(preconditioner(points, lattice).scale, np.float64)
+    scale = np.asarray(preconditioner(jnp.asarray(points), lattice).scale, np.float64)
     mean = np.asarray(points, np.float64).mean(axis=0)
     if lattice is None:
         return _from_base(flow, StudentT(mean, _DEGREES, scale_tril=np.tril(scale)))
@@ -79,9 +79,9 @@ def pool(
 
     Each density at the samples of the other is integrated backward. Where that fails it is zero.
     """
-    new, new_heavy = sample_batch(heavy, key, num)
-    of_flow = _joined(log_prob, map_points(flow.log_prob, new))
-    of_heavy = _joined(map_points(heavy.log_prob, jnp.asarray(x)), new_heavy)
+    new, new_heavy = sample_flow(heavy, key, num)
+    of_flow = _joined(log_prob, flow_log_prob(flow, new))
+    of_heavy = _joined(flow_log_prob(heavy, x), new_heavy)
     log_share = np.log(np.array([len(x), num]) / (len(x) + num))
     log_q = np.logaddexp(log_share[0] + of_flow, log_share[1] + of_heavy)
     minus_energy = -np.concatenate(
@@ -91,6 +91,6 @@ def pool(
     return Pool(np.concatenate([np.asarray(x), np.asarray(new)]), minus_energy - log_q, np.exp(of_flow - log_q), bound)
 
 
-def _joined(a: Float[Array | np.ndarray, " n"], b: Float[Array, " m"]) -> Float[np.ndarray, " n_plus_m"]:
+def _joined(a: Float[Array | np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n_plus_m"]:
     joined = np.concatenate([np.asarray(a, np.float64), np.asarray(b, np.float64)])
     return np.where(np.isnan(joined), -np.inf, joined)

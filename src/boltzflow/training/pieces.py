@@ -40,7 +40,8 @@ def explore(target: AbstractDensity, key: PRNGKeyArray, *, config: Config = DEFA
     check_key, pilot_key = jax.random.split(random_key(key))
     base = choose_base(config, parts, target.dim)
     with programs_of(target, config.precision).answering():
-        check_energy(target, sample_batch(base or Gaussian(np.zeros(target.dim), 1.0), check_key, _NUM_CHECKED)[0])
+        x, _ = sample_batch(base or Gaussian(np.zeros(target.dim), 1.0), check_key, _NUM_CHECKED)
+        check_energy(target, x)
         return run_pilot(target, pilot_key, base=base, pace=config.clock)
 
 
