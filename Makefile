@@ -88,6 +88,7 @@ gpu: $(INSTALLED)
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)
+	@$(PIP) -e '.[pymc]'
 	$(BIN)/python -m pytest tests/test_examples.py -v
 
 # A hundred kills at random moments: every run must resume and end with the same bits.
