@@ -4,9 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
+RIVALED := .venv/.installed-evidence
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick reach trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
+.PHONY: run test test-all bench bench-quick reach evidence trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -48,6 +49,12 @@ reach: $(BENCHED)
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.tables --print reach
 
+# Posteriors with a known evidence, beside nested samplers at their own defaults: some hours; interrupted, it goes on.
+evidence: $(RIVALED)
+	$(BIN)/python -m benchmarks.evidence
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.tables --print evidence
+
 # Broken cases that must be distrusted and healthy ones that must be trusted: an hour and a half; interrupted, it goes on.
 trust: $(BENCHED)
 	$(BIN)/python -m benchmarks.trust
@@ -81,6 +88,7 @@ gpu: $(INSTALLED)
 
 # Whole runs of the examples, against long runs of something else: a quarter of an hour.
 examples: $(TESTED)
+	@$(PIP) -e '.[pymc]'
 	$(BIN)/python -m pytest tests/test_examples.py -v
 
 # A hundred kills at random moments: every run must resume and end with the same bits.
@@ -104,6 +112,11 @@ $(TESTED): $(INSTALLED)
 $(BENCHED): $(INSTALLED)
 	@echo "installing what the benchmarks need"
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+$(RIVALED): $(BENCHED)
+	@echo "installing nested samplers"
+	@$(PIP) -e '.[evidence]'
 	@touch $@
 
 clean:

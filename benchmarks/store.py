@@ -106,13 +106,17 @@ def across_machines(rows: list[Row], what: str) -> list[str]:
 
 def flow_source(name: str) -> str:
     """The hash for rows of boltzflow: of the package, and of the benchmark's own program and cases."""
-    cases = (f"benchmarks/{name}_cases", f"benchmarks/{name}_cases.py")
-    return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py", *cases)
+    return source_hash(*FLOW, "benchmarks/clock.py", f"benchmarks/{name}.py", *_cases(name))
 
 
 def baseline_source(name: str) -> str:
-    """The hash for rows of baselines."""
-    return source_hash(*BASELINES, "benchmarks/clock.py", f"benchmarks/{name}.py")
+    """The hash for rows of baselines and rivals."""
+    own = (f"benchmarks/{name}.py", f"benchmarks/{name}_rivals.py", *_cases(name))
+    return source_hash(*BASELINES, "benchmarks/clock.py", *own)
+
+
+def _cases(name: str) -> tuple[str, str]:
+    return f"benchmarks/{name}_cases", f"benchmarks/{name}_cases.py"
 
 
 def source_hash(*places: str) -> str:

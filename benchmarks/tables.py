@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.ess_tables import NOTHING, draw_ess, draw_forward, draw_paper
+from benchmarks.evidence_tables import draw_evidence
 from benchmarks.gpu_tables import draw_gpu
 from benchmarks.log_z_tables import draw_log_z
 from benchmarks.reach_tables import draw_reach
@@ -17,7 +18,7 @@ from benchmarks.trust_tables import draw_confusion, draw_coverage, draw_overhead
 from boltzflow.studies.markdown import seconds, table, updated
 from boltzflow.studies.rows import Row, Rows
 
-PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md", "reach.md")]
+PAGES = [ROOT / "docs" / name for name in ("performance.md", "reading-a-report.md", "reach.md", "evidence.md")]
 
 
 def main() -> None:
@@ -118,6 +119,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[list[Row]], str]]] = {
     "trust": (("trust",), draw_trust),
     "overheads": (("overheads",), draw_overheads),
     "reach": (("reach",), draw_reach),
+    "evidence": (("evidence",), draw_evidence),
 }
 
 

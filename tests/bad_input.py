@@ -233,6 +233,30 @@ PRIORS = [
 ]
 """Calls in Python, where the names of `boltzflow` and `boltzflow.priors` are imported."""
 
+PYMC = [
+    (
+        "pm.Poisson('k', 2.0)",
+        "the free variable 'k' is discrete (Poisson), and a flow samples continuous variables alone: marginalize it, "
+        "that is, sum over its values in the model, as pymc.Mixture does",
+    ),
+    (
+        "pm.Flat('f')",
+        "the free variable 'f' has an improper prior (Flat), and log Z depends on its scale: give it a prior that is a "
+        "distribution",
+    ),
+    (
+        "pm.Normal('y', a, observed=[1.0, np.nan])",
+        "the data of 'y' hold NaN or are masked: leave those entries out",
+    ),
+    (
+        "pm.Normal('y', a, observed=pm.Minibatch(np.arange(9.0), batch_size=3), total_size=9)",
+        "the data of 'y' are taken in batches, and a flow needs the energy of all: leave out pymc.Minibatch and "
+        "total_size",
+    ),
+    ("pm.Normal('b', a, -1.0)", "the prior of the variable 'b': scale of Normal must be positive, got -1"),
+]
+"""Variables of a PyMC model with a normal variable a, and their messages. `tests/test_pymc.py` has PyMC raise them."""
+
 _HEAD = """\
 # Bad inputs and their messages
 
@@ -267,6 +291,7 @@ def page(folder: Path) -> str:
         "## Posteriors and bounds in Python: an `InputError`",
         _table("call", [(code, refusal(code)) for code, _ in PRIORS]),
     ]
+    parts += ["## Variables of a PyMC model, in `boltzflow.interop.pymc.Posterior(model)`", _table("variable", PYMC)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -40,6 +40,7 @@ class FakeRun:
 
     name, options, seed, config = "fake", {}, 0, boltzflow.Config()
     history = ({"step": 1, "seconds": 0.1, "loss": 2.0},)
+    target = None
 
     def report(self, **how):
         warnings = () if self.trustworthy else ("Something is missing.",)

@@ -3,11 +3,13 @@
 `main` runs in this process, with a stand-in for `fit` that records its arguments; some tests start a process.
 """
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from boltzflow.cli import main, studies
 from boltzflow.cli.parser import COMMANDS, parse
 from boltzflow.errors import TrainingError
 from boltzflow.interop.callback import Callback
+from boltzflow.priors import LogNormal, Uniform
 from boltzflow.storage import run_folder
 from boltzflow.training.loop import Progress
 from fake_run import FakeRun
@@ -223,6 +226,21 @@ def test_samples_are_written_to_a_file_and_replace_one_only_with_overwrite(asked
     assert "s.npz exists" in capsys.readouterr().err
     assert main([*argv, "--overwrite"]) == 0
     assert main(["resume", "a"]) == 0
+
+
+def test_samples_of_a_posterior_have_its_variables_by_name(asked, tmp_path, monkeypatch):
+    class OfPosterior(FakeRun):
+        target = boltzflow.Posterior(lambda x, scale: -x, {"x": Uniform(0.0, 4.0), "scale": LogNormal(1.0, 0.5)})
+        draws = SimpleNamespace(programs=SimpleNamespace(answering=contextlib.nullcontext))
+
+    assert main(["run", "mixture-2", "--out", "a"]) == 0
+    monkeypatch.setattr("boltzflow.run.load", lambda folder: OfPosterior({}))
+    assert main(["sample", "a", "--num-samples", "7", "--out", "s.npz"]) == 0
+    with np.load(tmp_path / "s.npz") as file:
+        assert set(file.files) == {"x", "log_weight", "log_prob", "energy", "x_", "scale"}
+        np.testing.assert_allclose(file["x"], np.zeros((7, 2)))
+        np.testing.assert_allclose(file["x_"], np.full(7, 2.0), rtol=1e-6)
+        np.testing.assert_allclose(file["scale"], np.full(7, np.e), rtol=1e-6)
 
 
 def test_samples_share_no_random_numbers_with_the_training_of_their_seed(asked, monkeypatch):

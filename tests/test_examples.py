@@ -19,7 +19,8 @@ sys.path.insert(0, str(EXAMPLES))
 
 
 def target_of(name):
-    pytest.importorskip("openmm" if name.startswith("butane") else "numpyro")
+    needed = {"butane": "openmm", "pymc_model": "pymc"}
+    pytest.importorskip(needed.get(name.split(".")[0], "numpyro"))
     return load_target(str(EXAMPLES / name), {}).target
 
 
@@ -33,6 +34,7 @@ def target_of(name):
         ("two_models.py:line", 2),
         ("sinusoid.py:target", 3),
         ("sinusoid.py:bounded", 3),
+        ("pymc_model.py:target", 2),
     ],
 )
 def test_every_example_is_a_target(name, dim):
@@ -114,6 +116,18 @@ def test_run_finds_evidence_and_amplitude_of_the_sinusoid():
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     assert disagreement(run.log_z(), exact(log_z)) < 4
     assert disagreement(run.expectation(lambda values: values["amplitude"]), exact(amplitude)) < 4
+
+
+@pytest.mark.slow
+def test_run_finds_evidence_and_ratio_of_the_pymc_model():
+    target = target_of("pymc_model.py:target")
+    import pymc_model
+
+    log_z, ratio = pymc_model.exact()
+    run = bf.fit(target)
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    assert disagreement(run.log_z(), exact(log_z)) < 4
+    assert disagreement(run.expectation(lambda values: values["ratio"]), exact(ratio)) < 4
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def sample(
     # The command has a stream of its own: with the run's seed it must not share random numbers with the training.
     key = stream_key(seed, Stream.SAMPLE_COMMAND)
     arrays, sentence = _corrected(run, key, num_samples, correct) if correct else _weighted(run, key, num_samples)
-    write_arrays(path, arrays)
+    write_arrays(path, arrays | _named(run, arrays))
     say(f"{num_samples:,} samples: {path}")
     if sentence:
         say(sentence)
@@ -115,6 +115,17 @@ def _corrected(run: Run, key: PRNGKeyArray, num_samples: int, method: str) -> tu
             found = mixing(samples)
             sentence += f", R-hat {found['r_hat'].max():.4f} and ESS {found['ess'].min():,.0f} of the worst coordinate"
     return arrays, sentence
+
+
+def _named(run: Run, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The variables of a posterior by name, at the samples x. One named like another array gets an underscore."""
+    values = getattr(run.target, "values", None)
+    if values is None:
+        return {}
+    with run.draws.programs.answering():
+        return {
+            f"{name}_" if name in arrays else name: np.asarray(value) for name, value in values(arrays["x"]).items()
+        }
 
 
 def expect(directory: str | None, observable: str | None, num_samples: int, target: str | None) -> int:

@@ -7,7 +7,7 @@ from boltzflow.errors import InputError
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name not in ("arviz", "callback", "numpyro", "openmm"):
+    if name not in ("arviz", "callback", "numpyro", "openmm", "pymc"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
