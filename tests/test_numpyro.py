@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 import boltzflow as bf
+from boltzflow.densities.base import prior_of
 from boltzflow.densities.energy import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.numpyro import Posterior, is_model
@@ -93,6 +94,12 @@ def test_a_model_in_prior_coordinates_is_the_posterior_of_names():
         )
         z = jnp.array([0.7])
         np.testing.assert_allclose(model.energy(z), by_name.energy(z), atol=1e-12)
+
+
+def test_the_prior_is_the_base_where_all_coordinates_are_of_priors():
+    assert prior_of(Posterior(normal_model)).dim == 1
+    assert prior_of(Posterior(normal_model, coordinates="unconstrained")) is None
+    assert prior_of(Posterior(eight_schools)) is None  # a correlation matrix has NumPyro's coordinates
 
 
 def test_a_prior_that_is_scaled_or_masked_keeps_its_weight():

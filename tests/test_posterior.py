@@ -9,7 +9,9 @@ from scipy import special, stats
 
 import boltzflow as bf
 from bad_input import PRIORS, refusal
+from boltzflow.densities.precision import programs_of
 from boltzflow.priors import Beta, Dirichlet, Exponential, Gamma, HalfCauchy, Normal
+from boltzflow.sampling import pilot
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
 
@@ -164,3 +166,40 @@ def test_a_run_answers_in_names_and_compares_nested_models(unchecked):
         full.expectation(lambda values: values["c"])
     with pytest.raises(bf.InputError, match="a Bayes factor is taken with another run"):
         full.log_bayes_factor("other")
+
+
+# --- the pilot --------------------------------------------------------------------------------------------------------
+
+
+def test_smc_of_a_posterior_starts_from_its_prior(monkeypatch):
+    """A wider Gaussian sees little but the ends of the prior, and two of the modes at them draw all particles."""
+
+    class Started(Exception):
+        pass
+
+    def run_smc(base, *rest, **options):
+        raise Started(base)
+
+    monkeypatch.setattr(pilot, "run_smc", run_smc)
+    with pytest.raises(Started) as started:
+        pilot.run_pilot(beta_binomial()[0], jax.random.key(0))
+    (base,) = started.value.args
+    np.testing.assert_array_equal(base.mean, [0.0])
+    assert float(base.energy(jnp.array([2.0]))) == 2.0 and float(base.log_z) == pytest.approx(0.5 * np.log(2 * np.pi))
+
+
+@pytest.mark.slow
+def test_modes_at_the_ends_of_the_prior_keep_their_shares():
+    """Eighteen modes of the egg box on [0, 10π]², of 8 % of the mass, or of a half or a quarter of that at an end."""
+    log_likelihood = lambda x, y: (2 + jnp.cos(x / 2) * jnp.cos(y / 2)) ** 5  # noqa: E731
+    posterior = bf.Posterior(log_likelihood, dict.fromkeys("xy", bf.priors.Uniform(0.0, 10 * np.pi)))
+    with programs_of(posterior).answering():
+        found = pilot.run_pilot(posterior, jax.random.key(0))
+    assert abs(found.log_z - 235.855940) < 4 * found.log_z_stderr
+    place = [np.rint(posterior.values(found.points)[name] / (2 * np.pi)).astype(int) for name in "xy"]
+    share = np.zeros((6, 6))
+    np.add.at(share, tuple(place), 1 / len(found.points))
+    inside = (np.add.outer(np.arange(6), np.arange(6)) % 2 == 0) / 12.5
+    inside[[0, -1]] /= 2
+    inside[:, [0, -1]] /= 2
+    np.testing.assert_allclose(share, inside, atol=5 * np.sqrt(0.08 / len(found.points)))

@@ -86,6 +86,11 @@ def is_sign_symmetric(density: AbstractDensity) -> bool:
     return getattr(density, "sign_symmetric", False)
 
 
+def prior_of(density: AbstractDensity) -> AbstractDistribution | None:
+    """The prior that `density` declares as `prior_base`, in its own coordinates: p is that prior times a likelihood."""
+    return getattr(density, "prior_base", None)
+
+
 def of_point(density: AbstractDensity, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`fn` of what the user of `density` calls a point, as a function of one point x of R^dim.
 

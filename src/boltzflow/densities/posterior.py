@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity
 from boltzflow.densities.energy import hashable
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.named import (
     Constants,
     argument_names,
@@ -92,6 +93,11 @@ class Posterior(AbstractDensity):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each variable that is not fixed."""
         return {name: shape for name, _, shape in self.layout}
+
+    @property
+    def prior_base(self) -> Gaussian:
+        """The prior of z."""
+        return Gaussian(np.zeros(self.dim), 1.0)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """|z|²/2 + dim/2 log 2π - log L at one point z of shape `(dim,)`."""

@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError, summary
 from boltzflow.interop import optional_module
 from boltzflow.numerics.batching import map_points
@@ -58,6 +59,7 @@ class Posterior(AbstractDensity):
     unravel: Callable[[Array], Any] = eqx.field(static=True)
     to_sites: Callable[[Any], Any] = eqx.field(static=True)
     improper_sites: tuple[str, ...] = eqx.field(static=True)
+    prior_base: Gaussian | None  # of the coordinates, where they all are of priors
 
     def __init__(self, model: Callable[..., Any], *args: Any, coordinates: Coordinates = "prior", **kwargs: Any):
         if coordinates not in ("prior", "unconstrained"):
@@ -81,6 +83,7 @@ class Posterior(AbstractDensity):
         self.to_sites = found.postprocess_fn
         # With parameters that are optimized, or sites that are summed over, NumPyro's own energy is needed.
         self.coordinates = coordinates if set(start) == set(sites) else "unconstrained"
+        self.prior_base = None
         if self.coordinates == "prior":
             mapped = _Mapped(model, args, kwargs, start)
             start = mapped.start
@@ -88,6 +91,8 @@ class Posterior(AbstractDensity):
             self.to_sites = mapped.sites
         vector, self.unravel = ravel_pytree(start)
         self.dim = int(vector.size)
+        if self.coordinates == "prior" and mapped.all_mapped:
+            self.prior_base = Gaussian(np.zeros(self.dim), 1.0)
         self.site_shapes = {name: tuple(start[name].shape) for name in sorted(start)}
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -154,6 +159,11 @@ class _Mapped:
         except Exception as error:  # whatever a user's model raises
             raise InputError(f"the model cannot be run: {summary(error)}") from error
         self.start = {name: jnp.asarray(value, float) for name, value in self.start.items()}
+
+    @property
+    def all_mapped(self) -> bool:
+        """Whether each latent site is made from standard normals."""
+        return all(site.is_mapped for site in self._plan.values())
 
     def energy(self, coordinates: Mapping[str, Array]) -> Array:
         """The energy at the coordinates of each site."""

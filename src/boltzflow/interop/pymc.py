@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError, summary
 from boltzflow.interop import optional_module
 from boltzflow.interop.numpyro import Coordinates
@@ -65,6 +66,7 @@ class Posterior(AbstractDensity):
     site_shapes: Mapping[str, tuple[int, ...]] = eqx.field(static=True)  # of coordinates, in the order of the vector
     coordinates: Coordinates = eqx.field(static=True)
     written: "_Written" = eqx.field(static=True)
+    prior_base: Gaussian | None  # of the coordinates, where they all are of priors
 
     def __init__(self, model: Any, coordinates: Coordinates = "prior"):
         if coordinates not in ("prior", "unconstrained"):
@@ -77,6 +79,7 @@ class Posterior(AbstractDensity):
             self.site_shapes = self.written.shapes
             self.dim = sum(map(size_of, self.site_shapes.values()))
             self.coordinates = coordinates
+            self.prior_base = Gaussian(np.zeros(self.dim), 1.0) if self.written.all_mapped else None
             jax.eval_shape(self.energy, jnp.zeros(self.dim))
             jax.eval_shape(self.constrain, jnp.zeros(self.dim))
         except InputError:
@@ -92,9 +95,9 @@ class Posterior(AbstractDensity):
         """The free and the deterministic variables by name at one point `(dim,)`."""
         return self.written.variables(self._split(one_point(x, self.dim)))
 
-    def values(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[Array, "num ..."]]:
+    def values(self, x: Float[Array | np.ndarray, "num dim"]) -> dict[str, Float[np.ndarray, "num ..."]]:
         """The variables at points `(num, dim)`: for each name an array with a first axis of length `num`."""
-        return map_points(self.constrain, jnp.asarray(x))
+        return map_points(self.constrain, x)
 
     def _split(self, x: Array) -> dict[str, Array]:
         """The coordinates of each variable."""
@@ -137,6 +140,7 @@ class _Written:
 
     def __init__(self, model: Any, by_priors: bool):
         mapped = [one for one in model.free_RVs if by_priors and _has_map(model, one)]
+        self.all_mapped = len(mapped) == len(model.free_RVs)
         names = {one.name for one in mapped}
         order = [one.name for one in model.free_RVs]
         if mapped:  # a copy, in which the value of a mapped variable is the variable itself

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of, prior_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import DefensiveMixture, SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
@@ -108,13 +108,24 @@ def run_pilot(
     base: AbstractDistribution | None = None,
     pace: bool = True,
 ) -> Pilot:
-    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
+    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`).
+
+    The wide base is the prior where the target declares one. Beyond it the maps from standard normals flatten, so that
+    a wider Gaussian sees little but the ends of the prior. Elsewhere it is fitted to points of short runs.
+    """
     locate_key, wide_key, path_key, start_key, modes_key, mixture_key, settle_key = jax.random.split(key, 7)
     settle_keys = iter(jax.random.split(settle_key, 4))
-    located, runs, doubts = _locate(target, locate_key)
-    located_at = settle(target, located.x, next(settle_keys))
+    num_gradients = 0
+    runs: list[SMCSample] = []
+    doubts: list[str] = []
+    wide_base = prior_of(target)
+    if wide_base is None:
+        located, runs, doubts = _locate(target, locate_key)
+        located_at = settle(target, located.x, next(settle_keys))
+        wide_base = inflated(fit_to_points(target, located_at.x), _inflation(target.dim))
+        num_gradients += len(located.x) + located_at.num_gradients
     stage("SMC from a wide base", *_SHARE_OF_WIDE)
-    wide = _run_smc(inflated(fit_to_points(target, located_at.x), _inflation(target.dim)), target, wide_key, _WIDE)
+    wide = _run_smc(wide_base, target, wide_key, _WIDE)
     runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
@@ -123,8 +134,7 @@ def run_pilot(
     low, num_screened = screened(target, wide.x, jax.random.fold_in(modes_key, 1))
     minima, num_descending = find_minima(target, runs, low, scale, len(wide.x))
     wide_points = with_missed_modes(target, wide, minima, scale, modes_key)
-    num_gradients = len(located.x) + num_descending + num_screened
-    num_gradients += located_at.num_gradients + wide_at.num_gradients
+    num_gradients += num_descending + num_screened + wide_at.num_gradients
     fits_base = base is None
     stage("SMC from the base of training", *_SHARE_OF_PATH)
     if base is None:
@@ -194,12 +204,15 @@ def with_fitted_base(pilot: Pilot, target: AbstractDensity) -> Pilot:
 
 
 def with_wide_part(base: AbstractDistribution, pilot: Pilot, target: AbstractDensity) -> DefensiveMixture:
-    """The base in equal parts with a Gaussian around all points of the pilot that is as wide as the pilot's wide base.
+    """The base in equal parts with the prior, or a Gaussian around all points of the pilot as wide as its wide base.
 
     A base of points that lack the end of a ridge lacks it too, and populations from there agree on what they all lack.
     """
-    x = np.concatenate([np.asarray(pilot.points), np.asarray(pilot.wide_points)])
-    return DefensiveMixture(base, inflated(fit_to_points(target, x), _inflation(target.dim)), _WIDE_PART)
+    wide = prior_of(target)
+    if wide is None:
+        x = np.concatenate([np.asarray(pilot.points), np.asarray(pilot.wide_points)])
+        wide = inflated(fit_to_points(target, x), _inflation(target.dim))
+    return DefensiveMixture(base, wide, _WIDE_PART)
 
 
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
