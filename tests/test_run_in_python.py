@@ -204,6 +204,17 @@ def test_a_missing_pandas_is_one_sentence(run, monkeypatch):
         run.samples.to_dataframe()
 
 
+def test_the_slope_of_log_z_is_minus_a_mean(run):
+    """Of the energy λ f + μ x₀ at λ = 1, μ = 0."""
+
+    def slope(x):
+        return {"λ": run.target.energy(x), "μ": x[0]}
+
+    mean, found = run.expectation(slope), run.log_z_gradient(slope)
+    for name, estimate in found.items():
+        assert estimate.value == -mean[name].value and estimate.stderr == mean[name].stderr > 0
+
+
 # --- a saved run ------------------------------------------------------------------------------------------------------
 
 

@@ -213,6 +213,28 @@ class Run:
         """log ∫ exp(-energy) in nats, with its standard error; not ok where the verdict distrusts the run."""
         return self._judged(self.report().estimates["log_z"])
 
+    def log_z_gradient(self, slope: Callable[[Any], Any], num_samples: int = 0) -> Any:
+        """Estimate ∂ log Z/∂λ = -E_p[∂f/∂λ] for parameters λ of the energy f, with a standard error.
+
+        At the values of λ that the run was trained at, it is the slope of log Z, as of a free energy in a coupling.
+
+        Args:
+            slope: ∂f/∂λ as a function of one point, as in `expectation`: a number, an array, or a pytree of them.
+            num_samples: How many new samples to draw; 0 takes the `samples` of the report.
+
+        Returns:
+            The pytree of `slope` with an `Estimate` for each leaf.
+
+        Raises:
+            InputError: As in `expectation`.
+        """
+
+        def negative(estimate: Estimate) -> Estimate:
+            return replace(estimate, value=-estimate.value)
+
+        estimates = self.expectation(slope, num_samples)
+        return jax.tree.map(negative, estimates, is_leaf=lambda node: isinstance(node, Estimate))
+
     def log_bayes_factor(self, other: "Run") -> Estimate:
         """log Z of this run minus that of another, such as a nested model, with their errors in quadrature.
 
