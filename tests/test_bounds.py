@@ -8,6 +8,7 @@ from scipy import special, stats
 
 import boltzflow as bf
 from boltzflow.cli import main
+from boltzflow.densities.base import prior_of
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
 
@@ -87,6 +88,16 @@ def test_map_is_finite_and_inside_far_out(double):
 def test_symmetries_may_agree_with_bounds():
     target = bf.Energy(lambda x: jnp.sum(x**4), 4, (2, 2), True, lower=-1.0, upper=1.0)
     check_density(target, jax.random.key(0))
+
+
+@pytest.mark.parametrize("lattice", [None, (2, 2)])
+def test_the_uniform_density_of_a_finite_box_is_the_prior(lattice):
+    """Its log-density in z is that of a flat energy up to its volume."""
+    target = bf.Energy(lambda x: 0.0 * jnp.sum(x), 4, lower=-1.0, upper=2.0, lattice_shape=lattice)
+    z = jnp.array([0.3, -2.0, 1.0, 4.0])
+    expected = -prior_of(target).log_prob(z) - 4 * np.log(3.0)
+    np.testing.assert_allclose(target.energy(z), expected, rtol=1e-5)
+    assert prior_of(bf.Energy(lambda x: jnp.sum(x), 2, lower=[0.0, 0.0], upper=[1.0, np.inf])) is None
 
 
 def test_a_run_samples_inside_the_bounds(tmp_path, monkeypatch, capsys):

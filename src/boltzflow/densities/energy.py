@@ -13,12 +13,14 @@ from jaxtyping import Array, Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
 from boltzflow.densities.bounds import Bounds
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.propriety import improper
 from boltzflow.errors import InputError, summary
 from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.constants import separate_precisions
 from boltzflow.numerics.gradient_check import slopes
 from boltzflow.numerics.indexing import out_of_range
+from boltzflow.numerics.linalg import Circulant
 from boltzflow.numerics.validation import dimension, is_numpyro_model, one_point, real_array, shown, whole_number
 
 _NUM_SLOPES = 8
@@ -88,6 +90,14 @@ class Energy(AbstractDensity):
         check_value(value, self.dim)
         value = jnp.asarray(value, z.dtype)
         return value if self.bounds is None else value - self.bounds.log_jacobian(z)
+
+    @property
+    def prior_base(self) -> Gaussian | None:
+        """N(0, I) where the box is finite: the density of z where that of x is uniform."""
+        if self.bounds is None or not self.bounds.all_have_both():
+            return None
+        scale = Circulant(np.ones(self.lattice_shape)) if self.lattice_shape else np.eye(self.dim)
+        return Gaussian(np.zeros(self.dim), scale_tril=scale)
 
     def constrain(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """The point inside the bounds at one point `(dim,)`; without bounds it is the same."""
