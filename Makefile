@@ -5,9 +5,10 @@ INSTALLED := .venv/.installed
 TESTED := .venv/.installed-test
 BENCHED := .venv/.installed-bench
 RIVALED := .venv/.installed-evidence
+DOCUMENTED := .venv/.installed-docs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-all bench bench-quick reach evidence trust coverage overheads paper-way forward-ess gpu examples kill-test install clean
+.PHONY: run test test-all bench bench-quick reach evidence trust coverage overheads paper-way forward-ess gpu examples docs kill-test install clean
 
 run: $(INSTALLED)
 	$(BIN)/boltzflow run double-well --num-sites 16 --mass 1.5 --out runs/double-well --overwrite
@@ -91,6 +92,11 @@ examples: $(TESTED)
 	@$(PIP) -e '.[pymc]'
 	$(BIN)/python -m pytest tests/test_examples.py -v
 
+# The documentation site, in site/: open site/index.html. It needs no network and no server.
+docs: $(DOCUMENTED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 # A hundred kills at random moments: every run must resume and end with the same bits.
 kill-test: $(INSTALLED)
 	$(BIN)/python -m benchmarks.kill_test
@@ -119,6 +125,11 @@ $(RIVALED): $(BENCHED)
 	@$(PIP) -e '.[evidence]'
 	@touch $@
 
+$(DOCUMENTED): $(INSTALLED)
+	@echo "installing what the site is built with"
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist site
 	find src tests examples benchmarks -name __pycache__ -type d -exec rm -rf {} +

@@ -22,6 +22,7 @@ ANTI = np.array([BOND * -math.sin(ANGLE), BOND * math.cos(ANGLE), 0.0])
 OPLS = (2.952, -0.567, 6.579)  # kJ/mol: V1, V2 and V3 of n-butane
 
 
+# --8<-- [start:system]
 def system():
     """The OpenMM system. Bonds are a hundred times softer than real ones, for similar widths; the torsion is real."""
     made = openmm.System()
@@ -46,11 +47,19 @@ def system():
     return made
 
 
+# --8<-- [end:system]
+
+
+# --8<-- [start:target]
 def target():
     """exp(-U / kT) over the positions of the four atoms, in nm."""
     return boltzmann(system(), TEMPERATURE, check_at=np.vstack([TETHER, ANTI]))
 
 
+# --8<-- [end:target]
+
+
+# --8<-- [start:shares]
 def dihedral(x):
     """The torsion angle of positions `(..., 12)`, in radians; π is anti."""
     a, b, c, d = np.moveaxis(np.asarray(x).reshape(*np.shape(x)[:-1], 4, 3), -2, 0)
@@ -66,6 +75,9 @@ def shares(angle, weight=None):
     well = np.where(np.abs(angle) > 2 * math.pi / 3, 1, np.where(angle < 0, 0, 2))
     found = np.bincount(well.ravel(), weights=None if weight is None else np.ravel(weight), minlength=3)
     return found / found.sum()
+
+
+# --8<-- [end:shares]
 
 
 def langevin(num_samples=20_000, spacing=200, seed=0):

@@ -16,12 +16,14 @@ from boltzflow.interop.pymc import Posterior
 COUNTS = np.array([[3, 5, 2, 4, 6, 3], [5, 7, 4, 8, 6, 9]])  # of two sites, on six days
 SHAPE, RATE = 2.0, 0.5
 
+# --8<-- [start:model]
 with pm.Model(coords={"site": ["north", "south"]}) as model:
     mean = pm.Gamma("mean", SHAPE, RATE, dims="site")
     pm.Deterministic("ratio", mean[1] / mean[0])
     pm.Poisson("count", mean[:, None], observed=COUNTS)
 
 target = Posterior(model)
+# --8<-- [end:model]
 
 
 def exact():

@@ -21,6 +21,7 @@ FREQUENCY, NOISE = 0.55, 0.5
 LOWER, UPPER = np.array([0.0, -np.pi, -2.0]), np.array([3.0, np.pi, 2.0])
 
 
+# --8<-- [start:model]
 def log_likelihood(amplitude, phase, offset):
     """Independent normal noise around offset + amplitude · sin(2π · frequency · time + phase)."""
     signal = offset + amplitude * jnp.sin(2 * np.pi * FREQUENCY * TIME + phase)
@@ -32,6 +33,7 @@ target = boltzflow.Posterior(
     {name: Uniform(*ends) for name, *ends in zip(("amplitude", "phase", "offset"), LOWER, UPPER, strict=True)},
 )
 bounded = boltzflow.Energy(lambda x: -log_likelihood(*x), 3, lower=LOWER, upper=UPPER)
+# --8<-- [end:model]
 
 
 def exact(num=161):

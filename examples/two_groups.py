@@ -16,12 +16,16 @@ SHARES = jnp.array([0.6, 0.4])
 DATA = jnp.array([-2.3, -1.1, -1.9, -2.8, -1.4, 1.2, 2.6, 1.8, 2.1, -2.0, 1.5, -1.7])
 
 
+# --8<-- [start:model]
 def model(data=DATA):
     """Centers of two groups of unit width, each with a N(0, 3²) prior."""
     centers = numpyro.sample("centers", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
     with numpyro.plate("measurements", len(data)):
         group = dist.Normal(centers, 1.0)
         numpyro.sample("data", dist.MixtureSameFamily(dist.Categorical(SHARES), group), obs=data)
+
+
+# --8<-- [end:model]
 
 
 def exact():

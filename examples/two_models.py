@@ -15,6 +15,7 @@ from boltzflow.priors import Normal
 TIME = np.linspace(-1.0, 1.0, 12)
 DATA = np.array([-0.9, -0.2, -0.5, 0.3, -0.1, 0.6, 0.1, 0.9, 0.4, 1.2, 0.7, 1.1])
 NOISE = 0.4
+# --8<-- [start:models]
 PRIOR = {"offset": Normal(0.0, 1.0), "slope": Normal(0.0, 2.0)}
 
 
@@ -25,6 +26,7 @@ def log_likelihood(offset, slope):
 
 line = boltzflow.Posterior(log_likelihood, PRIOR)
 constant = boltzflow.Posterior(log_likelihood, PRIOR, fix={"slope": 0.0})
+# --8<-- [end:models]
 
 
 def exact():

@@ -31,6 +31,7 @@ def target_of(name):
         ("two_groups.py:model", 2),
         ("eight_schools.py:model", 10),
         ("butane.py:target", 12),
+        ("phi4.py:target", 64),
         ("two_models.py:line", 2),
         ("sinusoid.py:target", 3),
         ("sinusoid.py:bounded", 3),
@@ -74,6 +75,28 @@ def test_sinusoid_is_the_same_with_priors_and_with_bounds():
     np.testing.assert_allclose(both[0] - volume, both[1], rtol=1e-4)
 
 
+def test_phi4_is_the_lattice_action():
+    """Symmetric under shifts and signs, and at λ = 0 a Gaussian whose determinant the Fourier modes give."""
+    import phi4
+
+    phi = jax.random.normal(jax.random.key(0), (phi4.SIDE**2,))
+    moved = -jnp.roll(phi.reshape(phi4.SIDE, phi4.SIDE), (1, 3), (0, 1)).ravel()
+    np.testing.assert_allclose(phi4.action(phi), phi4.action(moved), rtol=1e-5)
+    matrix = np.asarray(jax.hessian(lambda x: phi4.action(x, 1.25, 0.0))(phi), np.float64)
+    _, log_det = np.linalg.slogdet(matrix / (2 * np.pi))
+    assert phi4.free_log_z(1.25) == pytest.approx(-log_det / 2, abs=1e-3)
+
+
+def test_phi4_observables_of_a_constant_field():
+    import phi4
+
+    found = phi4.observables(jnp.full(phi4.SIDE**2, -0.5))
+    np.testing.assert_allclose(found["|M|"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(found["susceptibility"], 64 * 0.25, rtol=1e-6)
+    np.testing.assert_allclose(found["correlator"], np.full(5, 0.25), rtol=1e-6)
+    np.testing.assert_allclose(found["Σ φ ∂S"], 64 * (2 * phi4.M2 / 4 + 4 * phi4.LAMBDA / 16), rtol=1e-5)
+
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +107,17 @@ def test_run_finds_log_z_of_skew_normal():
     run = bf.fit(target_of("skew_normal.py:target"))
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     assert disagreement(run.log_z(), exact(skew_normal.LOG_Z)) < 4
+
+
+@pytest.mark.slow
+def test_run_finds_log_z_of_phi4():
+    """Of a long run with the lattice field, 12.3580 ± 0.0002 (docs/reach.md); and the exact average of Σ φ ∂S."""
+    import phi4
+
+    run = bf.fit(phi4.target)
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    assert disagreement(run.log_z(), exact(12.3580, stderr=2e-4)) < 4
+    assert disagreement(run.expectation(phi4.observables)["Σ φ ∂S"], exact(64.0)) < 4
 
 
 @pytest.mark.slow

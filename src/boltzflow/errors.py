@@ -20,7 +20,12 @@ class TrainingError(RuntimeError):
 
 
 class SeedsError(TrainingError):
-    """Some of several seeds could not be trained: `failures` holds their errors by seed, `runs` the other runs."""
+    """Some of several seeds could not be trained.
+
+    Args:
+        failures: The error of each seed that failed, by seed; kept as an attribute.
+        runs: The runs of the other seeds; kept as an attribute.
+    """
 
     def __init__(self, failures: Mapping[int, TrainingError], runs: Sequence[Any]):
         self.failures = dict(failures)

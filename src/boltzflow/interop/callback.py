@@ -60,7 +60,15 @@ class Callback(AbstractDensity):
 def check_gradient(
     call: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], points: Float[np.ndarray, "num dim"]
 ) -> None:
-    """Compare the gradient with central differences of the energy, along eight random directions at each point."""
+    """Compare the gradient with central differences of the energy, along eight random directions at each point.
+
+    Args:
+        call: Takes points `(num, dim)`; returns energies `(num,)` and gradients `(num, dim)`.
+        points: Where to compare, `(num, dim)`.
+
+    Raises:
+        InputError: The gradient is not that of the energy, or no energy is finite.
+    """
     directions = np.random.default_rng(1).normal(size=(_NUM_DIRECTIONS * len(points), points.shape[1]))
     gradients = np.tile(call(points)[1], (_NUM_DIRECTIONS, 1))
     points = np.tile(points, (_NUM_DIRECTIONS, 1))

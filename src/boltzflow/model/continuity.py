@@ -31,7 +31,13 @@ class LogZRate(eqx.Module):
 
 
 class Transport(eqx.Module):
-    """The triplet that is trained: the field V, the path f and the rate C."""
+    """The triplet that is trained: the field V, the path f and the rate C.
+
+    Attributes:
+        field: The velocity field V_t.
+        interpolation: The path of energies f_t.
+        log_z_rate: C_t = d/dt log Z_t, a function of t.
+    """
 
     field: AbstractVectorField
     interpolation: AbstractInterpolation
@@ -39,14 +45,27 @@ class Transport(eqx.Module):
 
 
 def continuity_residual(transport: Transport, t: Scalar, x: Point) -> Scalar:
-    """r = ∂_t f_t + <∇f_t, V_t> - ∇·V_t + C_t at one point (Eq. 14), in units of kT per unit of t."""
+    """r = ∂_t f_t + ⟨∇f_t, V_t⟩ - ∇·V_t + C_t at one point (Eq. 14), in units of kT per unit of t.
+
+    Args:
+        transport: The field V, the path f and the rate C.
+        t: The time, from 0 to 1.
+        x: The point, `(dim,)`.
+    """
     df_dt, grad_f = transport.interpolation.derivatives(t, x)
     velocity, divergence = transport.field.velocity_and_divergence(t, x)
     return df_dt + grad_f @ velocity - divergence + transport.log_z_rate(t)
 
 
 def trainable(tree: PyTree) -> PyTree[bool]:
-    """True at the arrays that training may change, False at others and at all inside an `AbstractFixed`."""
+    """True at the arrays that training may change, False at others and at all inside an `AbstractFixed`.
+
+    Args:
+        tree: A pytree, such as a `Transport`.
+
+    Returns:
+        The same tree with a bool for each leaf, as `equinox.partition` takes it.
+    """
 
     def mask(node: Any) -> Any:
         if isinstance(node, AbstractFixed):

@@ -31,14 +31,23 @@ LogWeights = Float[np.ndarray, " num_proposals"]
 
 @dataclass(frozen=True)
 class Corrected:
-    """Equally weighted samples of the target, and how they were made."""
+    """Equally weighted samples of the target, and how they were made.
+
+    Args:
+        x: The samples, `(num, dim)`.
+        energy: The target's energy, `(num,)`.
+        method: The correction.
+        num_distinct: How many different points are in `x`.
+        acceptance: The share of proposals or moves that was accepted; NaN for importance resampling.
+        chain: For "metropolis" the chain of each sample, `(num,)`; the states of a chain are in order.
+    """
 
     x: Float[np.ndarray, "num dim"]
     energy: Float[np.ndarray, " num"]
     method: str
-    num_distinct: int  # different points among `x`
-    acceptance: float  # of the proposals or moves; NaN for importance resampling
-    chain: Int[np.ndarray, " num"] | None = None  # for Metropolis: the chain of each sample, its states in order
+    num_distinct: int
+    acceptance: float
+    chain: Int[np.ndarray, " num"] | None = None
 
     def __repr__(self) -> str:
         num, dim = self.x.shape

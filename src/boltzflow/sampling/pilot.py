@@ -62,30 +62,44 @@ _SHARE_OF_PATH = (0.8, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Pilot:
-    """The findings of the pilot: a base and a schedule for training, points of the target, log Z, and the cost."""
+    """The findings of the pilot: a base and a schedule for training, points of the target, log Z, and the cost.
+
+    Args:
+        base: The base of training.
+        clock: The pace of the path: β at each t.
+        active_subspace: Columns that span where the target differs from a fitted Gaussian base, `(dim, size)`; None
+            for another base.
+        points: Equally weighted points of the target, from the SMC run that starts at `base`, `(num_points, dim)`.
+        wide_points: The same from the wide run, with points of the modes that it missed, `(num_wide, dim)`.
+        minima: Minima of the energy, or low points on the way to one, as far apart as possible, `(num_minima, dim)`.
+        path_times: Times from 0 to 1, `(num_knots,)`.
+        path_points: Equally weighted points at each of `path_times`, `(num_knots, num_saved, dim)`.
+        log_z: log Z by SMC, in nats.
+        log_z_stderr: Its standard error.
+        acceptance: The share of the moves that was accepted.
+        num_gradients: How many energies with their gradient were computed.
+        num_particles: The particles of the SMC run that starts at `base`.
+        nonfinite_share: The share of energies that were not finite.
+        complaints: A sentence for each thing that went wrong.
+        enough: Whether weighted samples of `base` reach the target error of log Z, so that no flow is needed.
+    """
 
     base: AbstractDistribution
     clock: Clock
-    active_subspace: Float[np.ndarray, "dim size"] | None  # where the target differs from a fitted Gaussian base
-    points: Float[
-        np.ndarray, "num_points dim"
-    ]  # equally weighted points of the target, from the run that starts at `base`
-    wide_points: Float[
-        np.ndarray, "num_wide dim"
-    ]  # the same from the wide run, with points of the modes that it missed
-    minima: Float[
-        np.ndarray, "num_minima dim"
-    ]  # of the energy, or low points on the way to one, as far apart as possible
-    path_times: Float[np.ndarray, " num_knots"]  # from 0 to 1
-    path_points: Float[np.ndarray, "num_knots num_saved dim"]  # equally weighted points at each of `path_times`
+    active_subspace: Float[np.ndarray, "dim size"] | None
+    points: Float[np.ndarray, "num_points dim"]
+    wide_points: Float[np.ndarray, "num_wide dim"]
+    minima: Float[np.ndarray, "num_minima dim"]
+    path_times: Float[np.ndarray, " num_knots"]
+    path_points: Float[np.ndarray, "num_knots num_saved dim"]
     log_z: float
     log_z_stderr: float
     acceptance: float
     num_gradients: int
     num_particles: int
     nonfinite_share: float
-    complaints: tuple[str, ...] = ()  # a sentence for each thing that went wrong
-    enough: bool = False  # weighted samples of `base` reach the target error of log Z: no flow is needed
+    complaints: tuple[str, ...] = ()
+    enough: bool = False
 
     def __repr__(self) -> str:
         found = [

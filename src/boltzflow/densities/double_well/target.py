@@ -101,7 +101,7 @@ class DoubleWell(AbstractEnergyDistribution):
         return self.site_grid, self.site_probabilities / (self.site_grid[1] - self.site_grid[0])
 
     def site_expectation(self, fn: Callable[[np.ndarray], np.ndarray]) -> float:
-        """The exact <fn(φ_i)> at one site, for a smooth elementwise `fn`; for |φ| use `mean_abs`."""
+        """The exact E[fn(φ_i)] at one site, for a smooth elementwise `fn`; for |φ| use `mean_abs`."""
         return float(np.sum(self.site_probabilities * fn(self.site_grid)))
 
     @property
