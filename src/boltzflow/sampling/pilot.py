@@ -50,7 +50,7 @@ _MAX_WIDENINGS = 8
 _LOSS = 3.0  # errors by which a wider base must lower log Z, to be too wide
 _LOST_DRIFT = 6.0  # errors by which settling may change an average of the particles
 _LOST_SIGMA = 4.0
-_MOST_APART = 5.0  # errors, of the largest of some ten to hundred averages
+_MOST_APART = 4.0  # errors, of the largest of some ten to hundred averages
 _WIDE_PART = 0.5  # of a base of populations
 _MIN_STDERR = 1e-3  # of log Z: correlated particles allow no smaller error
 # Where each stage begins and ends, as a share of the time of a pilot.
@@ -372,17 +372,22 @@ def _lost(settled: Settled, run: SMCSample, wide: SMCSample) -> list[str]:
 def _apart(one: SMCSample, other: SMCSample) -> float:
     """How far averages of two runs' particles are from each other, in errors; the largest.
 
-    They are the coordinates and, at the quartiles of each, the shares below. As many particles count as first ones have
-    descendants.
+    They are the coordinates and, at the quartiles of each, the shares below. The particles that descend from one first
+    particle count as one: in another mode than others they all stay, and as many count as 1 / Σ share² of the first.
     """
     x, y = np.asarray(one.x), np.asarray(other.x)
     quartiles = np.quantile(np.concatenate([x, y]), [0.25, 0.5, 0.75], axis=0)
     largest = 0.0
     for observed in (lambda z: z, *(lambda z, q=q: (z < q).astype(float) for q in quartiles)):
         a, b = observed(x), observed(y)
-        variance = a.var(axis=0) / one.num_ancestors + b.var(axis=0) / other.num_ancestors
+        variance = a.var(axis=0) * _concentration(one) + b.var(axis=0) * _concentration(other)
         largest = max(largest, float(np.max(np.abs(a.mean(axis=0) - b.mean(axis=0)) / np.sqrt(variance + 1e-300))))
     return largest
+
+
+def _concentration(run: SMCSample) -> float:
+    """Σ share² over the first particles, of the shares of their descendants; 1/n where each has one."""
+    return run.log_z_stderr**2 + 1 / len(run.x)
 
 
 def _unfinished(run: SMCSample, where: str) -> list[str]:
