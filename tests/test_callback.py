@@ -101,8 +101,8 @@ def test_system_exit_in_callback_is_an_error():
 def test_interop_modules_load_on_access():
     program = "import boltzflow; print([boltzflow.interop.callback.Callback, boltzflow.interop.arviz.to_datatree])"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-    with pytest.raises(AttributeError, match="no attribute 'pymc'"):
-        bf.interop.pymc  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'stan'"):
+        bf.interop.stan  # noqa: B018
 
 
 def test_callback_may_modify_its_points():
