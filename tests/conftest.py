@@ -40,6 +40,11 @@ _HEAVY = (
     "test_baselines.py",
     "test_coverage.py",
     "test_minima.py",
+    "test_precision.py",
+    "test_answers.py",
+    "test_programs.py",
+    "test_bounds.py",
+    "test_race.py",
 )
 """The files that take longest, tested first: with two workers a slow file at the end leaves a core idle."""
 

@@ -13,6 +13,7 @@ import pytest
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.gradient_check import CENTRAL, FORWARD, slopes
@@ -201,6 +202,7 @@ class Odd(AbstractDensity):
     modes: Any = ((0.0, 0.0, 0.0),)
     lattice_shape: Any = None
     sign_symmetric: Any = True
+    prior_base: Any = None
 
     def energy(self, x):
         return jnp.sum(x**2) / 2
@@ -259,6 +261,8 @@ class Holding(Bare):
         (Odd(lattice_shape=(4,)), "lattice_shape must have as many sites as dim, 3"),
         (Odd(lattice_shape=(3.0,)), "each entry of lattice_shape must be a whole number"),
         (Odd(sign_symmetric="no"), "sign_symmetric of Odd must be True or False, got 'no'"),
+        (Odd(prior_base=1.0), "prior_base of Odd must be its prior, an AbstractDistribution of dimension 3, got 1.0"),
+        (Odd(prior_base=Gaussian(np.zeros(2), 1.0)), "prior_base of Odd must be its prior"),
         (Odd(dim=3.0), "dim of Odd must be a whole number"),
         (Odd(dim=10**30), "dim of Odd must be a whole number from 1 to 1000000"),
         (OddDistribution(log_z="unknown"), "log_z of OddDistribution must be real numbers"),
@@ -276,7 +280,12 @@ def test_attributes_are_asked_before_training(unchecked, target, says):
 
 
 def test_attributes_that_fit_are_accepted():
-    for target in (Odd(), Odd(modes=np.zeros((2, 3)), lattice_shape=(3,)), OddDistribution(log_z=jnp.zeros(()))):
+    for target in (
+        Odd(),
+        Odd(modes=np.zeros((2, 3)), lattice_shape=(3,)),
+        Odd(prior_base=Gaussian(np.zeros(3), 1.0)),
+        OddDistribution(log_z=jnp.zeros(())),
+    ):
         check_energy(target, POINTS)
 
 

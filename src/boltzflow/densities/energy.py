@@ -243,7 +243,7 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
 def check_attributes(density: AbstractDensity) -> None:
     """Raise `InputError` where `dim` or an optional attribute of `density` is not what its name means here.
 
-    These are `modes`, `lattice_shape`, `sign_symmetric` and, of a distribution, `log_z`.
+    These are `modes`, `lattice_shape`, `sign_symmetric`, `prior_base` and, of a distribution, `log_z`.
     """
     name = type(density).__name__
     dim = dimension(f"dim of {name}", density.dim)
@@ -254,7 +254,7 @@ def check_attributes(density: AbstractDensity) -> None:
                 "a dataclass with eq=False"
             )
     found: dict[str, Any] = {}
-    for attribute in ("modes", "lattice_shape", "sign_symmetric", "log_z"):
+    for attribute in ("modes", "lattice_shape", "sign_symmetric", "prior_base", "log_z"):
         try:
             found[attribute] = getattr(density, attribute)
         except AttributeError:
@@ -272,6 +272,11 @@ def check_attributes(density: AbstractDensity) -> None:
         _checked_lattice(found["lattice_shape"], dim)
     if not isinstance(found.get("sign_symmetric", False), (bool, np.bool_)):
         raise InputError(f"sign_symmetric of {name} must be True or False, got {shown(found['sign_symmetric'])}")
+    prior = found.get("prior_base")
+    if prior is not None and not (isinstance(prior, AbstractDistribution) and prior.dim == dim):
+        raise InputError(
+            f"prior_base of {name} must be its prior, an AbstractDistribution of dimension {dim}, got {shown(prior)}"
+        )
     if isinstance(density, AbstractDistribution):
         log_z = real_array(f"log_z of {name}", found.get("log_z"))
         if log_z.shape != ():

@@ -26,7 +26,7 @@ def load(
     """Load the run in a folder that `boltzflow run` or `Run.save` wrote.
 
     The report that lies in the folder is the run's, and is not measured again; `run.report(again=True)` does so. On a
-    target whose energies differ from those of the report by more than rounding it is measured when it is asked for.
+    target whose energies at 64 of the pilot's points differ by more than rounding it is measured when it is asked for.
 
     Args:
         directory: The folder.

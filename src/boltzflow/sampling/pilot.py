@@ -122,22 +122,10 @@ def run_pilot(
     base: AbstractDistribution | None = None,
     pace: bool = True,
 ) -> Pilot:
-    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`).
-
-    The wide base is the prior where the target declares one. Beyond it the maps from standard normals flatten, so that
-    a wider Gaussian sees little but the ends of the prior. Elsewhere it is fitted to points of short runs.
-    """
+    """Explore `target` by SMC, and choose the base unless given, and the schedule of training (β = t unless `pace`)."""
     locate_key, wide_key, path_key, start_key, modes_key, mixture_key, settle_key = jax.random.split(key, 7)
     settle_keys = iter(jax.random.split(settle_key, 4))
-    num_gradients = 0
-    runs: list[SMCSample] = []
-    doubts: list[str] = []
-    wide_base = prior_of(target)
-    if wide_base is None:
-        located, runs, doubts = _locate(target, locate_key)
-        located_at = settle(target, located.x, next(settle_keys))
-        wide_base = inflated(fit_to_points(target, located_at.x), _inflation(target.dim))
-        num_gradients += len(located.x) + located_at.num_gradients
+    wide_base, runs, doubts, num_gradients = _wide_base(target, locate_key, next(settle_keys))
     stage("SMC from a wide base", *_SHARE_OF_WIDE)
     wide = _run_smc(wide_base, target, wide_key, _WIDE)
     runs.append(wide)
@@ -230,6 +218,23 @@ def with_wide_part(base: AbstractDistribution, pilot: Pilot, target: AbstractDen
 
 
 # --- stages 1 and 2: locating and sampling the target -----------------------------------------------------------------
+
+
+def _wide_base(
+    target: AbstractDensity, locate_key: PRNGKeyArray, settle_key: PRNGKeyArray
+) -> tuple[AbstractDistribution, list[SMCSample], list[str], int]:
+    """The wide base, the short runs that it is fitted to, doubts about these, and the gradients of the fit.
+
+    It is the prior where the target declares one, without a run: beyond the prior the maps from standard normals are
+    flat, and a wider Gaussian sees little but its ends.
+    """
+    prior = prior_of(target)
+    if prior is not None:
+        return prior, [], [], 0
+    located, runs, doubts = _locate(target, locate_key)
+    settled = settle(target, located.x, settle_key)
+    base = inflated(fit_to_points(target, settled.x), _inflation(target.dim))
+    return base, runs, doubts, len(located.x) + settled.num_gradients
 
 
 def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list[SMCSample], list[str]]:
