@@ -10,12 +10,12 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.many_well import many_well
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant, dense
 from boltzflow.sampling import pilot as pilot_stages
 from boltzflow.sampling.pilot import _unfinished, run_pilot
-from boltzflow.sampling.resampling import log_z_stderr
 from boltzflow.sampling.smc import _next_beta, run_smc
 
 FULL_PILOT = True
@@ -26,8 +26,8 @@ SIGMA = 5
 
 @pytest.mark.parametrize(
     "target",
-    [bf.mixture_2(), bf.mixture_4(), bf.DoubleWell(64, 1.5), bf.DoubleWell(16, 6.0)],
-    ids=["mixture-2", "mixture-4", "chain-64", "chain-6"],
+    [bf.mixture_2(), bf.mixture_4(), bf.DoubleWell(32, 1.5), bf.DoubleWell(16, 6.0)],
+    ids=["mixture-2", "mixture-4", "chain-32", "chain-6"],
 )
 def test_pilot_measures_log_z_and_the_share_of_each_mode(target):
     pilot = run_pilot(target, jax.random.key(1))
@@ -74,6 +74,16 @@ def test_base_is_widened_until_the_target_fits_inside():
     # Both modes, 400 widths apart; N(0, 5²) would never have come near them.
     assert abs(np.mean(np.asarray(pilot.points)[:, 0] > 0) - 0.5) < 0.1
     np.testing.assert_allclose(np.sqrt(pilot.base.scale[0, 0] ** 2), 200, rtol=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wide_base_reaches_both_wells_of_every_coordinate(seed):
+    """The short run that locates many wells in 64 dimensions ends with the descendants of one to three particles."""
+    base, runs, doubts, _ = pilot_stages._wide_base(many_well(32), *jax.random.split(jax.random.key(seed)))
+    assert not doubts and all(1 / run.concentration[-1] < 10 for run in runs)
+    std = np.sqrt(np.sum(np.asarray(base.scale) ** 2, axis=1))
+    for well in (-1.7, 1.7):
+        assert (np.abs(well - np.asarray(base.mean)) < 2 * std)[::2].all()
 
 
 def test_fit_clock_finds_rate_of_evenly_spaced_betas():
@@ -141,11 +151,10 @@ def test_runs_of_few_ancestors_agree_within_their_errors(unchecked):
     rng = np.random.default_rng(0)
 
     def run():
-        share = rng.dirichlet(np.full(200, 0.3))
-        descendants = rng.multinomial(2000, share)
+        descendants = rng.multinomial(2000, rng.dirichlet(np.full(200, 0.3)))
         mode = np.repeat(rng.uniform(size=200) < 0.3, descendants)
         x = (10.0 * mode + rng.normal(size=2000))[:, None]
-        return SimpleNamespace(x=x, log_z_stderr=log_z_stderr(descendants / 2000))
+        return SimpleNamespace(x=x, concentration=[np.sum((descendants / 2000) ** 2)])
 
     apart = np.array([pilot_stages._apart(run(), run()) for _ in range(200)])
     assert np.mean(apart > pilot_stages._MOST_APART) <= 0.005 and 0.5 < np.median(apart) < 2

@@ -45,7 +45,7 @@ def test_budget_ends_the_search_and_says_so():
     assert len(found.x) == 4 and found.rise == np.inf
 
 
-RUN = SMCSample(jax.numpy.zeros((1, 1)), 0.0, 0.1, np.ones(1), np.zeros((1, 1, 1)), 0.7, 1, 1, 1, 0)
+RUN = SMCSample(jax.numpy.zeros((1, 1)), 0.0, 0.1, np.ones(1), np.zeros((1, 1, 1)), 0.7, np.ones(1), 1, 1, 1, 0)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.03, 0.06])

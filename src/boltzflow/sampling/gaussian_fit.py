@@ -27,6 +27,7 @@ _LEAST_POINTS = 10  # for each dimension, by which linear parts are known
 _LEAST_PRECISION = 0.2  # in units of the base
 _REFINEMENTS = 3
 _ROUNDING = 1e-12  # the variance of a constant gradient in single precision, relative to its square
+_LEAST_VARIANCE = 1e-200  # of a control variate: a quotient with a smaller one may exceed all numbers
 _LEAST_SQUARE = 1e-4  # of a gradient in units where a Gaussian's is 1; a smaller one carries no information
 
 
@@ -170,8 +171,8 @@ def _between(covariance: Matrix, x: Points, gradient: Points) -> Matrix:
 
 
 def _coefficient(covariance, variance):
-    """The coefficient of a control variate that leaves the smallest variance."""
-    return np.where(variance > 0, covariance / np.maximum(variance, 1e-300), 0.0)
+    """The coefficient of a control variate that leaves the smallest variance; 0 where the variate hardly varies."""
+    return np.where(variance > _LEAST_VARIANCE, covariance / np.maximum(variance, _LEAST_VARIANCE), 0.0)
 
 
 def _controlled_covariance(z: Points, g: Points) -> Matrix:

@@ -16,14 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of, prior_of
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of, prior_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import DefensiveMixture, SubspaceMixture, whitening_gaussian
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.numerics.stages import stage
-from boltzflow.sampling.gaussian_fit import active_subspace, aligned_base, fit_to_points, gradients_at, inflated
+from boltzflow.sampling.gaussian_fit import (
+    active_subspace,
+    aligned_base,
+    fit_gaussian,
+    fit_to_points,
+    gradients_at,
+    inflated,
+)
 from boltzflow.sampling.mixture_fit import DEFENSIVE, FittedDensity, fit_mixture
 from boltzflow.sampling.mode_search import find_minima, screened, with_missed_modes
 from boltzflow.sampling.resampling import spread
@@ -44,6 +51,7 @@ class _Effort(NamedTuple):
 _SHORT = _Effort(0.5, 2048, 2**16, 2)
 _WIDE = _Effort(0.8, 4096, 2**20, 4)
 _PATH = _Effort(0.97, 4096, 2**20, 4)
+_FEWEST_ANCESTORS = 30.0  # effective ones; fewer know neither the width of the target nor the shares of its modes
 _INFLATION = 3.0
 _FEW_DIMENSIONS = 16  # up to which the wide base is so many times as wide
 _MAX_WIDENINGS = 8
@@ -129,6 +137,9 @@ def run_pilot(
     stage("SMC from a wide base", *_SHARE_OF_WIDE)
     wide = _run_smc(wide_base, target, wide_key, _WIDE)
     runs.append(wide)
+    if _last_sure(wide) < len(wide.betas) - 1:
+        wide = _run_smc(wide_base, target, jax.random.fold_in(wide_key, 1), _PATH)
+        runs.append(wide)
     wide_at = settle(target, wide.x, next(settle_keys))
     wide = dataclasses.replace(wide, x=jnp.asarray(wide_at.x))
     scale = np.std(np.asarray(wide.x), axis=0) + 1e-12
@@ -225,6 +236,7 @@ def _wide_base(
 ) -> tuple[AbstractDistribution, list[SMCSample], list[str], int]:
     """The wide base, the short runs that it is fitted to, doubts about these, and the gradients of the fit.
 
+    It is fitted at the last β at which the particles of the run that located the target descend from enough others.
     It is the prior where the target declares one, without a run: beyond the prior the maps from standard normals are
     flat, and a wider Gaussian sees little but its ends.
     """
@@ -232,12 +244,28 @@ def _wide_base(
     if prior is not None:
         return prior, [], [], 0
     located, runs, doubts = _locate(target, locate_key)
-    settled = settle(target, located.x, settle_key)
-    base = inflated(fit_to_points(target, settled.x), _inflation(target.dim))
-    return base, runs, doubts, len(located.x) + settled.num_gradients
+    run = located.run
+    k = _last_sure(run)
+    if k == len(run.betas) - 1:
+        settled = settle(target, run.x, settle_key)
+        base = inflated(fit_to_points(target, settled.x), _inflation(target.dim))
+        return base, runs, doubts, len(run.x) + settled.num_gradients
+    beta, x = float(run.betas[k]), run.path[k]
+    gradient = (1 - beta) * gradients_at(located.base, x) + beta * gradients_at(target, x)
+    base = fit_gaussian(x, gradient, lattice_of(target), is_sign_symmetric(target))
+    # A Gaussian is wider at this β already, by 1/√β.
+    return inflated(base, max(1.0, _inflation(target.dim) * beta**0.5)), runs, doubts, len(x)
 
 
-def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list[SMCSample], list[str]]:
+class _Attempt(NamedTuple):
+    """A short run, its base, and the distance of its particles from the origin."""
+
+    base: Gaussian
+    run: SMCSample
+    reach: float
+
+
+def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[_Attempt, list[SMCSample], list[str]]:
     """The short run that locates the target, all short runs, and doubts about them.
 
     A wider base sees more of the target, so that log Z rises, until the way from it is so long that mass is lost on it.
@@ -246,8 +274,8 @@ def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list
     # On a lattice the sites may all move together: the target is then √dim times as wide in that one direction.
     scale = 5.0 * (np.sqrt(target.dim) if lattice else 1.0)
     runs: list[SMCSample] = []
-    fitting: tuple[SMCSample, float] | None = None
-    best: SMCSample | None = None
+    fitting: _Attempt | None = None
+    best: _Attempt | None = None
     was_stuck = False
     for attempt in range(_MAX_WIDENINGS):
         start, end = (_SHARE_OF_LOCATING * (1 - 0.5**k) for k in (attempt, attempt + 1))
@@ -256,26 +284,37 @@ def _locate(target: AbstractDensity, key: PRNGKeyArray) -> tuple[SMCSample, list
         base = Gaussian(np.zeros(target.dim), scale_tril=isotropic)
         run = _run_smc(base, target, jax.random.fold_in(key, attempt), _SHORT)
         runs.append(run)
-        reach = _reach(run)
-        if best and run.betas[-1] == 1 and _sigma(best, run) > _LOSS:
+        last = _Attempt(base, run, _reach(run))
+        if best and run.betas[-1] == 1 and _sigma(best.run, run) > _LOSS:
             return best, runs, []
-        if run.betas[-1] == 1 and not (best and best.log_z > run.log_z):
-            best = run
-        if fitting is not None and reach <= 1.5 * fitting[1]:
-            doubts = _unfinished(fitting[0], "that located the target") + _unfinished(run, "that confirmed this")
-            return fitting[0], runs, doubts
-        fitting = (run, reach) if 2 * reach <= scale else None
+        if run.betas[-1] == 1 and not (best and best.run.log_z > run.log_z):
+            best = last
+        if fitting is not None and last.reach <= 1.5 * fitting.reach:
+            doubts = _unfinished(fitting.run, "that located the target") + _unfinished(run, "that confirmed this")
+            return fitting, runs, doubts
+        fitting = last if 2 * last.reach <= scale else None
         stuck = run.betas[-1] < 1
         if stuck and was_stuck:  # the steps in β ran out at two scales: a third scale would be no better
             break
         was_stuck = stuck
         # A mode may be out of reach of this base: a base four times as wide must confirm it.
-        scale = 4 * scale if fitting else max(3 * reach, 2 * scale)
+        scale = 4 * scale if fitting else max(3 * last.reach, 2 * scale)
     doubt = (
         f"The target was still wide in the widest base tried, of scale {scale:.3g}: it has very long tails or a "
         "funnel, or exp(-energy) has no finite integral."
     )
-    return best or run, runs, [doubt]
+    return best or last, runs, [doubt]
+
+
+def _last_sure(run: SMCSample) -> int:
+    """The last step in β at which enough first particles are behind the others; the last step of a run cut short.
+
+    The descendants of few have lost the width of the target and whole modes, though log Z of the run may be near.
+    """
+    sure = np.flatnonzero(run.concentration * _FEWEST_ANCESTORS <= 1)
+    if run.betas[-1] < 1:
+        return len(run.betas) - 1
+    return int(sure[-1]) if len(sure) else 0
 
 
 def _sigma(one: SMCSample, other: SMCSample) -> float:
@@ -385,14 +424,9 @@ def _apart(one: SMCSample, other: SMCSample) -> float:
     largest = 0.0
     for observed in (lambda z: z, *(lambda z, q=q: (z < q).astype(float) for q in quartiles)):
         a, b = observed(x), observed(y)
-        variance = a.var(axis=0) * _concentration(one) + b.var(axis=0) * _concentration(other)
+        variance = a.var(axis=0) * one.concentration[-1] + b.var(axis=0) * other.concentration[-1]
         largest = max(largest, float(np.max(np.abs(a.mean(axis=0) - b.mean(axis=0)) / np.sqrt(variance + 1e-300))))
     return largest
-
-
-def _concentration(run: SMCSample) -> float:
-    """Σ share² over the first particles, of the shares of their descendants; 1/n where each has one."""
-    return run.log_z_stderr**2 + 1 / len(run.x)
 
 
 def _unfinished(run: SMCSample, where: str) -> list[str]:

@@ -34,6 +34,7 @@ class SMCSample:
     betas: Float[np.ndarray, " num_steps"]  # inverse temperatures, the last one 1 unless the run reached max_steps
     path: Float[np.ndarray, "num_steps num_saved dim"]  # equally weighted particles at each of `betas`
     acceptance: float  # the lowest rate of the moves at any β after the first few
+    concentration: Float[np.ndarray, " num_steps"]  # Σ share² of the first particles in those at each of `betas`
     num_ancestors: int  # first particles that still have descendants
     num_gradients: int  # of the target's energy
     num_proposals: int
@@ -68,13 +69,15 @@ def run_smc(
     betas: list[float] = []
     path: list[np.ndarray] = []
     rates: list[float] = []
+    concentration: list[float] = []
     while (not betas or betas[-1] < 1) and len(betas) < max_steps:
         particles = _temper(particles, base, target, jax.random.fold_in(loop_key, len(betas)), *settings)
         betas.append(float(particles.beta))
         advance(betas[-1])
         path.append(np.asarray(spread(particles.x, max(1, _PATH_NUMBERS // base.dim))))
         rates.append(float(particles.rate))
-    shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
+        shares = np.bincount(np.asarray(particles.ancestor), minlength=num_particles) / num_particles
+        concentration.append(float(np.sum(shares**2)))
     return SMCSample(
         x=particles.x,
         log_z=float(base.log_z) + float(particles.log_z),
@@ -82,6 +85,7 @@ def run_smc(
         betas=np.array(betas),
         path=np.stack(path),
         acceptance=min(rates[_SETTLING_STEPS:] or rates[-1:]),
+        concentration=np.array(concentration),
         num_ancestors=int(np.sum(shares > 0)),
         num_gradients=num_particles * len(betas) * (2 + num_moves * _LEAPFROG),
         num_proposals=num_particles * (1 + len(betas) * num_moves),
