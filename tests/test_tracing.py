@@ -9,7 +9,7 @@ from boltzflow.densities.energy import Energy, check_energy
 from boltzflow.errors import InputError
 from boltzflow.numerics.constants import rounds_its_point, separate_precisions, single_constants
 from boltzflow.numerics.indexing import out_of_range
-from boltzflow.numerics.tracing import depends_on_input
+from boltzflow.numerics.tracing import depends_on_input, scan_sizes
 
 POINTS = jax.random.normal(jax.random.key(0), (8, 4))
 DATA = np.linspace(0.1, 1.3, 40).reshape(10, 4)
@@ -163,3 +163,19 @@ def test_dependence_on_the_point():
         return {"a": 1.0, "b": jnp.ones_like(x), "c": jnp.sum(TABLE), "d": x[0] > 9, "e": loop, "f": steps}
 
     assert depends_on_input(fn, POINTS[0]) == [False, False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("points", [POINTS[0], POINTS])
+def test_constants_state_and_rows_of_a_scan_are_told_apart(points):
+    def step(x, state, row):
+        total, last = state
+        return (total + row @ last, row + last), (total, row * x)
+
+    def fn(x):
+        return jax.lax.scan(lambda state, row: step(x, state, row), (0 * x[0], 1 + x), DEVICE)
+
+    program = jax.make_jaxpr(fn if points.ndim == 1 else jax.vmap(fn))(points)
+    [eqn] = [eqn for eqn in program.jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert scan_sizes(eqn) == (1, 2)
+    batch = points.shape[:-1]
+    assert [var.aval.shape for var in eqn.invars] == [(*batch, 4), batch, (*batch, 4), (10, 4)]

@@ -19,6 +19,7 @@ from boltzflow.numerics.tracing import (
     eqn_dependence,
     loop_dependence,
     open_jaxpr,
+    scan_sizes,
     sub_jaxprs,
     while_dependence,
 )
@@ -172,15 +173,15 @@ class _Reader:
 
     def _scan(self, eqn: Any, ins: list[Any], marks: list[bool]) -> tuple[list[Any], _Found]:
         params = eqn.params
-        first = params["num_consts"]
-        last = first + params["num_carry"]
+        first, num_carry = scan_sizes(eqn)
+        last = first + num_carry
         state = loop_dependence(params["jaxpr"], marks[:first], marks[first:last], marks[last:])
 
         def body(carry: list[Any], rows: list[Any]) -> tuple[list[Any], tuple[list[Any], _Found]]:
             outs, found = self.run(
                 params["jaxpr"], [*ins[:first], *carry, *rows], [*marks[:first], *state, *marks[last:]]
             )
-            return outs[: last - first], (outs[last - first :], found)
+            return outs[:num_carry], (outs[num_carry:], found)
 
         options = {name: params[name] for name in ("length", "reverse", "unroll")}
         carry, (rows, found) = jax.lax.scan(body, ins[first:last], ins[last:], **options)

@@ -50,13 +50,11 @@ def eqn_dependence(eqn: JaxprEqn, inputs: Sequence[bool]) -> list[bool]:
     if not any(inputs):
         return [False] * len(eqn.outvars)
     if name == "scan":
-        num_consts = eqn.params["num_consts"]
-        num_carry = eqn.params["num_carry"]
-        state = loop_dependence(
-            eqn.params["jaxpr"], inputs[:num_consts], inputs[num_consts:][:num_carry], inputs[num_consts + num_carry :]
-        )
-        every = dependence(eqn.params["jaxpr"], [*inputs[:num_consts], *state, *inputs[num_consts + num_carry :]])
-        return [*state, *every[num_carry:]]
+        body = eqn.params["jaxpr"]
+        num_consts, num_carry = scan_sizes(eqn)
+        consts, rows = inputs[:num_consts], inputs[num_consts + num_carry :]
+        state = loop_dependence(body, consts, inputs[num_consts:][:num_carry], rows)
+        return [*state, *dependence(body, [*consts, *state, *rows])[num_carry:]]
     if name == "while":
         return while_dependence(eqn, inputs)
     if name == "cond" and not inputs[0]:
@@ -64,6 +62,20 @@ def eqn_dependence(eqn: JaxprEqn, inputs: Sequence[bool]) -> list[bool]:
         return [any(marks) for marks in zip(*branches, strict=True)]
     inner = called(eqn)
     return [True] * len(eqn.outvars) if inner is None else dependence(inner, inputs)
+
+
+def scan_sizes(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many its state; the rest are rows.
+
+    The parameters that say so differ between versions of JAX. The shapes do not: rows alone lose an axis in the body.
+    """
+    body = open_jaxpr(eqn.params["jaxpr"])
+
+    def num_rows(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+        return sum(len(_shape(a)) > len(_shape(b)) for a, b in zip(outer, inner, strict=True))
+
+    num_carry = len(eqn.outvars) - num_rows(eqn.outvars, body.outvars)
+    return len(eqn.invars) - num_rows(eqn.invars, body.invars) - num_carry, num_carry
 
 
 def while_dependence(eqn: JaxprEqn, inputs: Sequence[bool]) -> list[bool]:
