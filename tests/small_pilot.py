@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+from boltzflow.densities import base
+from boltzflow.numerics import batching
+from boltzflow.report import draws
 from boltzflow.sampling import mode_search, pilot
 
 COMMAND = [
@@ -19,3 +22,5 @@ def shrink(put=setattr):
     for stage in ("_SHORT", "_WIDE", "_PATH"):
         put(pilot, stage, getattr(pilot, stage)._replace(particles=512))
     put(mode_search, "_DESCENT_STEPS", 20)
+    for module in (batching, base, draws):
+        put(module, "BATCH_SIZE", 1024)
