@@ -56,6 +56,7 @@ def verdict_on(case: Case) -> Row:
         return {"trusted": False, "refused": True, "said": [f"refused: {error}"], "ok": False}
     value, error = float(answer.estimate.value), float(answer.estimate.stderr)
     row: Row = {"trusted": bool(answer.trusted), "refused": False, "said": answer.said, "notes": answer.notes}
+    row["unchecked"] = answer.unchecked
     row |= {name: x for name, x in {"log_z": value, "error": error}.items() if math.isfinite(x)}
     right = False
     if answer.exact is not None:

@@ -22,7 +22,7 @@ def test_tables_of_trust_count_cases_by_kind():
 
     rows = [
         row("a", "broken", "neck", said=["Lost."], log_z=1.0, error=0.1, exact=2.0, z=-10.0),
-        row("b", "broken", "neck", trusted=True, log_z=1.0, error=0.1, exact=2.0, z=-10.0),
+        row("b", "broken", "neck", trusted=True, log_z=1.0, error=0.1, exact=2.0, z=-10.0, unchecked="small modes"),
         row("c", "broken", "neck", trusted=True, ok=True, log_z=1.95, error=0.1, exact=2.0, z=-0.5),
         row("d", "broken", "improper", trusted=True, log_z=1.0, error=0.1),
         row("e", "broken", "improper", refused=True, said=["refused: no integral"]),
@@ -35,6 +35,7 @@ def test_tables_of_trust_count_cases_by_kind():
     assert "| healthy | banana | 2 | 0 | 0 | 1 | 0 | 1 |" in text
     text = tables.draw_trust(rows)
     assert "| broken | neck | a | distrusted | 1 ± 0.1 | -10 | Lost. |" in text
+    assert "| 1 ± 0.1 | -10 | every check passed; not checked: small modes |" in text
     assert "| healthy | banana | g | failed | – | – | ValueError: no |" in text
 
 

@@ -30,6 +30,7 @@ class Answer:
     exact: float | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def judged(run: boltzflow.Run, log_z: Exact) -> Answer:
         exact,
         list(report.verdict.notes),
         run.trained.cost["train_seconds"],
+        report.verdict.unchecked,
     )
 
 
