@@ -1,4 +1,4 @@
-"""Pilots of few particles and descents, for tests of something else, here and in the processes that they start."""
+"""Small pilots and batches, for tests of something else, here and in the processes that they start."""
 
 import sys
 from pathlib import Path
@@ -18,9 +18,10 @@ COMMAND = [
 
 
 def shrink(put=setattr):
-    """Shrink the pilots of this process."""
+    """Shrink the pilots of this process, and the batches in which points are cut."""
     for stage in ("_SHORT", "_WIDE", "_PATH"):
         put(pilot, stage, getattr(pilot, stage)._replace(particles=512))
+    put(pilot, "_FEWEST_ANCESTORS", pilot._FEWEST_ANCESTORS / 8)
     put(mode_search, "_DESCENT_STEPS", 20)
     for module in (batching, base, draws):
         put(module, "BATCH_SIZE", 1024)
