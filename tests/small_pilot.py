@@ -1,11 +1,8 @@
-"""Small pilots and batches, for tests of something else, here and in the processes that they start."""
+"""Pilots of few particles and descents, for tests of something else, here and in the processes that they start."""
 
 import sys
 from pathlib import Path
 
-from boltzflow.densities import base
-from boltzflow.numerics import batching
-from boltzflow.report import draws
 from boltzflow.sampling import mode_search, pilot
 
 COMMAND = [
@@ -18,10 +15,8 @@ COMMAND = [
 
 
 def shrink(put=setattr):
-    """Shrink the pilots of this process, and the batches in which points are cut."""
+    """Shrink the pilots of this process."""
     for stage in ("_SHORT", "_WIDE", "_PATH"):
         put(pilot, stage, getattr(pilot, stage)._replace(particles=512))
     put(pilot, "_FEWEST_ANCESTORS", pilot._FEWEST_ANCESTORS / 8)
     put(mode_search, "_DESCENT_STEPS", 20)
-    for module in (batching, base, draws):
-        put(module, "BATCH_SIZE", 1024)
