@@ -146,6 +146,17 @@ def test_smc_run_that_stops_before_beta_one_is_doubted():
     assert not _unfinished(whole, "that located the target")
 
 
+def test_run_with_few_effective_ancestors_is_doubted(unchecked):
+    """A hundred first particles have descendants, but nearly all particles descend from five of them."""
+
+    def complaints(effective):
+        run = SimpleNamespace(betas=[1.0], acceptance=0.7, num_ancestors=100, concentration=[1 / effective])
+        return pilot_stages._complaints(run, "from a wide base")
+
+    assert complaints(5.2) == ["The pilot's particles from a wide base descend from only 5 starting points."]
+    assert complaints(12.0) == []
+
+
 def test_runs_of_few_ancestors_agree_within_their_errors(unchecked):
     """Descendants of one first particle share its mode: the largest difference of averages is below 4 in 199 of 200."""
     rng = np.random.default_rng(0)

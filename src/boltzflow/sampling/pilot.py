@@ -52,6 +52,7 @@ _SHORT = _Effort(0.5, 2048, 2**16, 2)
 _WIDE = _Effort(0.8, 4096, 2**20, 4)
 _PATH = _Effort(0.97, 4096, 2**20, 4)
 _FEWEST_ANCESTORS = 30.0  # effective ones; fewer know neither the width of the target nor the shares of its modes
+_TOO_FEW = 1 / 3  # of these: a run with fewer is doubted
 _INFLATION = 3.0
 _FEW_DIMENSIONS = 16  # up to which the wide base is so many times as wide
 _MAX_WIDENINGS = 8
@@ -383,8 +384,10 @@ def _complaints(run: SMCSample, where: str) -> list[str]:
     sentences = _unfinished(run, where)
     if run.acceptance < 0.2:
         sentences.append(f"The pilot's moves {where} were accepted only {run.acceptance:.0%} of the time.")
-    if run.num_ancestors < 30:
-        sentences.append(f"The pilot's particles {where} descend from only {run.num_ancestors} starting points.")
+    effective = 1 / run.concentration[-1]
+    if run.num_ancestors < 30 or effective < _TOO_FEW * _FEWEST_ANCESTORS:
+        few = min(run.num_ancestors, round(effective))
+        sentences.append(f"The pilot's particles {where} descend from only {few} starting points.")
     return sentences
 
 
