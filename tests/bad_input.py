@@ -130,6 +130,9 @@ FILES = {
     "level.py": "import jax.numpy as jnp\ndef energy(x):\n    return 1 - jnp.exp(-x @ x)\n",
     "unused.py": "def energy(x):\n    return x[0] ** 2\n",
     "sign.py": "def energy(x):\n    return -x @ x / 2\n",
+    "period.py": (
+        "import boltzflow\ndef square(x):\n    return x @ x\nenergy = boltzflow.Energy(square, 2, periodic=True)\n"
+    ),
     "odd.py": (
         "import boltzflow\nnumber = 3.0\nclass Other:\n    pass\ndef two(x, y):\n    return x\n"
         "def failing():\n    raise ValueError('no data')\ndef wrong():\n    return 3\n"
@@ -149,7 +152,7 @@ IN_FILES = [
     ("fine.py:energy --dim 0", "dim must be a whole number of at least 1, got 0"),
     ("fine.py:energy --dim -2", "dim must be a whole number of at least 1, got -2"),
     ("fine.py:energy --dim two", "--dim must be a whole number"),
-    ("fine.py:energy --dim 2 --mass 1", "takes dim, lower, upper"),
+    ("fine.py:energy --dim 2 --mass 1", "takes dim, lower, upper, periodic"),
     ("broken.py:energy --dim 2", ("broken.py, line 3,", "ZeroDivisionError")),
     ("syntax.py:energy --dim 2", ("syntax.py, line 1,", "SyntaxError")),
     ("exits.py:energy --dim 2", ("exits.py, line 2,", "SystemExit")),
@@ -166,7 +169,10 @@ IN_FILES = [
     ("fine.py:energy --dim 2 --lower 1 --upper 0", "lower must be below upper, got 1 and 0 for x[0]"),
     ("fine.py:energy --dim 2 --lower 1 --upper 1", "lower must be below upper, got 1 and 1 for x[0]"),
     ("fine.py:energy --dim 2 --upper nan", "upper must be numbers, or infinite where there is no bound, got nan"),
+    ("fine.py:energy --dim 2 --periodic 0", "periodic must be True or a positive number, got 0.0 for x[0]"),
+    ("fine.py:energy --dim 2 --periodic 1 --lower 0", "x[0] has both a period and bounds"),
     ("odd.py:ready --lower 0", "whose bounds stand in the file; leave out --lower"),
+    ("odd.py:ready --periodic 1", "whose periods stand in the file; leave out --periodic"),
 ]
 """Targets in these files, refused by `run` and `check` alike."""
 
@@ -183,6 +189,7 @@ ENERGIES = [
     ("level", "the energy grows by less than dim·log|x|"),
     ("unused", "the energy does not grow towards x[1]"),
     ("sign", "is it the log-density? Then change its sign"),
+    ("period", "x[0] has the declared period 6.28319, but a shift by it changes the energy at 8 of 8 points"),
 ]
 """Files of which `check NAME.py:energy --dim 2` refuses the energy."""
 
@@ -230,6 +237,13 @@ PRIORS = [
     ("Energy(lambda x: x @ x, 2, upper='one')", "upper must be one number or 2 of them, got 'one'"),
     ("Energy(lambda x: x @ x, 2, lower=0.0, sign_symmetric=True)", "break the declared sign_symmetric"),
     ("Energy(lambda x: x @ x, 2, (2,), lower=[0.0, -1.0])", "break the declared lattice_shape"),
+    ("Energy(lambda x: x @ x, 2, periodic=-1.0)", "periodic must be True or a positive number, got -1.0 for x[0]"),
+    ("Energy(lambda x: x @ x, 2, periodic=[True, inf])", "got inf for x[1]"),
+    ("Energy(lambda x: x @ x, 2, periodic='turn')", "got 'turn' for x[0]"),
+    ("Energy(lambda x: x @ x, 2, periodic=[True])", "one entry for each of 2 coordinates, got 1"),
+    ("Energy(lambda x: x @ x, 2, lower=[0.0, -inf], periodic=True)", "x[0] has both a period and bounds"),
+    ("Energy(lambda x: x @ x, 2, (2,), periodic=True)", "lattice_shape cannot be declared where x has periods"),
+    ("Energy(lambda x: x @ x, 2, None, True, periodic=True)", "sign_symmetric cannot be declared where x has periods"),
 ]
 """Calls in Python, where the names of `boltzflow` and `boltzflow.priors` are imported."""
 
@@ -288,7 +302,7 @@ def page(folder: Path) -> str:
         energies.append(("; ".join(line.strip() for line in lines), message))
     parts += ["## Energies, in `boltzflow check energies.py:energy --dim 2`", _table("energy", energies)]
     parts += [
-        "## Posteriors and bounds in Python: an `InputError`",
+        "## Posteriors, bounds and periods in Python: an `InputError`",
         _table("call", [(code, refusal(code)) for code, _ in PRIORS]),
     ]
     parts += ["## Variables of a PyMC model, in `boltzflow.interop.pymc.Posterior(model)`", _table("variable", PYMC)]

@@ -46,6 +46,7 @@ _HEAVY = (
     "test_answers.py",
     "test_programs.py",
     "test_bounds.py",
+    "test_angles.py",
     "test_race.py",
 )
 """The files that take longest, tested first: with two workers a slow file at the end leaves a core idle."""

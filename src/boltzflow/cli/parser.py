@@ -61,6 +61,7 @@ def _target_options() -> dict[str, Argument]:
         "dim": Argument("dim", of_file.format("dimension"), int),
         "lower": Argument("lower", of_file.format("lower bound of every coordinate"), float),
         "upper": Argument("upper", of_file.format("upper bound of every coordinate"), float),
+        "periodic": Argument("periodic", of_file.format("period of every coordinate, as 6.283185307179586"), float),
     }
     for record in SHIPPED.values():
         for option in record.options:

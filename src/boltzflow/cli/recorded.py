@@ -87,6 +87,11 @@ def say_what_runs(path: str, where: str) -> None:
 
 
 def _given(name: str, options: dict[str, int | float], dim: object) -> LoadedTarget:
-    """The target with this name, with the recorded options. One in a file takes the dimension of the run."""
-    of_file = {option: options[option] for option in FILE_OPTIONS if option in options} | {"dim": dim}
+    """The target with this name, with the recorded options. One in a file takes the dimension of the run.
+
+    With periods `dim`, that of the points of the run, is larger than the recorded one.
+    """
+    of_file: dict[str, object] = {option: options[option] for option in FILE_OPTIONS if option in options}
+    if "periodic" not in of_file:
+        of_file["dim"] = dim
     return load_target(name, options if name in SHIPPED else of_file)

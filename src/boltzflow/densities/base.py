@@ -91,6 +91,11 @@ def prior_of(density: AbstractDensity) -> AbstractDistribution | None:
     return getattr(density, "prior_base", None)
 
 
+def coordinates_of(density: AbstractDensity) -> int:
+    """The number of coordinates of what the user of `density` calls a point: fewer than `dim` where some are angles."""
+    return getattr(density, "num_coordinates", density.dim)
+
+
 def of_point(density: AbstractDensity, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`fn` of what the user of `density` calls a point, as a function of one point x of R^dim.
 

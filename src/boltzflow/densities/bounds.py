@@ -81,9 +81,9 @@ class Bounds(eqx.Module):
             terms = jnp.where(self.has_low ^ self.has_high, log_phi + log_slope, terms)
         return jnp.sum(terms)
 
-    def all_have_both(self) -> bool:
-        """Whether the box is finite: N(0, I) is then uniform on it."""
-        return bool((self.has_low & self.has_high).all())
+    def have_both(self) -> Bool[np.ndarray, " dim"]:
+        """Which coordinates lie between two bounds: N(0, 1) is uniform there."""
+        return self.has_low & self.has_high
 
     def same_at_every_site(self) -> bool:
         """Whether all coordinates have the same bounds."""

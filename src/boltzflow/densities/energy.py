@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution, is_sign_symmetric, lattice_of
+from boltzflow.densities.angles import STD, Angles
+from boltzflow.densities.base import (
+    AbstractDensity,
+    AbstractDistribution,
+    coordinates_of,
+    is_sign_symmetric,
+    lattice_of,
+)
 from boltzflow.densities.bounds import Bounds
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.propriety import improper
@@ -30,33 +37,42 @@ _ROUNDINGS = 8  # of the sum itself, an offset included
 
 
 class Energy(AbstractDensity):
-    """The density p ∝ exp(-fn(x)) on R^dim, or on a box of it, for any function that JAX can trace.
+    """The density p ∝ exp(-fn(x)) on R^dim, a box or a torus of it, for any function that JAX can trace.
 
     With bounds, `energy` is that of z in R^dim, which `constrain` maps to x in the box: energy(z) = fn(x(z)) - log
     |∂x/∂z|. So log Z is the integral over the box. Samples and observables of a run are those of x.
+
+    A coordinate with a period P is the angle of a point (u, v) in a plane, and lies in [0, P). Then z has one more
+    entry for each angle: the attribute `dim` is the dimension of z, and `num_coordinates` that of x. The energy of z
+    has r²/2 - 2 log r + log(4π/P) for each angle, with r² = u² + v², so that log Z is the integral over one period.
 
     The two declarations of symmetry make training faster and better where they hold.
 
     Args:
         fn: Takes one point `(dim,)` and returns one real number, in units of kT.
-        dim: The dimension, at least 1.
+        dim: The number of coordinates of x, at least 1.
         lattice_shape: The shape of a periodic lattice if x is a field on its sites, in C order, and no shift of all
             sites changes the energy.
         sign_symmetric: Whether the energy of -x equals that of x.
         lower: The lower bounds of x, one number or `(dim,)`; None or -inf for none.
         upper: The upper bounds of x; None or inf for none.
+        periodic: The periods of x: True for 2π or a positive number, of all coordinates, or `dim` entries that are one
+            of these, or None or False for none. It goes with no declared symmetry.
 
     Raises:
         InputError: At construction, if an argument has the wrong type, the lattice has another number of sites than
-            `dim`, bounds cross, or bounds break a declared symmetry. At the first evaluation, if `fn` does not return
-            one real number. `check_energy` checks more.
+            `dim`, bounds cross, bounds or periods break a declared symmetry, a period is not positive, or a coordinate
+            has bounds and a period. At the first evaluation, if `fn` does not return one real number. `check_energy`
+            checks more.
     """
 
     fn: Callable[[Array], Array]
     dim: int = eqx.field(static=True)
     lattice_shape: tuple[int, ...] | None = eqx.field(static=True)
     sign_symmetric: bool = eqx.field(static=True)
+    num_coordinates: int = eqx.field(static=True)
     bounds: Bounds | None
+    angles: Angles | None
 
     def __init__(
         self,
@@ -67,42 +83,73 @@ class Energy(AbstractDensity):
         *,
         lower: Any = None,
         upper: Any = None,
+        periodic: Any = None,
     ):
         if not callable(fn):
             raise InputError(f"the energy must be a function of one point, got {type(fn).__name__}")
         self.fn = jax.tree.map(hashable, fn)
-        self.dim = dimension("dim", dim)
-        self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.dim)
+        self.num_coordinates = dimension("dim", dim)
+        self.lattice_shape = None if lattice_shape is None else _checked_lattice(lattice_shape, self.num_coordinates)
         if not isinstance(sign_symmetric, bool):
             raise InputError(f"sign_symmetric must be True or False, got {sign_symmetric!r}")
         self.sign_symmetric = sign_symmetric
-        bounds = Bounds(lower, upper, self.dim)
+        bounds = Bounds(lower, upper, self.num_coordinates)
+        angles = Angles(periodic, self.num_coordinates)
         if self.lattice_shape is not None and not bounds.same_at_every_site():
             raise InputError("bounds that differ between sites break the declared lattice_shape: leave one of them out")
         if self.sign_symmetric and not bounds.symmetric():
             raise InputError("bounds that are not -a and a break the declared sign_symmetric: leave one of them out")
+        if (both := angles.is_angle & (bounds.has_low | bounds.has_high)).any():
+            raise InputError(f"x[{np.argmax(both)}] has both a period and bounds: leave one of them out")
+        if angles.places and (self.sign_symmetric or self.lattice_shape is not None):
+            name = "sign_symmetric" if self.sign_symmetric else "lattice_shape"
+            raise InputError(f"{name} cannot be declared where x has periods: leave the declaration out")
         self.bounds = bounds if bounds.some_have_both or bounds.some_have_one else None
+        self.angles = angles if angles.places else None
+        self.dim = self.num_coordinates + len(angles.places)
 
     def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
-        """fn(x) at one point `(dim,)`, in the type of x; with bounds fn(x(z)) - log |∂x/∂z| at z."""
+        """fn(x) at one point `(dim,)`, in the type of x; with bounds or periods fn(x(z)) - `log_jacobian`(z) at z."""
         z = one_point(x, self.dim)
         value = self.fn(self.constrain(z))
-        check_value(value, self.dim)
+        check_value(value, self.num_coordinates)
         value = jnp.asarray(value, z.dtype)
-        return value if self.bounds is None else value - self.bounds.log_jacobian(z)
+        return value - self.log_jacobian(z) if self.is_mapped else value
 
     @property
     def prior_base(self) -> Gaussian | None:
-        """N(0, I) where the box is finite: the density of z where that of x is uniform."""
-        if self.bounds is None or not self.bounds.all_have_both():
+        """The Gaussian that is uniform in x where the box is finite: N(0, 1), and N(0, 2) in the plane of an angle."""
+        bounded = np.zeros(self.num_coordinates, bool) if self.bounds is None else self.bounds.have_both()
+        is_angle = np.zeros_like(bounded) if self.angles is None else self.angles.is_angle
+        if not (bounded | is_angle).all():
             return None
-        scale = Circulant(np.ones(self.lattice_shape)) if self.lattice_shape else np.eye(self.dim)
+        std = np.concatenate([np.where(is_angle, STD, 1.0), np.full(self.dim - self.num_coordinates, STD)])
+        scale = Circulant(np.ones(self.lattice_shape)) if self.lattice_shape else np.diag(std)
         return Gaussian(np.zeros(self.dim), scale_tril=scale)
 
-    def constrain(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """The point inside the bounds at one point `(dim,)`; without bounds it is the same."""
+    def constrain(self, x: Float[Array, " dim"]) -> Float[Array, " num_coordinates"]:
+        """The point inside the bounds and periods at one point `(dim,)`; without any it is the same."""
         z = one_point(x, self.dim)
-        return z if self.bounds is None else self.bounds.constrain(z)
+        y = z if self.angles is None else self.angles.coordinates(z)
+        return y if self.bounds is None else self.bounds.constrain(y)
+
+    def log_jacobian(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        """The energy of x minus that of z at one point `(dim,)`.
+
+        It is log |∂x/∂z| of the bounds, plus log(P/4π) + 2 log r - r²/2 for each angle.
+        """
+        z = one_point(x, self.dim)
+        total = jnp.zeros((), z.dtype)
+        if self.bounds is not None:
+            total += self.bounds.log_jacobian(z[: self.num_coordinates])
+        if self.angles is not None:
+            total += self.angles.log_jacobian(z)
+        return total
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether x has bounds or periods, so that it is not the point that a flow moves."""
+        return self.bounds is not None or self.angles is not None
 
 
 class _ByIdentity:
@@ -164,15 +211,15 @@ def check_energy(density: AbstractDensity, points: Float[Array | np.ndarray, "nu
 
     Checked are: the optional attributes; tracing under JAX, alone and in a batch; one real floating number as result;
     finite values and gradients; indices beyond an array's end; the gradient against central differences at the first
-    eight points; each declared symmetry; growth far out, where it is certain that the integral of exp(-energy) is
-    infinite.
+    eight points; each declared symmetry and period; growth far out, where it is certain that the integral of
+    exp(-energy) is infinite.
     """
     check_attributes(density)
     separate_precisions()
     points = jnp.asarray(points, float)
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != density.dim:
         raise InputError(f"points must have shape (num, {density.dim}), got {points.shape}")
-    check_value(_traced(density, points[0]), density.dim)
+    check_value(_traced(density, points[0]), coordinates_of(density))
     batched = compiled(jax.vmap(density.energy))
     try:
         values = np.asarray(batched(points))
@@ -182,7 +229,8 @@ def check_energy(density: AbstractDensity, points: Float[Array | np.ndarray, "nu
     places = np.asarray(points)
     if words := out_of_range(density.energy, points):
         raise InputError(
-            f"the energy {words}, where JAX silently takes the nearest one; x has the dimension {density.dim}"
+            f"the energy {words}, where JAX silently takes the nearest one; x has the dimension "
+            f"{coordinates_of(density)}"
         )
     _check_finite("energy", values, places, finite_advice(values))
     advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
@@ -197,7 +245,7 @@ def check_energy(density: AbstractDensity, points: Float[Array | np.ndarray, "nu
             f"{found.claimed[worst]:.6g} by JAX against {found.difference[worst]:.6g} along a random direction; "
             "check stop_gradient, custom derivatives, rounding and jumps in the energy"
         )
-    if sentence := broken_symmetry(density, points) or improper(density, points):
+    if sentence := broken_symmetry(density, points) or broken_period(density, points) or improper(density, points):
         raise InputError(sentence)
 
 
@@ -235,7 +283,7 @@ def _traced(density: AbstractDensity, point: Array) -> Any:
         kind = type(error).__name__
         doubt = "; is this the right dimension?" if isinstance(error, (TypeError, ValueError, IndexError)) else ""
         raise InputError(
-            f"the energy raised {kind} for a point of shape ({density.dim},): "
+            f"the energy raised {kind} for a point of shape ({coordinates_of(density)},): "
             f"{summary(error).removeprefix(f'{kind}: ')}{doubt}"
         ) from error
 
@@ -333,6 +381,32 @@ def broken_symmetry(density: AbstractDensity, points: Float[Array, "num dim"]) -
                 f"{words} changes the energy at {broken.sum()} of {len(change)} points, at one from "
                 f"{here[worst]:.9g} to {there[worst]:.9g}, where rounding explains {rounding[worst]:.2g}; "
                 "leave the declaration out or mend the energy"
+            )
+    return ""
+
+
+def broken_period(density: AbstractDensity, points: Float[Array, "num dim"]) -> str:
+    """A sentence on the first period that an `Energy` lacks at `points` beyond rounding, or ""."""
+    if not isinstance(density, Energy) or density.angles is None:
+        return ""
+    fn, angles = density.fn, density.angles
+    x = jax.vmap(density.constrain)(points[:_NUM_SLOPES])
+    energy = compiled(jax.vmap(lambda one, step: jnp.asarray(fn(one + step), one.dtype), (0, None)))
+    slope = compiled(jax.vmap(jax.grad(lambda one: jnp.asarray(fn(one), one.dtype))))
+    here = np.asarray(energy(x, jnp.zeros_like(x[0])), np.float64)
+    moved = np.abs(np.asarray(slope(x), np.float64)) * (np.asarray(x) + angles.period)  # by rounding of x + P, over ε
+    size = _TERMS * math.sqrt(density.dim) * spread(here) + max(_ROUNDINGS, math.sqrt(density.dim)) * np.abs(here)
+    for j in angles.places:
+        step = np.where(np.arange(angles.num_coordinates) == j, angles.period, 0.0)
+        there = np.asarray(energy(x, jnp.asarray(step, x.dtype)), np.float64)
+        change = np.abs(there - here)
+        broken = ~(change <= rounding_of(density) * (size + _ROUNDINGS * moved[:, j]))
+        if broken.any():
+            worst = int(np.argmax(np.where(broken, np.nan_to_num(change, nan=np.inf), -1.0)))
+            return (
+                f"x[{j}] has the declared period {angles.period[j]:.6g}, but a shift by it changes the energy at "
+                f"{broken.sum()} of {len(change)} points, at one from {here[worst]:.9g} to {there[worst]:.9g}; mend "
+                "the period or the energy"
             )
     return ""
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from boltzflow.densities.base import AbstractDensity
+from boltzflow.densities.base import AbstractDensity, coordinates_of
 from boltzflow.densities.catalog import SHIPPED, make_target
 from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError, summary
 from boltzflow.numerics.validation import did_you_mean, dimension, is_numpyro_model
 
-_BOUNDS = ("lower", "upper")
+_BOUNDS = ("lower", "upper", "periodic")
 FILE_OPTIONS = ("dim", *_BOUNDS)
 """Options of a function in a file."""
 
@@ -151,9 +151,9 @@ def _load_from_file(name: str, path: Path, attribute: str, options: Mapping[str,
     module = _import(path)
     if not attribute or not hasattr(module, attribute):
         raise InputError(f"{path} has no name {attribute!r}{_suggestion(attribute, module)}")
-    bounds = {side: float(options[side]) for side in _BOUNDS if options.get(side) is not None}
+    bounds = {name: float(options[name]) for name in _BOUNDS if options.get(name) is not None}
     target = _as_density(name, getattr(module, attribute), dim, bounds)
-    return LoadedTarget(target, name, {"dim": target.dim, **bounds}, place, sha256)
+    return LoadedTarget(target, name, {"dim": coordinates_of(target), **bounds}, place, sha256)
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
@@ -239,7 +239,8 @@ def _as_density(name: str, found: Any, dim: int | None, bounds: Mapping[str, flo
                 if not required:
                     _try_as_model(name, found)
                 raise InputError(f"{name} is a function, which does not say its dimension; give it with --dim")
-            return Energy(found, dim, lower=bounds.get("lower"), upper=bounds.get("upper"))
+            lower, upper, periodic = map(bounds.get, _BOUNDS)
+            return Energy(found, dim, lower=lower, upper=upper, periodic=periodic)
         try:
             found = posterior or found()
         except InputError as error:
@@ -249,12 +250,13 @@ def _as_density(name: str, found: Any, dim: int | None, bounds: Mapping[str, flo
     if not isinstance(found, AbstractDensity):
         raise InputError(f"{name} must be a function x -> energy or an AbstractDensity, got {type(found).__name__}")
     if bounds:
-        side = next(iter(bounds))
+        given = next(iter(bounds))
+        what = "periods" if given == "periodic" else "bounds"
         raise InputError(
-            f"{name} is no function of a point but a density, whose bounds stand in the file; leave out --{side}"
+            f"{name} is no function of a point but a density, whose {what} stand in the file; leave out --{given}"
         )
-    if dim is not None and dim != found.dim:
-        raise InputError(f"{name} has dimension {found.dim}, not {dim}; leave out --dim")
+    if dim is not None and dim != coordinates_of(found):
+        raise InputError(f"{name} has dimension {coordinates_of(found)}, not {dim}; leave out --dim")
     return found
 
 

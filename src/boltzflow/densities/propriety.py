@@ -68,7 +68,7 @@ def _improper(density: AbstractDensity, points: Floats) -> str:
         if _is_constant(energy, gradient, points[:_NUM_LINES], direction, _PERIODS):
             return (
                 f"the energy repeats itself along x[{axis}], as that of an angle or phase without a prior, {_REMEDY}; "
-                "add a prior or a confining term"
+                "add a prior or a confining term, or declare its period (periodic=)"
             )
     return _along_null(density.dim, energy, gradient, points)
 
@@ -99,7 +99,8 @@ def _along_rays(dim: int, energy: Callable[[Floats], Floats], points: Floats, ne
         value = far[-1][np.argmax(level)] + 0.0
         return (
             f"in {level.sum()} of {num} directions the energy grows by less than dim·log|x| (to {value:.4g} at |x| = "
-            f"{_RADII[-1]:.0e}), {_REMEDY}; add a prior or a confining term"
+            f"{_RADII[-1]:.0e}), {_REMEDY}; add a prior or a confining term, or declare the periods of angles "
+            "(periodic=)"
         )
     return ""
 
@@ -113,7 +114,7 @@ def _along_axes(dim: int, energy: Callable[[Floats], Floats], points: Floats, ne
         value = far[-1, axis, side, 0] + 0.0
         return (
             f"the energy does not grow towards {end} (it is {value:.4g} there), {_REMEDY}; leave this coordinate out, "
-            "or add a prior or a confining term"
+            "add a prior or a confining term, or declare the period of an angle (periodic=)"
         )
     return ""
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from boltzflow.densities.base import AbstractDistribution, HasModes, sample_batch
+from boltzflow.densities.base import AbstractDistribution, HasModes, coordinates_of, sample_batch
 from boltzflow.densities.precision import shift_of_single
 from boltzflow.model.flow import flow_log_prob
 from boltzflow.numerics.batching import Stream, map_points, numpy_generator, stream_key
@@ -126,7 +126,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
     if warnings and estimates["log_z"].ok:
         estimates["log_z"] = dataclasses.replace(estimates["log_z"], ok=False, reason=warnings[0])
     return Report(
-        target={"name": name, **(options or {}), "dim": target.dim},
+        target={"name": name, **(options or {}), "dim": coordinates_of(target)},
         seed=draws.seed,
         preset=draws.config.preset,
         versions=versions(),

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
-from boltzflow.densities.base import AbstractDensity, of_point
+from boltzflow.densities.base import AbstractDensity, coordinates_of, of_point
+from boltzflow.densities.energy import Energy
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError
 from boltzflow.model.flow import Flow
@@ -116,7 +117,7 @@ class Run:
 
         They are the flow's also where another route answers; `sample` draws from the route that answers.
         """
-        return self._inside_bounds(self._checked_draws().samples)
+        return self._of_user(self._checked_draws().samples)
 
     @property
     def log_weights(self) -> Float[np.ndarray, " num"]:
@@ -135,15 +136,16 @@ class Run:
 
         Returns:
             Arrays `x` `(num_samples, dim)`, `log_weight`, `log_prob` and `energy` `(num_samples,)`. Of an energy with
-            bounds, x lies inside them, and the other arrays are of x. Of a posterior, x are standard normals, and
-            `target.values(x)` the variables.
+            bounds or periods, x lies inside them, and the other arrays are of x. With periods `log_prob` is the density
+            of x and the radii over the known one of the radii, so that `log_weight` is -energy - log_prob. Of a
+            posterior, x are standard normals, and `target.values(x)` the variables.
 
         Raises:
             InputError: `key` is no key, or `num_samples` no whole number of at least 1.
         """
         key = random_key(key)
         num_samples = whole_number("num_samples", num_samples, at_least=1)
-        return self._inside_bounds(self._answer.sample(key, num_samples))
+        return self._of_user(self._answer.sample(key, num_samples))
 
     def correct(self, key: PRNGKeyArray, num_samples: int, method: str = "importance") -> Corrected:
         """Draw equally weighted samples, exact as their number grows wherever the flow has density.
@@ -169,16 +171,16 @@ class Run:
             raise InputError(f"a correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
         if method == "annealed" and self.config.loss == "reverse-kl":
             raise InputError("the reverse KL learns no path to anneal along: correct by importance or metropolis")
-        return self._inside_bounds(self._answer.correct(key, num_samples, method))
+        return self._of_user(self._answer.correct(key, num_samples, method))
 
-    def _inside_bounds(self, samples: _Points) -> _Points:
-        """Samples of an energy with bounds at their points x inside; energy and density are those of x."""
-        bounds = getattr(self.target, "bounds", None)
-        if bounds is None:
+    def _of_user(self, samples: _Points) -> _Points:
+        """Samples of an energy with bounds or periods at their points x inside; energy and density are those of x."""
+        target = self.target
+        if not isinstance(target, Energy) or not target.is_mapped:
             return samples
         with self.draws.programs.answering():
-            x = np.asarray(map_points(bounds.constrain, samples.x), np.float64)
-            log_jacobian = np.asarray(map_points(bounds.log_jacobian, samples.x), np.float64)
+            x = np.asarray(map_points(target.constrain, samples.x), np.float64)
+            log_jacobian = np.asarray(map_points(target.log_jacobian, samples.x), np.float64)
         changes: dict[str, Any] = {"x": x, "energy": samples.energy + log_jacobian}
         if isinstance(samples, Samples):
             changes["log_prob"] = samples.log_prob - log_jacobian
@@ -195,7 +197,7 @@ class Run:
                 function of the dictionary of its variables by name.
             num_samples: How many new samples to draw; 0 takes the `samples` of the report.
             unconstrained: Give `fn` the point of R^dim that the flow moves, where the target has other coordinates:
-                the standard normals of a posterior, or the z of an energy with bounds.
+                the standard normals of a posterior, or the z of an energy with bounds or periods.
 
         Returns:
             The pytree of `fn` with an `Estimate` for each leaf.
@@ -325,9 +327,10 @@ class Run:
 
     @property
     def _title(self) -> str:
-        options = [f"{name} {value}" for name, value in self.options.items()]
+        options = [f"{name} {value}" for name, value in self.options.items() if name != "dim"]
         name = self.name or type(self.target).__name__
-        return ", ".join([name, *options, f"dim {self.target.dim}, seed {self.seed}, preset {self.config.preset}"])
+        dim = f"dim {coordinates_of(self.target)}"
+        return ", ".join([name, *options, dim, f"seed {self.seed}, preset {self.config.preset}"])
 
     @property
     def _lines(self) -> list[str]:
