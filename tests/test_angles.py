@@ -10,6 +10,7 @@ import boltzflow as bf
 from boltzflow.cli import main
 from boltzflow.densities.base import prior_of
 from boltzflow.densities.energy import check_energy
+from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
 
@@ -162,6 +163,15 @@ def test_a_phase_without_a_period_is_told_how_to_declare_it():
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
+
+def test_the_pilot_finds_log_z_of_a_chain_of_spins():
+    """Four planar spins on a ring: log Z is a sum of Bessel functions."""
+    target = bf.Energy(lambda x: -jnp.sum(jnp.cos(x - jnp.roll(x, 1))), 4, periodic=True)
+    pilot = run_pilot(target, jax.random.key(0))
+    log_z = 4 * np.log(2 * np.pi) + np.log(np.sum(special.iv(np.arange(-30, 31), 1.0) ** 4))
+    assert abs(pilot.log_z - log_z) < 4 * pilot.log_z_stderr < 0.3
+
+
 FEW = ["--log-z-error", "0.01", "--num-eval-samples", "4096"]  # a fitted mixture is enough: nothing is trained
 MIXTURE = """
 import jax.numpy as jnp
@@ -205,4 +215,6 @@ def test_a_run_samples_the_torus(tmp_path, monkeypatch):
     corrected = run.correct(jax.random.key(0), 500)
     assert corrected.x.shape == (500, 2)
     assert len(run.figures()) > 1
-    run.plot.corner()
+    low, high = run.plot.corner().axes[0].get_xlim()
+    assert -1 < low < 0.1 and 6 < high < 2 * np.pi + 1
+    assert [axis.get_xlabel() for axis in run.plot.marginals().axes[:3]] == ["x[0]", "x[1]", ""]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import boltzflow as bf
 from boltzflow.densities.from_file import load_target
@@ -32,6 +33,7 @@ def target_of(name):
         ("eight_schools.py:model", 10),
         ("butane.py:target", 12),
         ("phi4.py:target", 64),
+        ("xy_model.py:target", 32),
         ("two_models.py:line", 2),
         ("sinusoid.py:target", 3),
         ("sinusoid.py:bounded", 3),
@@ -97,6 +99,19 @@ def test_phi4_observables_of_a_constant_field():
     np.testing.assert_allclose(found["Σ φ ∂S"], 64 * (2 * phi4.M2 / 4 + 4 * phi4.LAMBDA / 16), rtol=1e-5)
 
 
+def test_xy_model_of_two_by_two_sites_is_a_ring_of_doubled_links():
+    """Whose log Z is a sum of Bessel functions; and the energy of 4 x 4 equal spins."""
+    import xy_model
+
+    order = np.arange(-60, 61)
+    for beta in (0.5, 1.0):
+        ring = 4 * np.log(2 * np.pi) + np.log(np.sum(special.iv(order, 2 * beta) ** 4))
+        assert xy_model.exact_log_z(beta, side=2) == pytest.approx(ring, abs=1e-6)
+    found = xy_model.observables(jnp.full(16, 2.0))
+    np.testing.assert_allclose([found["energy per site"], found["magnetization²"]], [-2.0, 1.0], rtol=1e-6)
+    assert float(xy_model.target.fn(jnp.full(16, 2.0))) == pytest.approx(-32 * xy_model.BETA)
+
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +122,17 @@ def test_run_finds_log_z_of_skew_normal():
     run = bf.fit(target_of("skew_normal.py:target"))
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     assert disagreement(run.log_z(), exact(skew_normal.LOG_Z)) < 4
+
+
+@pytest.mark.slow
+def test_run_finds_log_z_of_xy_model():
+    import xy_model
+
+    run = bf.fit(xy_model.target)
+    assert run.report().verdict.trustworthy, run.report().verdict.warnings
+    assert disagreement(run.log_z(), exact(xy_model.exact_log_z(xy_model.BETA))) < 4
+    energy = run.expectation(xy_model.observables)["energy per site"]
+    assert disagreement(energy, exact(xy_model.exact_energy(xy_model.BETA))) < 4
 
 
 @pytest.mark.slow

@@ -405,8 +405,8 @@ def broken_period(density: AbstractDensity, points: Float[Array, "num dim"]) -> 
             worst = int(np.argmax(np.where(broken, np.nan_to_num(change, nan=np.inf), -1.0)))
             return (
                 f"x[{j}] has the declared period {angles.period[j]:.6g}, but a shift by it changes the energy at "
-                f"{broken.sum()} of {len(change)} points, at one from {here[worst]:.9g} to {there[worst]:.9g}; mend "
-                "the period or the energy"
+                f"{broken.sum()} of {len(change)} points, at one by {there[worst] - here[worst]:.4g} from "
+                f"{here[worst]:.6g}; mend the period or the energy"
             )
     return ""
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from boltzflow.densities.base import AbstractDistribution, sample_batch
+from boltzflow.densities.base import AbstractDistribution, coordinates_of, sample_batch
 from boltzflow.densities.double_well.target import DoubleWell
+from boltzflow.densities.energy import Energy
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import Stream, map_points, stream_key
 from boltzflow.numerics.compiling import compiled
@@ -87,7 +88,7 @@ class Plots:
         """Marginals of the answer, raw and reweighted, and the points that the pilot found without the flow.
 
         Args:
-            axes: One for each coordinate, in rows of three; six above six dimensions, for principal axes.
+            axes: One for each coordinate, in rows of three; six above six coordinates, for principal axes.
         """
         return self._marginals(self._answering).figure(axes)
 
@@ -101,7 +102,7 @@ class Plots:
         Raises:
             InputError: There are no such coordinates, or `axes` are others.
         """
-        dim = self.draws.target.dim
+        dim = coordinates_of(self.draws.target)
         if coordinates is None:
             coordinates = range(min(dim, _MOST_COORDINATES))
         try:
@@ -111,7 +112,7 @@ class Plots:
         if not chosen:
             raise InputError("coordinates must name at least one coordinate, as in [0, 1]")
         answer = self._answering
-        return plots.corner(answer.x, answer.log_weight, chosen, self._exact).figure(axes)
+        return plots.corner(self._with_angles(answer.x), answer.log_weight, chosen, self._exact).figure(axes)
 
     def energy(self, ax: Any = None) -> Figure:
         """The energies of the answer's samples, raw and reweighted, beside those of exact samples if there are any.
@@ -140,7 +141,18 @@ class Plots:
             return np.asarray(sample_batch(target, stream_key(self.draws.seed, Stream.EXACT_SAMPLES), _NUM_EXACT)[0])
 
     def _marginals(self, samples: Samples) -> Picture:
-        return plots.marginals(samples.x, samples.log_weight, self.draws.pilot.points)
+        x, pilot = samples.x, self.draws.pilot.points
+        if coordinates_of(self.draws.target) <= plots.MOST_MARGINALS:  # principal axes are those of planes
+            x, pilot = self._with_angles(x), self._with_angles(pilot)
+        return plots.marginals(x, samples.log_weight, pilot)
+
+    def _with_angles(self, points: np.ndarray) -> np.ndarray:
+        """Points that the flow moves, with angles in place of planes."""
+        target = self.draws.target
+        if not isinstance(target, Energy) or target.angles is None:
+            return points
+        with self.draws.programs.answering():
+            return np.asarray(map_points(target.angles.coordinates, points), np.float64)
 
     def of_report(self) -> list[html.Figure]:
         """(title, caption, PNG) of each picture of the report."""
@@ -162,7 +174,7 @@ class Plots:
         if isinstance(draws.target, DoubleWell):
             caption = "The histogram of all sites against exp(-V), as in Fig. 10, and the exact density of one site."
             found.append(("Sites", caption, _sites(draws, draws.target)))
-        if draws.target.dim != 2:
+        if draws.target.dim != 2 or coordinates_of(draws.target) != 2:
             title = "Marginals of the flow" if answer else "Marginals"
             caption = "Samples as drawn and reweighted, and the points that the pilot found without the flow."
             found.append((title, caption, self._marginals(draws.samples)))

@@ -21,6 +21,8 @@ REWEIGHTED = "#D55E00"
 PILOT = "#009E73"
 EXACT = "#222222"
 MAX_POINTS = 1_500
+MOST_MARGINALS = 6
+"""More coordinates are shown by their principal axes."""
 Floats = NDArray[np.float64]
 
 
@@ -211,10 +213,10 @@ def marginals(x: ArrayLike, log_weight: ArrayLike, pilot_points: ArrayLike | Non
     pilot = np.empty((0, points.shape[1])) if pilot_points is None else np.asarray(pilot_points, dtype=np.float64)
     pilot = pilot[np.isfinite(pilot).all(axis=1)]
     names = [f"x[{i}]" for i in range(points.shape[1])]
-    if points.shape[1] > 6:
+    if points.shape[1] > MOST_MARGINALS:
         together = np.concatenate([points, pilot])
-        names = [f"principal axis {i + 1}" for i in range(6)]
-        axes_of_spread = np.linalg.eigh(np.cov(together.T))[1][:, ::-1][:, :6]
+        names = [f"principal axis {i + 1}" for i in range(MOST_MARGINALS)]
+        axes_of_spread = np.linalg.eigh(np.cov(together.T))[1][:, ::-1][:, :MOST_MARGINALS]
         points, pilot = ((part - together.mean(axis=0)) @ axes_of_spread for part in (points, pilot))
     dim = points.shape[1]
     num_rows = -(-dim // 3)
