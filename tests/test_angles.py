@@ -154,6 +154,20 @@ def test_rounding_is_no_broken_period(fn):
     check_energy(bf.Energy(fn, 1, periodic=True), jax.random.normal(jax.random.key(0), (64, 2)))
 
 
+def test_messages_speak_of_x():
+    """Of its coordinates and its place, not of the planes."""
+    points = jax.random.normal(jax.random.key(0), (64, 2))
+    x = float(jax.vmap(bf.Energy(flat, 1, periodic=True).constrain)(points)[0, 0])
+    for fn, words in [
+        (lambda x: jnp.log(x[0] - 7), rf"nan at x = \[{x:.4f}\d*\]"),
+        (lambda x: jnp.cos(x[0] + x[1]), "index 1 of an axis with 1 entry.*x has the dimension 1"),
+        (lambda x: jnp.cos(x), r"got an array of shape \(1,\); sum over the components"),
+        (lambda x: jnp.cos(x) @ jnp.ones(2), r"TypeError for a point of shape \(1,\)"),
+    ]:
+        with pytest.raises(bf.InputError, match=words):
+            check_energy(bf.Energy(fn, 1, periodic=True), points)
+
+
 def test_a_phase_without_a_period_is_told_how_to_declare_it():
     points = jax.random.normal(jax.random.key(0), (64, 2))
     for fn in (lambda x: x[0] ** 2 + jnp.cos(x[1]), lambda x: jnp.sum(jnp.cos(x))):
@@ -217,4 +231,4 @@ def test_a_run_samples_the_torus(tmp_path, monkeypatch):
     assert len(run.figures()) > 1
     low, high = run.plot.corner().axes[0].get_xlim()
     assert -1 < low < 0.1 and 6 < high < 2 * np.pi + 1
-    assert [axis.get_xlabel() for axis in run.plot.marginals().axes[:3]] == ["x[0]", "x[1]", ""]
+    assert [axis.get_xlabel() for axis in run.plot.marginals().axes] == ["x[0]", "x[1]"]

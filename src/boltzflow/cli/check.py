@@ -5,7 +5,7 @@ import time
 import jax
 import numpy as np
 
-from boltzflow.densities.base import AbstractDensity, AbstractDistribution
+from boltzflow.densities.base import AbstractDensity, AbstractDistribution, coordinates_of
 from boltzflow.densities.energy import check_energy, finite_advice
 from boltzflow.densities.propriety import slow_axes
 from boltzflow.errors import InputError
@@ -33,8 +33,8 @@ def check_target(target: AbstractDensity) -> list[str]:
         raise InputError(str(error)) from error
     energy = np.asarray(jax.vmap(target.energy)(points))
     found = [
-        f"dimension {target.dim}; the energy traces, is one real number, and is finite at {_NUM_POINTS} points from "
-        f"N(0, 1), from {energy.min():.4g} to {energy.max():.4g}",
+        f"dimension {coordinates_of(target)}; the energy traces, is one real number, and is finite at {_NUM_POINTS} "
+        f"points from N(0, 1), from {energy.min():.4g} to {energy.max():.4g}",
         "the gradient is finite and agrees with central differences; compiled, batched and float64 values agree",
     ]
     if isinstance(target, AbstractDistribution):

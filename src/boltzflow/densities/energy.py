@@ -227,14 +227,15 @@ def check_energy(density: AbstractDensity, points: Float[Array | np.ndarray, "nu
     except Exception as error:  # whatever a user's function raises under vmap or grad
         raise InputError(f"the energy fails in a batch or under jax.grad: {summary(error)}") from error
     places = np.asarray(points)
+    told = np.asarray(jax.vmap(density.constrain)(points)) if isinstance(density, Energy) else places  # as the user's x
     if words := out_of_range(density.energy, points):
         raise InputError(
             f"the energy {words}, where JAX silently takes the nearest one; x has the dimension "
             f"{coordinates_of(density)}"
         )
-    _check_finite("energy", values, places, finite_advice(values))
+    _check_finite("energy", values, told, finite_advice(values))
     advice = "a common cause is a square root, norm or logarithm at 0, also in the branch that jnp.where does not take"
-    _check_finite("gradient of the energy", gradients, places, advice)
+    _check_finite("gradient of the energy", gradients, told, advice)
     directions = jax.random.normal(jax.random.key(0), points[:_NUM_SLOPES].shape, points.dtype)
     found = slopes(batched, gradients[:_NUM_SLOPES], places[:_NUM_SLOPES], np.asarray(directions))
     wrong = found.wrong()
