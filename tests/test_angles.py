@@ -10,6 +10,7 @@ import boltzflow as bf
 from boltzflow.cli import main
 from boltzflow.densities.base import prior_of
 from boltzflow.densities.energy import check_energy
+from boltzflow.interop.arviz import to_datatree
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
@@ -232,3 +233,5 @@ def test_a_run_samples_the_torus(tmp_path, monkeypatch):
     low, high = run.plot.corner().axes[0].get_xlim()
     assert -1 < low < 0.1 and 6 < high < 2 * np.pi + 1
     assert [axis.get_xlabel() for axis in run.plot.marginals().axes] == ["x[0]", "x[1]"]
+    pytest.importorskip("arviz_base")
+    assert to_datatree(run, jax.random.key(1), 400).posterior["x"].shape == (4, 100, 2)
