@@ -45,6 +45,15 @@ def test_budget_ends_the_search_and_says_so():
     assert len(found.x) == 4 and found.rise == np.inf
 
 
+def test_budget_is_spent_on_as_many_populations_as_it_pays_for(found):
+    most = 0.8 * found.num_gradients
+    with jax.enable_x64(True):
+        fewer = run_populations(bf.mixture_4(), WIDE_4, jax.random.key(0), error=1e-4, most_gradients=most)
+    assert fewer.num_moves == found.num_moves
+    assert most * (1 - 1 / len(fewer.x)) < fewer.num_gradients < most
+    np.testing.assert_array_equal(fewer.x, found.x[: len(fewer.x)])
+
+
 RUN = SMCSample(jax.numpy.zeros((1, 1)), 0.0, 0.1, np.ones(1), np.zeros((1, 1, 1)), 0.7, np.ones(1), 1, 1, 1, 0)
 
 

@@ -27,7 +27,7 @@ _ESS = 0.97  # the share of effective samples that a step in β keeps
 _SIZE = 1024  # particles of a population, where a covariance does not need more
 _FIRST = 4  # populations with each number of moves
 _LEAST = 8  # populations that answer, where they can be afforded
-_MOVES = (4, 16, 64)  # at each β
+_MOVES = (1, 4, 16, 64)  # at each β
 _MOST = 64  # populations
 _AT_REST = 4.5  # errors, by which settling may change one of a hundred averages
 _NUM_SETTLED = 4096
@@ -95,8 +95,9 @@ def run_populations(
         before = runs
     earlier_key = jax.random.fold_in(key, max(number - 1, 0))
     while len(runs) < _MOST and (len(runs) < _LEAST or _log_z(before, runs).stderr > error):
-        more = range(len(runs), min(2 * len(runs), _MOST))
-        if spent + len(more) / len(runs) * _gradients(before + runs) > most_gradients:
+        affordable = int((most_gradients - spent) * len(runs) / _gradients(before + runs))
+        more = range(len(runs), min(2 * len(runs), len(runs) + affordable, _MOST))
+        if not more:
             break
         added = [_run(target, base, batch_key, i, num_moves) for i in more]
         beside = [_run(target, base, earlier_key, i, _MOVES[number - 1]) for i in more] if before else []
