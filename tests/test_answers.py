@@ -10,7 +10,7 @@ import pytest
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.report.answers import answer_by
-from boltzflow.report.populations import doubts, log_z_of
+from boltzflow.report.populations import checks_of, log_z_of
 from boltzflow.report.report import Report, Verdict
 from boltzflow.sampling.populations import Groups, Populations, far_from_particles
 from boltzflow.statistics.estimates import exact
@@ -131,7 +131,8 @@ FLOW = Report({}, 0, "default", {}, {}, Verdict(False, ("Bad.",)), {}, {"log_z":
 )
 def test_each_check_of_populations_trips_alone(changes, word):
     populations = dataclasses.replace(SOUND, **changes)
-    found = list(doubts(populations, log_z_of(populations, 0.0), [], FLOW, ()))
+    checks = checks_of(populations, log_z_of(populations, 0.0), [], FLOW, ())
+    found = [check.warning for check in checks if check.warning]
     assert len(found) == bool(word), found
     assert word in "".join(found)
 

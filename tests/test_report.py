@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from boltzflow.errors import InputError
+from boltzflow.report.checks import at_least, at_most
 from boltzflow.report.console import render_console
 from boltzflow.report.formatting import format_duration, format_error, format_value
 from boltzflow.report.html import html_page
@@ -143,6 +144,17 @@ def test_trust_says_in_the_same_breath_what_was_not_checked():
     assert "Trusted: every check passed. Not checked: modes narrower than 0.5 of the target." in text
     assert "Not checked: modes narrower" in html_page(report, [])
     assert Report.from_json(report.to_json()).verdict.unchecked == "modes narrower than 0.5 of the target"
+
+
+def test_checks_are_kept_and_shown_with_their_numbers():
+    checks = (at_most("drift", 2.5, 6.0, "It drifts."), at_least("effective <samples>", math.nan, 500, "Too few."))
+    report = dataclasses.replace(GOOD, verdict=Verdict(False, ["Too few."], checks=checks))
+    again = Report.from_json(report.to_json()).verdict.checks
+    assert again[0] == checks[0] and math.isnan(again[1].found) and not again[1].passed and again[1].least
+    page = html_page(report, [])
+    assert '<th scope="row">drift</th><td data-label="found">2.5</td><td data-label="limit">at most 6</td>' in page
+    assert "effective &lt;samples&gt;" in page and "at least 500" in page and ">failed<" in page
+    assert "Checks" not in html_page(GOOD, [])
 
 
 def test_console_says_what_is_wrong():

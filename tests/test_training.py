@@ -349,5 +349,6 @@ def test_a_flow_right_to_single_precision_is_trusted_without_a_word():
     target = Gaussian(rng.normal(size=10), rotation @ np.diag(np.geomspace(0.1, 10, 10)) @ rotation.T)
     config = dataclasses.replace(TINY, num_steps=40, sample_steps=4, num_eval_samples=100_000)
     report = bf.fit(target, config=config).report()
-    assert report.verdict == Verdict(True, (), ())
+    assert report.verdict == Verdict(True, (), (), checks=report.verdict.checks)
+    assert all(check.passed for check in report.verdict.checks)
     assert report.estimates["reverse_kl"].stderr > 1e-7

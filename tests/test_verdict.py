@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from boltzflow.report.verdict import Findings, judge, unchecked
+from boltzflow.report.verdict import Findings, checks_of, judge, unchecked
 from boltzflow.sampling.coverage import Region, uncovered_regions, uncovered_share
 from boltzflow.statistics.estimates import Estimate
 
@@ -55,6 +55,17 @@ def test_good_findings_are_trusted_without_a_word():
     assert judge(GOOD) == (True, (), ())
 
 
+def test_every_check_has_its_number_and_its_limit():
+    checks = {check.name: check for check in checks_of(GOOD)}
+    assert len(checks) == len(checks_of(GOOD)) >= 15 and all(check.passed for check in checks.values())
+    effective = checks["effective samples"]
+    assert (effective.found, effective.limit, effective.least) == (99_000.0, 500.0, True)
+    drift = checks["largest change of an average by moves that leave the target invariant, in errors"]
+    assert (drift.found, drift.limit, drift.least) == (0.0, 6.0, False)
+    for check in checks.values():
+        assert check.found >= check.limit if check.least else check.found <= check.limit
+
+
 @pytest.mark.parametrize(
     ("findings", "words"),
     [
@@ -96,6 +107,8 @@ def test_each_check_fails_alone_and_says_why(findings, words):
     trustworthy, warnings, _ = judge(findings)
     assert not trustworthy and len(warnings) == 1
     assert re.search(words, warnings[0])
+    failed = [check for check in checks_of(findings) if not check.passed]
+    assert warnings[0] in [check.warning for check in failed]
 
 
 def test_the_forward_ess_of_an_untrained_mixture_is_exempt():

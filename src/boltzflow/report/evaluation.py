@@ -21,7 +21,7 @@ from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.stages import stage
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
-from boltzflow.report.verdict import Findings, judge, unchecked
+from boltzflow.report.verdict import Findings, checks_of, judge, unchecked
 from boltzflow.sampling.coverage import (
     MIN_SHARE,
     Region,
@@ -131,7 +131,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         preset=draws.config.preset,
         versions=versions(),
         estimates=estimates,
-        verdict=Verdict(trustworthy, warnings, notes, unchecked(findings)),
+        verdict=Verdict(trustworthy, warnings, notes, unchecked(findings), checks_of(findings)),
         cost=_cost(draws, time.perf_counter() - start, annealed.num_gradients if annealed else 0),
         exact=known,
         sampler={"flow": draws.found},

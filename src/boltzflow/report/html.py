@@ -26,6 +26,7 @@ def html_page(report: Report, figures: Sequence[Figure], command: str = "", conf
         _banner(report.verdict.mood, report.verdict.headline, report.verdict.warnings, report.verdict.notes),
         _section("Key numbers", _cards(_key_numbers(report))),
         _section("Estimates", _estimates_table(report)),
+        _section("Checks", _checks_table(report)),
         _section("Figures", *(_figure(*figure) for figure in figures)),
         _section("Cost", _pairs(cost_lines(report))),
         _section("Target", _pairs(target)),
@@ -47,6 +48,15 @@ def _estimates_table(report: Report) -> str:
         headers = headers[:3]
         cells = [(texts[:3], detail, complaint) for texts, detail, complaint in cells]
     return _table(headers, cells)
+
+
+def _checks_table(report: Report) -> str:
+    """Every check of the verdict with its number and its limit; nothing for a report of an older version."""
+    rows = []
+    for check in report.verdict.checks:
+        limit = f"{'at least' if check.least else 'at most'} {check.limit:.3g}"
+        rows.append(([check.name, f"{check.found:.3g}", limit, "passed" if check.passed else "failed"], "", ""))
+    return _table(["check", "found", "limit", "result"], rows) if rows else ""
 
 
 def _key_numbers(report: Report) -> list[tuple[str, str, str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from boltzflow.numerics.batching import Stream, stream_key
+from boltzflow.report.checks import Check, at_least, at_most, of_exact, of_pilot
 from boltzflow.report.draws import Draws
 from boltzflow.report.report import Report, Verdict
 from boltzflow.sampling.coverage import MIN_SHARE, Region
@@ -22,7 +23,6 @@ from boltzflow.statistics.groups import MIN_GROUPS
 _MAX_DRIFT = 6.0  # errors, of the largest of some hundred averages
 _MAX_SCALES = 10.0  # of the force; 1 to 7 on posteriors, mixtures and particles, 17 and more on funnels
 _MAX_SCATTER = 1.0  # of log Z over populations: beyond it the mean of Z hangs on a few of them
-_MAX_EXACT_SIGMA = 5.0
 _MIN_ACCEPTANCE = 0.2
 _MIN_ANCESTORS = 30
 _MIN_STDERR = 1e-3
@@ -37,14 +37,15 @@ def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
     log_z = log_z_of(populations, draws.rounding)
     with draws.programs.answering():
         missed = [*_missed(draws, populations), *_unreached(draws, populations)]
-    warnings = tuple(doubts(populations, log_z, missed, of_flow, draws.pilot.complaints))
+    checks = tuple(checks_of(populations, log_z, missed, of_flow, draws.pilot.complaints))
+    warnings = tuple(check.warning for check in checks if check.warning)
     if warnings and log_z.ok:
         log_z = dataclasses.replace(log_z, ok=False, reason=warnings[0])
     notes = (_NOTE,) if of_flow.verdict.unchecked else ()
     return dataclasses.replace(
         of_flow,
         estimates={"log_z": log_z},
-        verdict=Verdict(not warnings, warnings, notes, of_flow.verdict.unchecked),
+        verdict=Verdict(not warnings, warnings, notes, of_flow.verdict.unchecked, checks),
         cost={"total_seconds": time.perf_counter() - start, "gradient_evaluations": populations.num_gradients},
     )
 
@@ -53,7 +54,7 @@ def log_z_of(populations: Populations, rounding: float) -> Estimate:
     """log Z with the error of the scatter over populations and of the energy's rounding."""
     found = populations.log_z
     num_groups, num, _ = populations.x.shape
-    effective = 1 / float(np.sum(populations.share**2))
+    effective = _effective_populations(populations)
     doubt = ""
     if effective < MIN_GROUPS:
         doubt = f"Only {effective:.1f} effective populations of {num_groups}: their scatter is no error bar."
@@ -80,55 +81,83 @@ def _unreached(draws: Draws, populations: Populations) -> list[Region]:
     return sorted(regions, key=lambda region: -region.share)[:1]
 
 
-def doubts(
+def checks_of(
     populations: Populations,
     log_z: Estimate,
     missed: Sequence[Region],
     of_flow: Report,
     complaints: Sequence[str],
-) -> Iterator[str]:
-    """A sentence for each check that fails."""
-    if populations.last_beta < 1:
-        yield f"Sequential Monte Carlo stopped at inverse temperature β = {populations.last_beta:.3g} of 1."
+) -> Iterator[Check]:
+    """Every check, with the number that it looks at and its limit."""
+    beta = populations.last_beta
+    yield at_least(
+        "last inverse temperature β",
+        beta,
+        1.0,
+        f"Sequential Monte Carlo stopped at inverse temperature β = {beta:.3g} of 1.",
+    )
     for region in missed:
-        yield (
+        warning = (
             f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} holds no "
             "particle of sequential Monte Carlo."
         )
-    if not populations.drift <= _MAX_DRIFT:
-        yield (
-            f"Moves that leave the target invariant change averages of the particles by {populations.drift:.1f} of "
-            "their errors: a part of the target next to them is missing, as the neck of a funnel. Write the energy in "
-            "other coordinates, such as non-centered ones."
-        )
-    if not populations.scales <= _MAX_SCALES:
-        yield (
-            f"One particle in two hundred is in a place {populations.scales:.0f} times narrower than most, as the neck "
-            "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in other "
-            "coordinates, such as non-centered ones; those of a Posterior with its priors are."
-        )
-    if not populations.rise <= RISE:
-        yield (
-            f"log Z by sequential Monte Carlo still rose, with {populations.num_moves} moves at each inverse "
-            "temperature in place of a quarter of them: the particles do not follow the target as it changes."
-            if np.isfinite(populations.rise)
-            else "No more moves could be afforded to see whether log Z by sequential Monte Carlo rises with them."
-        )
+        yield Check("probability that holds no particle", region.share, MIN_SHARE, False, warning=warning)
+    if not missed:
+        yield Check("probability that holds no particle", 0.0, MIN_SHARE, True)
+    yield at_most(
+        "largest change of an average by moves that leave the target invariant, in errors",
+        populations.drift,
+        _MAX_DRIFT,
+        f"Moves that leave the target invariant change averages of the particles by {populations.drift:.1f} of "
+        "their errors: a part of the target next to them is missing, as the neck of a funnel. Write the energy in "
+        "other coordinates, such as non-centered ones.",
+    )
+    yield at_most(
+        "how many times narrower the narrowest places are",
+        populations.scales,
+        _MAX_SCALES,
+        f"One particle in two hundred is in a place {populations.scales:.0f} times narrower than most, as the neck "
+        "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in other "
+        "coordinates, such as non-centered ones; those of a Posterior with its priors are.",
+    )
+    yield at_most(
+        "rise of log Z with four times the moves, in errors",
+        populations.rise,
+        RISE,
+        f"log Z by sequential Monte Carlo still rose, with {populations.num_moves} moves at each inverse "
+        "temperature in place of a quarter of them: the particles do not follow the target as it changes."
+        if np.isfinite(populations.rise)
+        else "No more moves could be afforded to see whether log Z by sequential Monte Carlo rises with them.",
+    )
+    effective = _effective_populations(populations)
+    warning = "" if log_z.ok else f"log Z is not to be relied on: {log_z.reason}"
+    yield Check("effective populations", effective, MIN_GROUPS, log_z.ok, least=True, warning=warning)
     scatter = float(np.std(populations.log_z_of_group, ddof=1))
-    if not log_z.ok:
-        yield f"log Z is not to be relied on: {log_z.reason}"
-    elif not scatter <= _MAX_SCATTER:
-        yield f"log Z of the populations scatters by {scatter:.2g}: each of them has too few particles."
-    if populations.acceptance < _MIN_ACCEPTANCE:
-        yield f"Moves of the particles were accepted only {populations.acceptance:.0%} of the time."
-    if populations.num_ancestors < _MIN_ANCESTORS:
-        yield f"The particles of a population descend from only {populations.num_ancestors} starting points."
+    yield at_most(
+        "scatter of log Z over populations",
+        scatter,
+        _MAX_SCATTER,
+        f"log Z of the populations scatters by {scatter:.2g}: each of them has too few particles." if log_z.ok else "",
+    )
+    yield at_least(
+        "lowest acceptance of the moves",
+        populations.acceptance,
+        _MIN_ACCEPTANCE,
+        f"Moves of the particles were accepted only {populations.acceptance:.0%} of the time.",
+    )
+    yield at_least(
+        "starting points that a population descends from",
+        populations.num_ancestors,
+        _MIN_ANCESTORS,
+        f"The particles of a population descend from only {populations.num_ancestors} starting points.",
+    )
     if "log_z" in of_flow.exact:
-        pull = disagreement(log_z, of_flow.exact["log_z"])
-        if not pull <= _MAX_EXACT_SIGMA:
-            yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
-    if complaints:
-        yield "The search for modes is in doubt: " + " ".join(complaints)
+        yield of_exact(disagreement(log_z, of_flow.exact["log_z"]))
+    yield of_pilot(complaints)
+
+
+def _effective_populations(populations: Populations) -> float:
+    return 1 / float(np.sum(populations.share**2))
 
 
 def _point(x: np.ndarray) -> str:

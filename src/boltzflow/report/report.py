@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from boltzflow.errors import InputError
+from boltzflow.report.checks import Check
 from boltzflow.statistics.estimates import Estimate
 
 
@@ -25,12 +26,14 @@ class Verdict:
         warnings: A sentence for each check that failed.
         notes: Sentences on what else is worth knowing.
         unchecked: What no check could have seen; empty where exact samples show everything.
+        checks: Every check with its number and its limit, those that passed too; empty in reports of older versions.
     """
 
     trustworthy: bool
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     unchecked: str = ""
+    checks: Sequence[Check] = ()
 
     @property
     def mood(self) -> str:
@@ -124,6 +127,8 @@ class Report:
             verdict["notes"] = list(self.verdict.notes)
         if self.verdict.unchecked:
             verdict["unchecked"] = self.verdict.unchecked
+        if self.verdict.checks:
+            verdict["checks"] = [_check_to_dict(check) for check in self.verdict.checks]
         head = {"target": self.target, "seed": self.seed, "preset": self.preset, "versions": self.versions}
         rest = {"cost": self.cost, "route": self.route, **({"sampler": self.sampler} if self.sampler else {})}
         return dump({**head, "estimates": estimates, "verdict": verdict, **rest})
@@ -140,9 +145,22 @@ class Report:
             content.setdefault("sampler", {})
             names = {field.name for field in dataclasses.fields(cls)} - {"estimates", "verdict", "exact"}
             rest = {name: content[name] for name in names}
-            return cls(estimates=estimates, exact=exact, verdict=Verdict(**content["verdict"]), **rest)
+            return cls(estimates=estimates, exact=exact, verdict=_verdict_from_dict(content["verdict"]), **rest)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"expected a report.json of boltzflow, but it could not be read: {error!r}.") from error
+
+
+def _check_to_dict(check: Check) -> dict[str, Any]:
+    """Without its sentence, which is among the warnings."""
+    return {name: value for name, value in dataclasses.asdict(check).items() if name != "warning"}
+
+
+def _verdict_from_dict(content: dict[str, Any]) -> Verdict:
+    checks = [
+        Check(**{**check, "found": float(check["found"]), "limit": float(check["limit"])})
+        for check in content.pop("checks", [])
+    ]
+    return Verdict(**content, checks=checks)
 
 
 def _estimate_to_dict(estimate: Estimate) -> dict[str, Any]:

@@ -1,25 +1,28 @@
-"""Whether to trust a run. Each check is a function of the findings that yields a sentence where it fails.
+"""Whether to trust a run. Each check is a number of the findings beside its limit, with a sentence where it fails.
 
-To add a check, write such a function and name it in `judge`.
+To add a check, write such a function and name it in `checks_of`.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from boltzflow.report.checks import Check, at_least, at_most, below, of_exact, of_pilot
 from boltzflow.sampling.coverage import MIN_SHARE, Region
 from boltzflow.statistics.estimates import Estimate, disagreement, joint_disagreement
-from boltzflow.statistics.weights import told_apart
+from boltzflow.statistics.weights import MAX_K, told_apart
 
 _MIN_EFFECTIVE = 500  # effective samples; below about this many the error bars themselves are in doubt
 _MAX_SIGMA = 4.0
 _MAX_JOINT_SIGMA = 3.5  # of all routes together
 _MAX_ESS_ERROR = 0.25  # of the ESS itself
-_MAX_EXACT_SIGMA = 5.0
 _MAX_PARTS_SIGMA = 6.0  # the largest of ten, whose errors are known to some digits only
 _MAX_SOLVER_ERROR = 0.02
+_MAX_SKIPPED = 0.2  # of the training steps
+_OF_IMPORTANCE = ("log_z_importance", "reverse_ess", "pareto_k")
 _TAIL_OF_INFINITE_VARIANCE = 0.5
 _MAX_DRIFT = 6.0  # the largest of some hundred averages
 _MAX_NONFINITE_SHARE = 0.05  # some trial moves overflow on every steep energy, and are rejected
@@ -55,62 +58,100 @@ class Findings:
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
-    """(trustworthy, warnings, notes): trustworthy where there is no warning."""
-    checks = (_modes, _settled, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
-    warnings = tuple(sentence for check in checks for sentence in check(findings))
-    return not warnings, warnings, tuple(_notes(findings))
+    """(trustworthy, warnings, notes): trustworthy where no check fails."""
+    checks = checks_of(findings)
+    warnings = tuple(check.warning for check in checks if check.warning)
+    return all(check.passed for check in checks), warnings, tuple(_notes(findings))
 
 
-def _modes(f: Findings) -> Iterator[str]:
-    for region in f.regions:
-        if region.share >= MIN_SHARE:
-            yield (
-                f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
-                "covered by the sampler: train longer, widen the base, or train with the continuity loss."
-            )
-    if f.uncovered_share >= MIN_SHARE and not any(region.share >= MIN_SHARE for region in f.regions):
-        yield (
-            f"About {f.uncovered_share:.1%} of the probability is not covered by the sampler, in several places, one "
-            f"near x = {_point(f.regions[0].center)}: train longer, widen the base, or train with the continuity loss."
+def checks_of(findings: Findings) -> tuple[Check, ...]:
+    """Every check that applies, with the number that it looks at and its limit."""
+    kinds = (_modes, _settled, _weights, _log_z_routes, _bound, _exact, _forward, _solver, _pilot)
+    return tuple(check for kind in kinds for check in kind(findings))
+
+
+def _modes(f: Findings) -> Iterator[Check]:
+    large = [region for region in f.regions if region.share >= MIN_SHARE]
+    for region in large:
+        yield below(
+            "probability around a mode that the sampler does not cover",
+            region.share,
+            MIN_SHARE,
+            f"A region holding about {region.share:.0%} of the probability near x = {_point(region.center)} is not "
+            "covered by the sampler: train longer, widen the base, or train with the continuity loss.",
+        )
+    if not large:
+        near = f", one near x = {_point(f.regions[0].center)}" if f.regions else ""
+        yield below(
+            "probability that the sampler does not cover",
+            f.uncovered_share,
+            MIN_SHARE,
+            f"About {f.uncovered_share:.1%} of the probability is not covered by the sampler, in several places{near}: "
+            "train longer, widen the base, or train with the continuity loss.",
         )
 
 
-def _settled(f: Findings) -> Iterator[str]:
-    if not f.drift <= _MAX_DRIFT:
-        yield (
-            f"Moves that leave the target invariant change averages of the weighted samples by {f.drift:.1f} of their "
-            "errors: a part of the target next to the samples is missing, as the neck of a funnel. Write the energy in "
-            "other coordinates, such as non-centered ones."
-        )
+def _settled(f: Findings) -> Iterator[Check]:
+    yield at_most(
+        "largest change of an average by moves that leave the target invariant, in errors",
+        f.drift,
+        _MAX_DRIFT,
+        f"Moves that leave the target invariant change averages of the weighted samples by {f.drift:.1f} of their "
+        "errors: a part of the target next to the samples is missing, as the neck of a funnel. Write the energy in "
+        "other coordinates, such as non-centered ones.",
+    )
 
 
-def _weights(f: Findings) -> Iterator[str]:
-    """The weights that answer: those of the flow, or of its samples pooled with those of a Student t."""
-    names = ("log_z_pooled", "pooled_ess") if f.pooled else ("log_z_importance", "reverse_ess")
-    weights, ess = (f.estimates[name] for name in names)
+def _weights(f: Findings) -> Iterator[Check]:
+    """The weights that answer: those of the flow, or of its samples pooled with those of a Student t.
+
+    Only the first check that fails has a sentence, for the others are doubtful where it does.
+    """
+    failed = False
+    for check in _of_weights(f):
+        yield dataclasses.replace(check, warning="") if failed else check
+        failed = failed or not check.passed
+
+
+def _of_weights(f: Findings) -> Iterator[Check]:
+    names = ("log_z_pooled", "pooled_ess", "pooled_pareto_k") if f.pooled else _OF_IMPORTANCE
+    weights, ess, k = (f.estimates[name] for name in names)
+    what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
+    reason = f"By weights alone {what} not to be relied on: {weights.reason}"
+    yield Check("Pareto k̂ of the weights", k.value, MAX_K, weights.ok, warning="" if weights.ok else reason)
+    if weights.ok and not f.estimates["log_z"].ok:
+        reason = f"log Z is not to be relied on: {f.estimates['log_z'].reason}"
+        yield Check("log Z is to be relied on", 0.0, 1.0, False, least=True, warning=reason)
+    yield at_least(
+        "effective samples",
+        f.ess_count,
+        _MIN_EFFECTIVE,
+        f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer.",
+    )
+    yield at_most(
+        "error of the ESS over the ESS",
+        ess.stderr / ess.value if ess.value > 0 else math.inf,
+        _MAX_ESS_ERROR,
+        f"The effective share of the samples is hardly known ({ess.value:.2g} ± {ess.stderr:.2g}): a few weights "
+        "decide. Train longer, or use a wider base.",
+    )
     tail = _tail_of_infinite_variance(f)
-    if not weights.ok:
-        what = "expectations are" if f.estimates["log_z"].ok else "log Z and all expectations are"
-        yield f"By weights alone {what} not to be relied on: {weights.reason}"
-    elif not f.estimates["log_z"].ok:
-        yield f"log Z is not to be relied on: {f.estimates['log_z'].reason}"
-    elif f.ess_count < _MIN_EFFECTIVE:
-        yield f"Only {f.ess_count:.0f} effective samples: draw more of them, or train longer."
-    elif not ess.stderr <= _MAX_ESS_ERROR * ess.value:
-        yield (
-            f"The effective share of the samples is hardly known ({ess.value:.2g} ± {ess.stderr:.2g}): a few weights "
-            "decide. Train longer, or use a wider base."
-        )
-    elif tail and tail[1] >= MIN_SHARE:
-        yield (
-            f"The weights have a tail of infinite variance (Pareto k̂ = {_shown_k(tail[0])}, above "
-            f"{_TAIL_OF_INFINITE_VARIANCE}) that holds {tail[1]:.1%} of them: train longer, or use a wider base."
-        )
-    elif not f.parts_sigma <= _MAX_PARTS_SIGMA:
-        yield (
-            f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from log Z of the others: "
-            "the error bars are too small. Train longer, or use a wider base."
-        )
+    yield below(
+        "share of the weights in a tail of infinite variance",
+        tail[1] if tail else 0.0,
+        MIN_SHARE,
+        f"The weights have a tail of infinite variance (Pareto k̂ = {_shown_k(tail[0])}, above "
+        f"{_TAIL_OF_INFINITE_VARIANCE}) that holds {tail[1]:.1%} of them: train longer, or use a wider base."
+        if tail
+        else "",
+    )
+    yield at_most(
+        "log Z from a tenth of the samples and from the others apart, in errors",
+        f.parts_sigma,
+        _MAX_PARTS_SIGMA,
+        f"log Z from a tenth of the samples is {f.parts_sigma:.0f} of its errors away from log Z of the others: "
+        "the error bars are too small. Train longer, or use a wider base.",
+    )
 
 
 def _tail_of_infinite_variance(f: Findings) -> tuple[float, float] | None:
@@ -124,7 +165,7 @@ def _shown_k(k: float) -> str:
     return told_apart(k, _TAIL_OF_INFINITE_VARIANCE)[0]
 
 
-def _log_z_routes(f: Findings) -> Iterator[str]:
+def _log_z_routes(f: Findings) -> Iterator[Check]:
     log_z = f.estimates["log_z"]
     routes = (
         ("log_z_pilot", "the annealed pilot", "the sampler has lost part of the target, or the pilot has"),
@@ -136,21 +177,27 @@ def _log_z_routes(f: Findings) -> Iterator[str]:
         other = f.estimates.get(name)
         if other is None or not _compared(f, name):
             continue
-        if not disagreement(log_z, other) <= _MAX_SIGMA:
-            disagree = True
-            yield (
-                f"log Z by {_route_of(log_z)} ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
-                f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
-                f"{meaning}."
-            )
+        check = at_most(
+            f"log Z by {_route_of(log_z)} and by {route} apart, in errors",
+            disagreement(log_z, other),
+            _MAX_SIGMA,
+            f"log Z by {_route_of(log_z)} ({log_z.value:.4g} ± {log_z.stderr:.2g}) and by {route} "
+            f"({other.value:.4g} ± {other.stderr:.2g}) disagree by more than {_MAX_SIGMA:.0f} of their errors: "
+            f"{meaning}.",
+        )
+        disagree = disagree or not check.passed
+        yield check
     annealed = log_z.method.startswith("annealed")
     others = [name for name in ("log_z_pilot", "log_z_annealed")[: 1 if annealed else 2] if name in f.estimates]
     answers = [log_z, *(f.estimates[name] for name in others if _compared(f, name))]
     sigma = joint_disagreement(answers)
-    if not disagree and not sigma <= _MAX_JOINT_SIGMA:
-        yield (
+    if not disagree and len(answers) > 1:
+        yield at_most(
+            "independent routes to log Z apart together, in σ",
+            sigma,
+            _MAX_JOINT_SIGMA,
             f"The {len(answers)} independent routes to log Z disagree together by {sigma:.1f} σ, more than "
-            f"{_MAX_JOINT_SIGMA}: one of them has lost part of the target."
+            f"{_MAX_JOINT_SIGMA}: one of them has lost part of the target.",
         )
 
 
@@ -165,53 +212,65 @@ def _route_of(estimate: Estimate) -> str:
     return "pooled weights" if estimate.method.startswith("flow") else "importance weights"
 
 
-def _bound(f: Findings) -> Iterator[str]:
+def _bound(f: Findings) -> Iterator[Check]:
     """The reverse KL divergence is never negative: below zero, the solver or the log-density is wrong."""
     reference = f.known.get("log_z", f.estimates["log_z_pilot"])
     kl = f.estimates["reverse_kl"]
     gap = kl.value + reference.value
     error = math.hypot(kl.stderr, reference.stderr)
-    if math.isfinite(gap) and gap < -_MAX_SIGMA * error:
-        yield (
+    if math.isfinite(gap):
+        yield at_least(
+            "reverse KL divergence, in errors",
+            gap / error if error else math.copysign(math.inf, gap) if gap else 0.0,
+            -_MAX_SIGMA,
             f"The reverse KL divergence is {gap:.3g} ± {error:.2g}, below its bound of zero: the solver's error is too "
-            "large (use more sampling steps)."
+            "large (use more sampling steps).",
         )
 
 
-def _exact(f: Findings) -> Iterator[str]:
+def _exact(f: Findings) -> Iterator[Check]:
     if "log_z" in f.known:
-        pull = disagreement(f.estimates["log_z"], f.known["log_z"])
-        if not pull <= _MAX_EXACT_SIGMA:
-            yield f"log Z is {pull:.1f} of its errors away from the exact value: part of the target is missing."
+        yield of_exact(disagreement(f.estimates["log_z"], f.known["log_z"]))
 
 
-def _forward(f: Findings) -> Iterator[str]:
+def _forward(f: Findings) -> Iterator[Check]:
     """A mixture that needed no training is exempt: its defensive part lies between the modes, where one exact sample
     dominates the forward ESS. The coverage check asks the exact samples instead."""
     forward = f.estimates.get("forward_ess")
     reverse = f.estimates["reverse_ess"]
-    if forward and not f.untrained and not forward.value > 0.5 * reverse.value:
-        yield (
+    if forward and not f.untrained:
+        yield Check(
+            "forward ESS, against half the reverse ESS",
+            forward.value,
+            0.5 * reverse.value,
+            forward.value > 0.5 * reverse.value,
+            least=True,
+        ).or_else(
             f"The forward ESS ({forward.value:.3f}, from exact samples) is less than half the reverse ESS "
             f"({reverse.value:.3f}): the sampler misses part of the target."
         )
 
 
-def _solver(f: Findings) -> Iterator[str]:
+def _solver(f: Findings) -> Iterator[Check]:
     """The comparison is with the samples' own error, because the error of log Z includes the solver's."""
-    error = f.estimates["solver_error"]
-    if not error.value <= max(_MAX_SOLVER_ERROR, f.sampling_error):
-        yield (
-            f"Log-weights change by {error.value:.2g} on average when the solver takes twice as many steps: use more "
-            "sampling steps."
-        )
+    error = f.estimates["solver_error"].value
+    yield at_most(
+        "mean change of a log-weight with twice the solver steps",
+        error,
+        max(_MAX_SOLVER_ERROR, f.sampling_error),
+        f"Log-weights change by {error:.2g} on average when the solver takes twice as many steps: use more "
+        "sampling steps.",
+    )
 
 
-def _pilot(f: Findings) -> Iterator[str]:
-    if f.pilot_complaints:
-        yield "The search for modes is in doubt: " + " ".join(f.pilot_complaints)
-    if f.skipped_share > 0.2:
-        yield f"{f.skipped_share:.0%} of the training steps were skipped for a loss or gradient that was not finite."
+def _pilot(f: Findings) -> Iterator[Check]:
+    yield of_pilot(f.pilot_complaints)
+    yield at_most(
+        "share of the training steps skipped",
+        f.skipped_share,
+        _MAX_SKIPPED,
+        f"{f.skipped_share:.0%} of the training steps were skipped for a loss or gradient that was not finite.",
+    )
 
 
 def _notes(f: Findings) -> Iterator[str]:
@@ -248,7 +307,7 @@ def _notes(f: Findings) -> Iterator[str]:
             "The flow's own weights are not reliable: log Z and expectations come from its samples pooled with those "
             "of a Student t. Averages of your own with `samples` and `log_weights`, which are the flow's, do not."
         )
-    if 0 < f.skipped_share <= 0.2:
+    if 0 < f.skipped_share <= _MAX_SKIPPED:
         yield f"{f.skipped_share:.1%} of the training steps were skipped for a loss or gradient that was not finite."
     if f.nonfinite_share > _MAX_NONFINITE_SHARE:
         yield (
