@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from boltzflow.sampling import mode_search, pilot
+from boltzflow.sampling import locating, mode_search, pilot
 
 COMMAND = [
     sys.executable,
@@ -16,7 +16,7 @@ COMMAND = [
 
 def shrink(put=setattr):
     """Shrink the pilots of this process."""
-    for stage in ("_SHORT", "_WIDE", "_PATH"):
-        put(pilot, stage, getattr(pilot, stage)._replace(particles=512))
-    put(pilot, "_FEWEST_ANCESTORS", pilot._FEWEST_ANCESTORS / 8)
+    for module, stage in ((locating, "_SHORT"), (pilot, "_WIDE"), (pilot, "_PATH")):
+        put(module, stage, getattr(module, stage)._replace(particles=512))
+    put(locating, "_FEWEST_ANCESTORS", locating._FEWEST_ANCESTORS / 8)
     put(mode_search, "_DESCENT_STEPS", 20)

@@ -15,8 +15,10 @@ from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.compiling import Stopwatch
 from boltzflow.numerics.linalg import Circulant, dense
 from boltzflow.sampling import pilot as pilot_stages
-from boltzflow.sampling.pilot import _unfinished, run_pilot
+from boltzflow.sampling.locating import unfinished, wide_base
+from boltzflow.sampling.pilot import run_pilot
 from boltzflow.sampling.smc import _next_beta, run_smc
+from small_pilot import shrink
 
 FULL_PILOT = True
 
@@ -79,7 +81,7 @@ def test_base_is_widened_until_the_target_fits_inside():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_wide_base_reaches_both_wells_of_every_coordinate(seed):
     """The short run that locates many wells in 64 dimensions ends with the descendants of one to three particles."""
-    base, runs, doubts, _ = pilot_stages._wide_base(many_well(32), *jax.random.split(jax.random.key(seed)))
+    base, runs, doubts, _ = wide_base(many_well(32), *jax.random.split(jax.random.key(seed)))
     assert not doubts and all(1 / run.concentration[-1] < 10 for run in runs)
     std = np.sqrt(np.sum(np.asarray(base.scale) ** 2, axis=1))
     for well in (-1.7, 1.7):
@@ -102,9 +104,7 @@ def test_custom_base_and_paper_schedule_are_kept():
 
 
 def test_energy_without_normalization_raises_or_complains(monkeypatch):
-    monkeypatch.setattr(pilot_stages, "_SHORT", pilot_stages._SHORT._replace(particles=512))  # eight widenings of all
-    monkeypatch.setattr(pilot_stages, "_WIDE", pilot_stages._WIDE._replace(particles=512))
-    monkeypatch.setattr(pilot_stages, "_PATH", pilot_stages._PATH._replace(particles=512))
+    shrink(monkeypatch.setattr)  # eight widenings of all
     falling = bf.Energy(lambda x: -jnp.sum(x), 2)  # exp(-energy) cannot be normalized
     try:
         complaints = run_pilot(falling, jax.random.key(0)).complaints
@@ -142,8 +142,8 @@ def test_smc_run_that_stops_before_beta_one_is_doubted():
     short, whole = (
         run_smc(base, bf.mixture_2(), jax.random.key(0), 0.8, num_particles=64, max_steps=most) for most in (2, 400)
     )
-    assert "that located the target stopped at inverse temperature" in _unfinished(short, "that located the target")[0]
-    assert not _unfinished(whole, "that located the target")
+    assert "that located the target stopped at inverse temperature" in unfinished(short, "that located the target")[0]
+    assert not unfinished(whole, "that located the target")
 
 
 def test_run_with_few_effective_ancestors_is_doubted(unchecked):

@@ -11,7 +11,7 @@ import boltzflow as bf
 from bad_input import PRIORS, refusal
 from boltzflow.densities.precision import programs_of
 from boltzflow.priors import Beta, Dirichlet, Exponential, Gamma, HalfCauchy, Normal
-from boltzflow.sampling import pilot
+from boltzflow.sampling import locating, pilot
 from boltzflow.statistics.estimates import disagreement, exact
 from boltzflow.testing import check_density
 
@@ -180,7 +180,7 @@ def test_smc_of_a_posterior_starts_from_its_prior(monkeypatch):
     def run_smc(base, *rest, **options):
         raise Started(base)
 
-    monkeypatch.setattr(pilot, "run_smc", run_smc)
+    monkeypatch.setattr(locating, "run_smc", run_smc)
     with pytest.raises(Started) as started:
         pilot.run_pilot(beta_binomial()[0], jax.random.key(0))
     (base,) = started.value.args
