@@ -87,11 +87,13 @@ def run_populations(
         batch_key = jax.random.fold_in(key, number)
         runs = [_run(target, base, batch_key, i, num_moves) for i in range(_FIRST)]
         spent += _gradients(runs)
-        drift = _drift(target, runs, jax.random.fold_in(batch_key, 2**20))
         dearer = _MOVES[number + 1] / num_moves if number + 1 < len(_MOVES) else np.inf
-        rests = drift <= _AT_REST and _rise(before, runs) <= RISE
-        if rests or spent + dearer * _gradients(runs) > most_gradients:
-            break
+        is_last = spent + dearer * _gradients(runs) > most_gradients
+        if is_last or _rise(before, runs) <= RISE:
+            settled = settle(target, _points(runs), jax.random.fold_in(batch_key, 2**20), most_moves=FIRST_BATCH)
+            spent += settled.num_gradients
+            if is_last or settled.first_drift <= _AT_REST:
+                break
         before = runs
     earlier_key = jax.random.fold_in(key, max(number - 1, 0))
     while len(runs) < _MOST and (len(runs) < _LEAST or _log_z(before, runs).stderr > error):
@@ -110,7 +112,7 @@ def run_populations(
         log_z=_log_z(before, runs),
         num_moves=num_moves,
         rise=_rise(before, runs),
-        drift=drift,
+        drift=settled.first_drift,
         scales=_scales(target, _points(runs)),
         acceptance=min(run.acceptance for run in runs),
         num_ancestors=min(run.num_ancestors for run in runs),
@@ -212,10 +214,6 @@ def _scales(target: AbstractDensity, points: Float[np.ndarray, "num dim"]) -> fl
     scale = preconditioner(jnp.asarray(points), lattice_of(target))
     force = np.linalg.norm(np.asarray(scale.pull(jnp.asarray(gradients_at(target, points)))), axis=1)
     return float(np.quantile(force, _NARROWEST) / max(float(np.median(force)), 1e-300))
-
-
-def _drift(target: AbstractDensity, runs: list[SMCSample], key: PRNGKeyArray) -> float:
-    return settle(target, _points(runs), key, most_moves=FIRST_BATCH).first_drift
 
 
 def _points(runs: list[SMCSample]) -> Float[np.ndarray, "num dim"]:
