@@ -146,6 +146,15 @@ def test_trust_says_in_the_same_breath_what_was_not_checked():
     assert Report.from_json(report.to_json()).verdict.unchecked == "modes narrower than 0.5 of the target"
 
 
+def test_route_that_answers_is_shown_once():
+    log_z = GOOD.estimates["log_z"]
+    estimates = {**GOOD.estimates, "log_z_importance": log_z, "log_z_annealed": dataclasses.replace(log_z, stderr=0.1)}
+    shown = on_console(dataclasses.replace(GOOD, estimates=estimates))
+    assert "answered by importance weights" in " ".join(shown.split()) and "log Z, importance weights" not in shown
+    assert "log Z, annealed along the path" in shown
+    assert "answered by" not in on_console(GOOD)
+
+
 def test_checks_are_kept_and_shown_with_their_numbers():
     checks = (at_most("drift", 2.5, 6.0, "It drifts."), at_least("effective <samples>", math.nan, 500, "Too few."))
     report = dataclasses.replace(GOOD, verdict=Verdict(False, ["Too few."], checks=checks))

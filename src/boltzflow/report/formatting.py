@@ -39,6 +39,13 @@ COST_LABELS = {
     "gradient_evaluations": "energies with their gradient",
     "energy_evaluations": "energies alone",
 }
+_ANSWERS = {
+    "smc": "sequential Monte Carlo",
+    "mixture": "a fitted mixture",
+    "log_z_importance": "importance weights",
+    "log_z_pooled": "the flow and a Student t",
+    "log_z_annealed": "annealing along the path",
+}
 _ROUTES = tuple(name for name in LABELS if name.startswith("log_z_") and not name.endswith(("lower", "upper")))
 
 
@@ -82,10 +89,14 @@ class Row:
 
 
 def estimate_rows(report: Report) -> list[Row]:
-    """A row for each estimate, known names first and in the order of `LABELS`; arrays have a row for each entry."""
+    """A row for each estimate, known names first and in the order of `LABELS`; arrays have a row for each entry.
+
+    The route that log Z comes from has no row of its own.
+    """
     order = [*LABELS, *sorted(set(report.estimates) - set(LABELS))]
     rows = []
-    for name in (name for name in order if name in report.estimates):
+    shown_once = _route_of_log_z(report)
+    for name in (name for name in order if name in report.estimates and name != shown_once):
         estimate = report.estimates[name]
         known = report.exact.get("log_z" if name in _ROUTES else name)
         detail = ", ".join(filter(None, [estimate.method, f"n = {estimate.n:,}" if estimate.n else ""]))
@@ -125,6 +136,19 @@ def cost_lines(report: Report) -> dict[str, str]:
 
 
 def setting(report: Report) -> str:
-    """Seed and preset, and the route that answers where it is not the flow."""
-    route = {"flow": "", "smc": ", answered by sequential Monte Carlo", "mixture": ", answered by a fitted mixture"}
-    return f"seed {report.seed}, preset {report.preset}{route.get(report.route, f', answered by {report.route}')}"
+    """Seed, preset, and the route that answers."""
+    route = ""
+    if report.route != "flow" or _route_of_log_z(report):
+        name = report.route if report.route != "flow" else _route_of_log_z(report)
+        route = f", answered by {_ANSWERS.get(name, name)}"
+    return f"seed {report.seed}, preset {report.preset}{route}"
+
+
+def _route_of_log_z(report: Report) -> str:
+    """The name of the estimate that log Z is; empty where there is none."""
+    log_z = report.estimates.get("log_z")
+    for name in _ROUTES:
+        route = report.estimates.get(name)
+        if log_z and route and (route.value, route.stderr, route.method) == (log_z.value, log_z.stderr, log_z.method):
+            return name
+    return ""

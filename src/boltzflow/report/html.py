@@ -54,9 +54,13 @@ def _checks_table(report: Report) -> str:
     """Every check of the verdict with its number and its limit; nothing for a report of an older version."""
     rows = []
     for check in report.verdict.checks:
-        limit = f"{'at least' if check.least else 'at most'} {check.limit:.3g}"
-        rows.append(([check.name, f"{check.found:.3g}", limit, "passed" if check.passed else "failed"], "", ""))
+        limit = f"{'at least' if check.least else 'at most'} {_number(check.limit)}"
+        rows.append(([check.name, _number(check.found), limit, "passed" if check.passed else "failed"], "", ""))
     return _table(["check", "found", "limit", "result"], rows) if rows else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def _key_numbers(report: Report) -> list[tuple[str, str, str, str]]:
