@@ -197,6 +197,37 @@ def test_a_function_that_cannot_be_traced_has_a_fingerprint_of_its_own():
     assert fingerprint(fn, shape) != fingerprint(fn, shape)
 
 
+def test_targets_that_differ_in_arrays_alone_share_programs():
+    traces = []
+
+    def energy(x, a):
+        traces.append(a)
+        return a * (x @ x) / 2
+
+    def at(a):
+        return bf.Energy(jax.tree_util.Partial(energy, a=np.float64(a)), 2)
+
+    one, other = (programs_of(at(a)) for a in (1.0, 3.0))
+    assert one.shared == other.shared and one.fingerprint != other.fingerprint
+    numbers = []
+    for a, programs in ((1.0, one), (3.0, other)):
+        before = len(traces)
+        with programs.answering():
+            np.testing.assert_allclose(map_points(at(a).energy, X), a * (X**2).sum(axis=1) / 2, rtol=1e-14)
+        numbers.append(len(traces) - before)
+    assert numbers == [1, 0]
+    closures = [programs_of(bf.Energy(lambda x, a=a: a * (x @ x) / 2, 2)) for a in (1.0, 3.0)]
+    assert closures[0].shared != closures[1].shared
+
+
+def test_programs_are_not_shared_where_an_array_has_another_shape():
+    def energy(x, data):
+        return x @ x + (data**2).sum()
+
+    targets = [bf.Energy(jax.tree_util.Partial(energy, data=np.ones(num)), 2) for num in (3, 4)]
+    assert programs_of(targets[0]).shared != programs_of(targets[1]).shared
+
+
 # --- shipped targets --------------------------------------------------------------------------------------------------
 
 

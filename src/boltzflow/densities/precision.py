@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,24 +31,32 @@ _TRAINABLE_NOISE = 0.01  # of an energy in single precision: more would drown th
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled programs of one target as it was when this was made, and the precision of its answers."""
+    """The compiled programs of one target as it was when this was made, and the precision of its answers.
+
+    Args:
+        fingerprint: That of the energy with all of its data.
+        double: Whether answers are in double precision.
+        shared: That of the energy without the values of the target's own arrays, which are arguments of every program:
+            targets that differ in these alone share programs.
+    """
 
     fingerprint: str
     double: bool
+    shared: str
 
     def answering(self) -> contextlib.AbstractContextManager[None]:
         """Compute what a user reads."""
-        return computing(self.fingerprint, double=self.double)
+        return computing(self.shared, double=self.double)
 
     def of_observable(self, fn: Callable[[Any], Any], dim: int) -> contextlib.AbstractContextManager[None]:
         """Compute what a user reads, with programs of this observable as it is now."""
         with jax.enable_x64(self.double):
             of_fn = fingerprint(fn, jax.ShapeDtypeStruct((dim,), _float()))
-        return computing(f"{self.fingerprint} {of_fn}", double=self.double)
+        return computing(f"{self.shared} {of_fn}", double=self.double)
 
     def training(self, double: bool) -> contextlib.AbstractContextManager[None]:
         """Compute optimizer steps."""
-        return computing(self.fingerprint, double=double)
+        return computing(self.shared, double=double)
 
 
 def programs_of(target: AbstractDensity, precision: Precision = "auto", extra: str = "") -> Programs:
@@ -64,7 +73,7 @@ def programs_of(target: AbstractDensity, precision: Precision = "auto", extra: s
         if precision == "double":
             raise InputError(f"the energy cannot be evaluated in double precision: {reason}")
         double = False
-    return Programs(energy_fingerprint(target, double) + extra, double)
+    return Programs(energy_fingerprint(target, double) + extra, double, _shared_fingerprint(target, double) + extra)
 
 
 def energy_fingerprint(target: AbstractDensity, double: bool) -> str:
@@ -72,6 +81,18 @@ def energy_fingerprint(target: AbstractDensity, double: bool) -> str:
     with jax.enable_x64(double):
         point = jax.ShapeDtypeStruct((target.dim,), _float())
         return fingerprint(jax.value_and_grad(target.energy), point)
+
+
+def _shared_fingerprint(target: AbstractDensity, double: bool) -> str:
+    """The same with the target's arrays as arguments, so that their values are not part of it."""
+    arrays, rest = eqx.partition(target, eqx.is_array)
+
+    def value_and_gradient(arrays: Any, x: Any) -> Any:
+        return jax.value_and_grad(eqx.combine(arrays, rest).energy)(x)
+
+    with jax.enable_x64(double):
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), arrays)
+        return fingerprint(value_and_gradient, shapes, jax.ShapeDtypeStruct((target.dim,), _float()))
 
 
 def _float() -> np.dtype:

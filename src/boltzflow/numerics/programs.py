@@ -36,11 +36,11 @@ def computing(fingerprint: str, *, double: bool) -> Iterator[None]:
         yield
 
 
-def fingerprint(function: Callable[[Any], Any], *shapes: jax.ShapeDtypeStruct) -> str:
+def fingerprint(function: Callable[..., Any], *shapes: Any) -> str:
     """A hash of the program of `function`: its operations, its constants to the last bit, its nested programs.
 
-    The function is traced anew, past every cache of JAX. A program that cannot be traced has a fingerprint of its own.
-    What a callback to Python reads is read at each call and is no part of the program.
+    The function is traced anew, at trees of shapes, past every cache of JAX. A program that cannot be traced has a
+    fingerprint of its own. What a callback to Python reads is read at each call and is no part of the program.
     """
     separate_precisions()
     trace = f"trace {next(_traces)}"
