@@ -271,6 +271,35 @@ PYMC = [
 ]
 """Variables of a PyMC model with a normal variable a, and their messages. `tests/test_pymc.py` has PyMC raise them."""
 
+STARTS = [
+    ("fit(target, start=3)", "start must be a run, as boltzflow.fit or boltzflow.load returns it, got 3"),
+    (
+        "fit(Energy(free, 3), start=run)",
+        "a run starts from one of the same dimension: it is 4 of start, 3 here",
+    ),
+    (
+        "fit(Energy(free, 4, sign_symmetric=True), start=run)",
+        "a run starts from one of the same lattice shape: it is (4,) of start, None here",
+    ),
+    (
+        "fit(Energy(free, 4, (4,)), start=run)",
+        "a run starts from one of the same sign symmetry: it is True of start, False here",
+    ),
+    (
+        "fit(target, start=run, config={'width': 8})",
+        "a run starts from one of the same width: it is 16 of start, 8 here",
+    ),
+    (
+        "fit(target, start=run, config={'base': 'gaussian'})",
+        "a run starts from one of the same base: it is 'pilot' of start, 'gaussian' here",
+    ),
+    (
+        "fit(target, start=run, parts=Parts(penalty=penalties['square']))",
+        "a run starts from one with the same parts: start has none, this one ['penalty']",
+    ),
+]
+"""Starts from a run on four sites of a ring, with the symmetry of signs. `tests/test_start.py` has `fit` raise them."""
+
 _HEAD = """\
 # Bad inputs and their messages
 
@@ -305,6 +334,7 @@ def page(folder: Path) -> str:
         "## Posteriors, bounds and periods in Python: an `InputError`",
         _table("call", [(code, refusal(code)) for code, _ in PRIORS]),
     ]
+    parts += ["## Starts from the run of another target, `boltzflow.fit(target, start=run)`", _table("call", STARTS)]
     parts += ["## Variables of a PyMC model, in `boltzflow.interop.pymc.Posterior(model)`", _table("variable", PYMC)]
     return "\n\n".join(parts) + "\n"
 

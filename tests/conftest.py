@@ -48,6 +48,7 @@ _HEAVY = (
     "test_bounds.py",
     "test_angles.py",
     "test_race.py",
+    "test_start.py",
 )
 """The files that take longest, tested first: with two workers a slow file at the end leaves a core idle."""
 

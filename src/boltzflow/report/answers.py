@@ -137,14 +137,15 @@ def report_of(draws: Draws, name: str = "", options: Mapping[str, Any] | None = 
     if draws.of_mixture:
         of_mixture = evaluate(draws.of_mixture, name, options)
         if of_mixture.verdict.trustworthy:
-            return _instead(of_flow, of_mixture, "mixture", "a mixture fitted to the pilot's points")
-    return _instead(of_flow, evaluate_populations(draws, of_flow), "smc", "sequential Monte Carlo")
+            return _instead(draws, of_flow, of_mixture, "mixture", "a mixture fitted to the pilot's points")
+    return _instead(draws, of_flow, evaluate_populations(draws, of_flow), "smc", "sequential Monte Carlo")
 
 
-def _instead(of_flow: Report, found: Report, route: str, what: str) -> Report:
+def _instead(draws: Draws, of_flow: Report, found: Report, route: str, what: str) -> Report:
     """The flow's report with the answer and the verdict of another route, and the reason as a note."""
     note = f"The flow is not relied on, and {what} answers. Of the flow: {of_flow.verdict.warnings[0]}"
-    verdict = dataclasses.replace(found.verdict, notes=(note, *found.verdict.notes))
+    started = [draws.trained.started.sentence] if draws.trained.started else []
+    verdict = dataclasses.replace(found.verdict, notes=(note, *started, *found.verdict.notes))
     answer = found.estimates["log_z"]
     return dataclasses.replace(
         of_flow,

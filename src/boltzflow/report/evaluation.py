@@ -121,6 +121,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         trained_in_double=draws.trained.in_double,
         answers_in_double=draws.programs.double,
         field_choice=draws.trained.race.sentence if draws.trained.race else "",
+        started=draws.trained.started.sentence if draws.trained.started else "",
     )
     trustworthy, warnings, notes = judge(findings)
     if warnings and estimates["log_z"].ok:

@@ -55,6 +55,7 @@ class Findings:
     trained_in_double: bool = False
     answers_in_double: bool = True
     field_choice: str = ""  # which field was trained, and why; empty where there was one
+    started: str = ""  # from which other run, and what was taken over; empty where from none
 
 
 def judge(findings: Findings) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
@@ -314,6 +315,8 @@ def _notes(f: Findings) -> Iterator[str]:
             f"The energy was not finite (NaN, or beyond its precision) at {f.nonfinite_share:.1%} of the points "
             "that the pilot proposed; such proposals are rejected."
         )
+    if f.started:
+        yield f.started
     if f.field_choice:
         yield f.field_choice
     if f.trained_in_double:

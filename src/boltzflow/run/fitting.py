@@ -12,6 +12,7 @@ from boltzflow.densities.energy import instead_of_a_density
 from boltzflow.densities.precision import Programs
 from boltzflow.errors import InputError, SeedsError, TrainingError
 from boltzflow.model.continuity import Transport
+from boltzflow.numerics.validation import shown
 from boltzflow.run.following import OnProgress, followed
 from boltzflow.run.run import Run, programs_for
 from boltzflow.sampling.pilot import Pilot
@@ -40,6 +41,7 @@ def fit(
     progress: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
+    start: Run | None = None,
     keep: str | Path | None = None,
     resume: bool = True,
 ) -> Run:
@@ -57,19 +59,24 @@ def fit(
         progress: Whether a line shows how far the run is; None where standard error is a terminal, and in a notebook.
         on_progress: Called with each `Progress`, also while modes are looked for and while the report is measured.
         parts: A base, path, field, penalty, loss or optimizer of the user's own.
+        start: A run of a neighboring target, as at the last coupling of a scan. Its field, active subspace and trained
+            parameters are taken over, and an eighth of the steps are taken; `num_steps` of `config` holds as it is.
+            Where its flow is too far from the target, training is that of any run. A note of the report says which.
         keep: A folder for the state of training. After an interruption the same call continues from there and ends with
             the same numbers to the last bit.
         resume: False starts anew in `keep`.
 
     Raises:
-        InputError: The target or a setting cannot be used.
+        InputError: The target or a setting cannot be used, or `start` is of another kind of target or flow.
         TrainingError: Training diverges.
     """
+    if start is not None and not isinstance(start, Run):
+        raise InputError(f"start must be a run, as boltzflow.fit or boltzflow.load returns it, got {shown(start)}")
     [seed] = check_seeds([seed])
     name, config = _settle(target, preset, config, name)
     programs = programs_for(target, config, parts)
     told = _Told(progress, on_progress)
-    return _fit(target, config, seed, programs, name, options, told, parts, keep, resume)
+    return _fit(target, config, seed, programs, name, options, told, parts, keep, resume, start)
 
 
 def fit_seeds(
@@ -171,10 +178,13 @@ def _fit(
     parts: Parts,
     keep: str | Path | None,
     resume: bool,
+    start: Run | None = None,
 ) -> Run:
-    snapshots = Snapshots(Path(keep), target, config, seed, resume, parts) if keep is not None else None
+    begun = start.as_start() if start else None
+    identity = begun.run if begun else ""
+    snapshots = Snapshots(Path(keep), target, config, seed, resume, parts, identity) if keep is not None else None
     with followed(*told) as show:
-        trained = train(target, config, seed, programs, show, parts, snapshots)
+        trained = train(target, config, seed, programs, show, parts, snapshots, begun)
     return Run(
         target=target,
         config=config,

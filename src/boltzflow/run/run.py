@@ -39,6 +39,7 @@ from boltzflow.training import checkpoint
 from boltzflow.training.build import NO_PARTS, Parts
 from boltzflow.training.loop import Progress, Trained
 from boltzflow.training.race import with_field
+from boltzflow.training.start import Start
 
 if TYPE_CHECKING:
     from boltzflow.report.figures import Plots
@@ -353,6 +354,32 @@ class Run:
         folder = folder_path(folder)
         check_writable(folder)
         run_folder.claim_for_checkpoint(folder)
+        with self._checked_draws().programs.answering():
+            checkpoint.save(folder / CHECKPOINT, self.trained, self._record())
+        remove_others(folder)
+        if self.measured:
+            write_numbers(folder, self.measured)
+
+    def as_start(self) -> Start:
+        """What another run takes over that starts from this one.
+
+        Raises:
+            InputError: The energy reads other data than when the run was trained.
+        """
+        with self._checked_draws().programs.answering():
+            identity = checkpoint.identity(self.trained, self._record())
+        return Start(
+            target=self.target,
+            config=with_field(self.config, self.trained.race),
+            parts=self.parts.names(),
+            transport=self.trained.transport,
+            pilot=self.trained.pilot,
+            run=identity,
+            name=self._title,
+        )
+
+    def _record(self) -> dict[str, Any]:
+        """What is kept of a run beside its arrays, as it is read back."""
         record = {
             "seed": self.seed,
             "name": self.name,
@@ -362,11 +389,7 @@ class Run:
             "history": self.history,
             "cost": self.trained.cost,
         }
-        with self._checked_draws().programs.answering():
-            checkpoint.save(folder / CHECKPOINT, self.trained, json.loads(json.dumps(record)))
-        remove_others(folder)
-        if self.measured:
-            write_numbers(folder, self.measured)
+        return json.loads(json.dumps(record))
 
 
 def programs_for(target: AbstractDensity, config: Config, parts: Parts) -> Programs:

@@ -15,7 +15,8 @@ from boltzflow.densities.base import AbstractDensity, is_sign_symmetric, lattice
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics import linalg
-from boltzflow.numerics.batching import map_points
+from boltzflow.numerics.batching import map_batches
+from boltzflow.numerics.compiling import compiled
 from boltzflow.numerics.linalg import Circulant
 
 Points = Float[np.ndarray, "num dim"]
@@ -38,7 +39,12 @@ def fit_to_points(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim
 
 def gradients_at(target: AbstractDensity, x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
     """The gradient of the energy at each point."""
-    return np.asarray(map_points(jax.grad(target.energy), x))
+    return np.asarray(map_batches(lambda batch: _gradients(target, batch), x))
+
+
+@compiled
+def _gradients(target, x):
+    return jax.vmap(jax.grad(target.energy))(x)
 
 
 def inflated(base: Gaussian, factor: float) -> Gaussian:
@@ -87,6 +93,14 @@ def active_subspace(
         return _eigenvectors(difference)
     directions = _waves(lattice)
     return _strongest(((difference @ directions) ** 2).mean(axis=0), directions)
+
+
+def left_out(
+    target: AbstractDensity, base: Gaussian, x: Float[Array | np.ndarray, "num dim"], subspace: Matrix
+) -> float:
+    """The trace of H outside the `subspace`, from points of the target: twice the KL divergence that it may hide."""
+    _, difference = _difference(base, np.asarray(x), gradients_at(target, x))
+    return float(np.mean(np.sum(difference**2, axis=1) - np.sum((difference @ subspace) ** 2, axis=1)))
 
 
 def aligned_base(base: Gaussian, x: Points, gradient: Points) -> Gaussian:

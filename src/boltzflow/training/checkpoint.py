@@ -28,6 +28,7 @@ from boltzflow.training.build import NO_PARTS, OF_TRANSPORT, Parts, choose_base,
 from boltzflow.training.loop import Trained
 from boltzflow.training.race import Race, with_field
 from boltzflow.training.snapshots import PILOT
+from boltzflow.training.start import Started
 
 FILE = CHECKPOINT_FILE
 
@@ -37,6 +38,17 @@ _KEPT_POINTS = 4096  # of the pilot, for the coverage check and the routes witho
 
 def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     """Write the run into `folder`, whole or not at all."""
+    write(folder, *_contents(trained, record))
+
+
+def identity(trained: Trained, record: dict[str, Any]) -> str:
+    """The identity that the run has where it is saved."""
+    arrays, record = _contents(trained, record)
+    return _identity({name: np.asarray(value) for name, value in arrays.items()}, record)
+
+
+def _contents(trained: Trained, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and the record of a run."""
     params = eqx.filter(trained.transport, trainable(trained.transport))
     arrays = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     of_pilot, numbers = pilot_contents(trained.pilot, _KEPT_POINTS)
@@ -44,7 +56,9 @@ def save(folder: Path, trained: Trained, record: dict[str, Any]) -> None:
     of_pilot["energies"] = energies(trained.transport.interpolation.target, kept)
     if trained.race:
         record = {**record, "race": trained.race.record()}
-    write(folder, {**arrays, **of_pilot}, {**record, "pilot": numbers})
+    if trained.started:
+        record = {**record, "started": dataclasses.asdict(trained.started)}
+    return {**arrays, **of_pilot}, {**record, "pilot": numbers}
 
 
 def write(folder: Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -88,6 +102,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")
     config = Config(**record["config"])
     race = Race(**record["race"]) if "race" in record else None
+    started = Started(**record["started"]) if "started" in record else None
     pilot = pilot_from(arrays, record["pilot"], choose_base(config, parts, target.dim))
     check_target(folder / FILE, target, pilot, arrays["energies"])
     in_double = any(name.startswith("params") and array.dtype == np.float64 for name, array in arrays.items())
@@ -100,7 +115,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
             )
         except KeyError as error:
             raise InputError(f"{folder / FILE} is damaged: it lacks {error}.") from None
-    return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"], race), record
+    return Trained(eqx.combine(params, frozen), pilot, record["history"], record["cost"], race, started), record
 
 
 def is_of(folder: Path, target: AbstractDensity, trained: Trained) -> bool:

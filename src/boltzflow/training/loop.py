@@ -24,6 +24,7 @@ from boltzflow.statistics.estimates import MOST_SAMPLES
 from boltzflow.training.build import NO_PARTS, Parts, check_field, check_parts, choose_base, untrained
 from boltzflow.training.race import Race, candidates, run_race, steps_of, with_field
 from boltzflow.training.snapshots import Snapshots, TrainingState
+from boltzflow.training.start import Start, Started
 from boltzflow.training.step import points_in_step
 from boltzflow.training.trainer import CHUNK, Trainer
 
@@ -64,7 +65,8 @@ class Progress:
 class Trained:
     """The result of training: the transport, the pilot's findings, the history by step, and the cost so far.
 
-    `race` tells which of several fields was chosen; None where there was one.
+    `race` tells which of several fields was chosen; None where there was one. `started` tells from which other run this
+    one began.
     """
 
     transport: Transport
@@ -72,6 +74,7 @@ class Trained:
     history: list[dict[str, float]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     race: Race | None = None
+    started: Started | None = None
 
     @property
     def in_double(self) -> bool:
@@ -88,14 +91,17 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     parts: Parts = NO_PARTS,
     snapshots: Snapshots | None = None,
+    start: Start | None = None,
 ) -> Trained:
-    """Run the pilot on `target`, build what is trained, and take the optimizer steps.
+    """Run the pilot on `target`, build what is trained, and take the optimizer steps, fewer from the flow of a `start`.
 
     An interrupted training continues from its `snapshots`. Raises `InputError` where the energy cannot be used, and
     `TrainingError` where the loss stays non-finite.
     """
     check_field(config, target)
     check_parts(config, parts)
+    if start:
+        start.check(target, config, parts)
     make_room()
     on_progress = on_progress or (lambda progress: None)
     on_progress(Progress("pilot", 0, config.num_steps, 0.0, message="checking the energy"))
@@ -113,9 +119,11 @@ def train(
         with programs.answering(), following(explored):
             kept = snapshots.read_pilot(base) if snapshots else None
             pilot = kept or _find_pilot(target, config, base, keys, parts)
+            if start and not pilot.enough:
+                pilot = start.with_subspace(pilot, target)
             in_double = programs.double and not trains_in_single(target, pilot.points)
         with programs.training(in_double):
-            return _train(target, config, pilot, keys, programs, on_progress, parts, snapshots, watch)
+            return _train(target, config, pilot, keys, programs, on_progress, parts, snapshots, watch, start)
 
 
 def _find_pilot(
@@ -143,6 +151,7 @@ def _train(
     parts: Parts,
     snapshots: Snapshots | None,
     watch: Stopwatch,
+    start: Start | None,
 ) -> Trained:
     _, network_key, train_key, ess_key, _ = keys
     num_steps = 0 if pilot.enough else config.num_steps or steps_for(pilot)
@@ -157,14 +166,24 @@ def _train(
         on_progress(Progress("race", 0, num_steps, watch.seconds, message=sentence))
         keep_pilot()
 
-    race = _choose_field(target, config, parts, pilot, num_steps, keys, report_race, snapshots)
+    race = _choose_field(target, config, parts, pilot, num_steps, keys, report_race, snapshots, start)
     if not config.num_steps:
         num_steps = steps_of(race, num_steps)
     config = with_field(config, race)
     transport = untrained(config, parts, target, pilot, network_key)
-    trained = Trained(transport, pilot, race=race)
+    first_step = 0
+    started = None
+    if start and not pilot.enough:
+        with programs.answering():
+            transport, started = start.carried(transport, pilot, target, ess_key, config)
+        if not started.anew:
+            num_steps = config.num_steps or started.steps_of(num_steps)
+            first_step = num_steps  # the second half of a schedule: a lower rate, no warm-up
+    trained = Trained(transport, pilot, race=race, started=started)
     trainer = (
-        None if pilot.enough else Trainer(transport, pilot, config, num_steps, train_key, ess_key, parts.objective)
+        None
+        if pilot.enough
+        else Trainer(transport, pilot, config, num_steps, train_key, ess_key, parts.objective, first_step)
     )
     resumed = snapshots.read(trainer.state) if snapshots and trainer else None
     earlier = resumed.seconds if resumed else 0.0
@@ -172,7 +191,8 @@ def _train(
     def seconds() -> float:
         return earlier + watch.seconds
 
-    message = "; ".join([*(snapshots.notes if snapshots else []), *([race.sentence] if race else [])])
+    told = [one.sentence for one in (race, started) if one]
+    message = "; ".join([*(snapshots.notes if snapshots else []), *told])
     if trainer is None:
         message = "no training needed: weighted samples of the mixture fitted to the pilot's points are enough"
     phase = "compile" if trainer else "evaluate"
@@ -202,11 +222,17 @@ def _choose_field(
     keys: Key[Array, " num"],
     say: Callable[[str], None],
     snapshots: Snapshots | None,
+    start: Start | None,
 ) -> Race | None:
-    """The race between several fields, of an interrupted run the one that it kept; None where there is one field."""
+    """The race between several fields, of an interrupted run the one that it kept; None where there is one field.
+
+    A `start` has chosen already.
+    """
     fields = candidates(config, parts, target)
     if pilot.enough or len(fields) == 1:
         return None
+    if start:
+        return Race(start.config.field, 0, {}, {})
     race = snapshots.read_race() if snapshots else None
     if race is None:
         race = run_race(fields, target, config, parts, pilot, num_steps, keys[1:4], say)

@@ -35,7 +35,7 @@ class Race:
 
     Args:
         field: The name of the field that is trained.
-        num_steps: The optimizer steps of each candidate that was tried.
+        num_steps: The optimizer steps of each candidate that was tried; 0 where the field is that of another run.
         reverse_ess: The reverse ESS of these after so many steps, by name.
         log_z_lower: The mean log-weight of their samples, a lower bound of log Z, by name.
     """
@@ -48,6 +48,8 @@ class Race:
     @property
     def sentence(self) -> str:
         """The choice and its reason."""
+        if not self.log_z_lower:
+            return f"The field is {self.field}, as in the run that this one started from.{self._of_fewer_points}"
         words = {
             name: f"{bound:.4g} (reverse ESS {self.reverse_ess[name]:.2g})" for name, bound in self.log_z_lower.items()
         }
@@ -55,8 +57,12 @@ class Race:
         against = f"against {others}" if others else "so close to the pilot's log Z that no other field was tried"
         return (
             f"The field is {self.field}: after {self.num_steps} steps its lower bound of log Z was "
-            f"{words[self.field]}, {against}.{_FEWER_POINTS if self.field == 'lattice' else ''}"
+            f"{words[self.field]}, {against}.{self._of_fewer_points}"
         )
+
+    @property
+    def _of_fewer_points(self) -> str:
+        return _FEWER_POINTS if self.field == "lattice" else ""
 
     @property
     def num_steps_in_all(self) -> int:

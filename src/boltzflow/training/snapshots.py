@@ -51,7 +51,7 @@ class TrainingState:
 
 
 class Snapshots:
-    """The snapshots of one training in `folder`; those of another target, other settings or another seed are refused.
+    """The snapshots of one training in `folder`; those of another target, settings, seed or start are refused.
 
     With `resume` False training starts anew: the folder is not read, and is cleared when the pilot is written.
     """
@@ -64,11 +64,15 @@ class Snapshots:
         seed: int,
         resume: bool = True,
         parts: Parts = NO_PARTS,
+        start: str = "",
     ):
         self._folder = folder
         self._target = target
         self._resume = resume
         self._run: dict[str, Any] = {"config": dataclasses.asdict(config), "seed": seed, "parts": parts.names()}
+        self._start = start  # the identity of the run that this one starts from
+        if start:
+            self._run["start"] = start
         self._pilot = ""  # the identity of the pilot, by which states are recognized
         self._turn = 0
         self._due = 0.0
@@ -197,8 +201,10 @@ class Snapshots:
     def _check(self, path: Path, record: Mapping[str, Any]) -> None:
         if record.get("format") != files.FORMAT:
             raise InputError(f"{path} is not of format {files.FORMAT}, the one this version reads; start the run again")
-        if any(record.get(name) != value for name, value in self._run.items()):
+        if any(record.get(name) != value for name, value in self._run.items() if name != "start"):
             raise InputError(f"{path} is of a run with other settings or seeds; start the run again with --overwrite")
+        if record.get("start", "") != self._start:
+            raise InputError(f"{path} is of a run that started from another one, or from none: give the same start")
 
 
 def has_state(folder: Path) -> bool:

@@ -69,15 +69,16 @@ def initial_state(
     num_steps: int,
     key: PRNGKeyArray,
     objective: Objective = AS_CONFIGURED,
+    first_step: int = 0,
 ) -> StepState:
-    """The state before the first of `num_steps` optimizer steps."""
+    """The state before step `first_step` of a schedule of `num_steps` optimizer steps."""
     opt_state = make_optimizer(config, objective).init(params)
     return StepState(
         params=params,
         opt_state=opt_state,
         key=key,
         num_steps=jnp.asarray(num_steps, int),
-        step=jnp.zeros((), int),
+        step=jnp.asarray(first_step, int),
         num_skipped=jnp.zeros((), int),
         good=(params, opt_state),
         rate=jnp.ones(()),

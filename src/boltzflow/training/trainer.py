@@ -34,9 +34,11 @@ class Trainer:
         train_key: PRNGKeyArray,
         ess_key: PRNGKeyArray,
         objective: Objective = AS_CONFIGURED,
+        first_step: int = 0,
     ):
+        """The trainer of `num_steps` steps, the last ones of a schedule that has `first_step` more before them."""
         params, self._frozen = eqx.partition(transport, trainable(transport))
-        self.state = initial_state(params, config, num_steps, train_key, objective)
+        self.state = initial_state(params, config, first_step + num_steps, train_key, objective, first_step)
         self._objective = objective
         self.config = config
         self.num_steps = num_steps
