@@ -9,8 +9,6 @@ Two exact results check a run. At λ = 0 log Z is a sum over Fourier modes. At a
 number of sites, by partial integration.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +29,7 @@ def action(phi, m2=M2, lam=LAMBDA):
 
 def at(m2, lam):
     """The target at other couplings. Its symmetries are declared: shifts of all sites, and φ to -φ."""
-    energy = functools.partial(action, m2=m2, lam=lam)
+    energy = jax.tree_util.Partial(action, m2=np.float64(m2), lam=np.float64(lam))
     return boltzflow.Energy(energy, SIDE * SIDE, lattice_shape=(SIDE, SIDE), sign_symmetric=True)
 
 

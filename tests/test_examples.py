@@ -112,6 +112,34 @@ def test_xy_model_of_two_by_two_sites_is_a_ring_of_doubled_links():
     assert float(xy_model.target.fn(jnp.full(16, 2.0))) == pytest.approx(-32 * xy_model.BETA)
 
 
+def test_scan_is_of_double_wells():
+    import scan
+
+    x = jax.random.normal(jax.random.key(0), (scan.NUM_SITES,))
+    for mass in scan.MASSES[[0, -1]]:
+        well = bf.DoubleWell(scan.NUM_SITES, mass, total_time=scan.TOTAL_TIME)
+        assert float(scan.at(mass).energy(x)) == pytest.approx(float(well.energy(x)), rel=1e-5)
+        up, down = (scan.action(x, mass + step) for step in (1e-2, -1e-2))
+        assert float(scan.slope(x, mass)) == pytest.approx(float(up - down) / 2e-2, rel=1e-2)
+
+
+def test_scan_compares_log_z_with_the_integral_of_its_slope():
+    """On exact values, of which the spline's error is below that of the samples."""
+    import scan
+
+    def log_z(mass):
+        return bf.DoubleWell(scan.NUM_SITES, mass).log_z
+
+    slopes = [(log_z(mass + 1e-4) - log_z(mass - 1e-4)) / 2e-4 for mass in scan.MASSES]
+    rows = [
+        scan.Row(mass, exact(log_z(mass), stderr=1e-4), exact(slope, stderr=7e-3), True, 1.0)
+        for mass, slope in zip(scan.MASSES, slopes, strict=True)
+    ]
+    by_log_z, by_slope = scan.difference(rows)
+    assert by_log_z.stderr < by_slope.stderr < 3e-3
+    assert by_slope.value == pytest.approx(by_log_z.value, abs=2e-4)
+
+
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +172,18 @@ def test_run_finds_log_z_of_phi4():
     assert run.report().verdict.trustworthy, run.report().verdict.warnings
     assert disagreement(run.log_z(), exact(12.3580, stderr=2e-4)) < 4
     assert disagreement(run.expectation(phi4.observables)["Σ φ ∂S"], exact(64.0)) < 4
+
+
+@pytest.mark.slow
+def test_scan_is_right_at_each_mass_and_in_its_slope():
+    import scan
+
+    rows = scan.scan(scan.MASSES[:3])
+    assert all(row.trusted for row in rows)
+    for row in rows:
+        assert disagreement(row.log_z, exact(bf.DoubleWell(scan.NUM_SITES, row.mass).log_z)) < 4
+        up, down = (bf.DoubleWell(scan.NUM_SITES, row.mass + step).log_z for step in (1e-4, -1e-4))
+        assert disagreement(row.slope, exact((up - down) / 2e-4)) < 4
 
 
 @pytest.mark.slow
