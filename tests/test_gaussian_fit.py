@@ -216,14 +216,29 @@ def test_active_subspace_on_lattice_is_made_of_waves():
 # --- the moves of SMC -----------------------------------------------------------------------------------------------
 
 
-def test_preconditioner_is_a_root_of_the_covariance():
-    x = 3 + jax.random.normal(jax.random.key(0), (500, 4)) @ jnp.tril(jnp.ones((4, 4))).T
+@pytest.mark.parametrize(("num", "shrink"), [(500, 0.0), (60, 0.02), (30, 0.1)])
+def test_preconditioner_is_a_root_of_the_covariance(num, shrink):
+    x = 3 + jax.random.normal(jax.random.key(0), (num, 4)) @ jnp.tril(jnp.ones((4, 4))).T
     scale = preconditioner(x, None)
     covariance = np.cov(np.asarray(x).T)
     np.testing.assert_allclose(scale.push(jnp.eye(4)).T, scale.scale, rtol=1e-5)
     np.testing.assert_allclose(scale.pull(jnp.eye(4)), scale.scale, rtol=1e-5)
     root = np.asarray(scale.scale)
-    np.testing.assert_allclose(root @ root.T, 0.98 * covariance + 0.02 * np.diag(np.diag(covariance)), rtol=1e-4)
+    shrunk = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance))
+    np.testing.assert_allclose(root @ root.T, shrunk, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 2.0), (np.float32, 20.0)])
+def test_preconditioner_knows_a_ridge_across_the_coordinates(dtype, most):
+    """Of a covariance of condition 10⁸ in double precision, and 10⁴ in single, L⁻¹ leaves one near 1."""
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    power = 2 if dtype == np.float64 else 1
+    root = rotation * np.logspace(-power, power, 6)
+    with jax.enable_x64(dtype == np.float64):
+        scale = preconditioner(jnp.asarray(rng.normal(size=(4096, 6)) @ root.T, dtype), None)
+        whitened = np.linalg.solve(np.asarray(scale.scale, np.float64), root)
+    assert np.linalg.cond(whitened @ whitened.T) < most
 
 
 @pytest.mark.parametrize("lattice", LATTICES)

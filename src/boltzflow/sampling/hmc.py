@@ -18,6 +18,7 @@ from boltzflow.numerics.linalg import multiply_circulant
 _TARGET_ACCEPTANCE = 0.7
 _JITTER = 0.25  # standard deviation of log(step / s(x))
 _USUAL_FORCE = 1.5  # times √dim, in whitened units; a Gaussian's force has length √dim
+_ROUNDINGS = 1000.0  # of the precision, of the diagonal: a Cholesky factor exists however narrow the particles are
 _DIVERGENT = 1000.0  # loss of log-density in a move, as Stan counts divergences
 
 Scalar = Float[Array, ""]
@@ -47,7 +48,9 @@ def preconditioner(x: Points, lattice: tuple[int, ...] | None) -> Preconditioner
         return Preconditioner(jnp.sqrt(jnp.mean(jnp.abs(waves) ** 2, axis=0) / x.shape[1] + 1e-12), True)
     covariance = jnp.atleast_2d(jnp.cov(x, rowvar=False))
     diagonal = jnp.diag(jnp.diag(covariance) + 1e-12)
-    shrink = 0.02 if x.shape[0] > 8 * x.shape[1] else 0.1
+    num, dim = x.shape
+    # Shrinkage widens the narrow directions of a ridge across the coordinates: the covariance of many needs none.
+    shrink = _ROUNDINGS * float(jnp.finfo(x.dtype).eps) if num > 16 * dim else 0.02 if num > 8 * dim else 0.1
     return Preconditioner(jnp.linalg.cholesky((1 - shrink) * covariance + shrink * diagonal), False)
 
 
