@@ -99,7 +99,7 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Rows of `step`, `seconds`, `loss`, and at twenty looks `reverse_ess`."""
+        """Rows of `step`, `seconds`, `loss`, and at up to twenty looks `reverse_ess`."""
         return self.trained.history
 
     @property

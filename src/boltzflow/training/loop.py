@@ -29,6 +29,7 @@ from boltzflow.training.step import points_in_step
 from boltzflow.training.trainer import CHUNK, Trainer
 
 _NUM_LOOKS = 20  # at the reverse ESS, evenly spaced over the steps
+_FEWEST_LOOKS = 2  # of a started run, which has fewer as it has fewer steps
 _MAX_SKIPPED_CHUNKS = 5  # with a lower learning rate after each
 _SAMPLES_FOR_A_POINT = 8  # weighted samples of a base that cost as much as one point of a training step
 _STEPS_PER_TEMPERATURE = 200
@@ -46,7 +47,7 @@ class Progress:
         num_steps: Optimizer steps in all; 0 before the pilot has found how many the target needs.
         seconds: Wall time since the start of the pilot, without compilation.
         loss: The mean loss of the last ten steps.
-        reverse_ess: The reverse ESS of 2048 samples, at one of twenty looks.
+        reverse_ess: The reverse ESS of 2048 samples, at one of at most twenty looks.
         message: A sentence for the user, or an empty string; in the phases "pilot" and "evaluate" what is done now.
         share: The share of the phase that is done, from 0 to 1; None where it is not known.
     """
@@ -172,12 +173,15 @@ def _train(
     config = with_field(config, race)
     transport = untrained(config, parts, target, pilot, network_key)
     first_step = 0
+    num_looks = _NUM_LOOKS
     started = None
     if start and not pilot.enough:
         with programs.answering():
             transport, started = start.carried(transport, pilot, target, ess_key, config)
         if not started.anew:
-            num_steps = config.num_steps or started.steps_of(num_steps)
+            ordinary = num_steps
+            num_steps = config.num_steps or started.steps_of(ordinary)
+            num_looks = max(_FEWEST_LOOKS, _NUM_LOOKS * num_steps // ordinary)
             first_step = num_steps  # the second half of a schedule: a lower rate, no warm-up
     trained = Trained(transport, pilot, race=race, started=started)
     trainer = (
@@ -199,7 +203,7 @@ def _train(
     on_progress(Progress(phase, resumed.step if resumed else 0, num_steps, seconds(), message=message))
     keep_pilot()
     if trainer:
-        trained.history = _take_all_steps(trainer, seconds, on_progress, snapshots, resumed)
+        trained.history = _take_all_steps(trainer, seconds, on_progress, snapshots, resumed, num_looks)
         trained.transport = trainer.transport
     num_raced = race.num_steps_in_all if race else 0
     trained.cost = {
@@ -271,6 +275,7 @@ def _take_all_steps(
     on_progress: Callable[[Progress], None],
     snapshots: Snapshots | None,
     resumed: TrainingState | None,
+    num_looks: int,
 ) -> list[dict[str, float]]:
     """Take the optimizer steps that are left; return the history, with a row for every ten steps."""
     now = resumed
@@ -293,7 +298,7 @@ def _take_all_steps(
             if skipped_chunks == _MAX_SKIPPED_CHUNKS:
                 raise _diverged(skipped_chunks * CHUNK, step + length, trainer)
             row = {"step": step + length, "seconds": seconds(), "loss": loss}
-            if _is_look(step, length, trainer.num_steps):
+            if _is_look(step, length, trainer.num_steps, num_looks):
                 row["reverse_ess"] = trainer.quick_look()[0]
             step += length
             history = [*history, row]
@@ -326,6 +331,6 @@ def _diverged(num_steps: int, step: int, trainer: Trainer) -> TrainingError:
     )
 
 
-def _is_look(step: int, length: int, num_steps: int) -> bool:
-    """Whether one of twenty evenly spaced looks at the ESS falls in these steps."""
-    return (step + length) * _NUM_LOOKS // num_steps > step * _NUM_LOOKS // num_steps
+def _is_look(step: int, length: int, num_steps: int, num_looks: int) -> bool:
+    """Whether one of the evenly spaced looks at the ESS falls in these steps."""
+    return (step + length) * num_looks // num_steps > step * num_looks // num_steps
