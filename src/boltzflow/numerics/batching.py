@@ -42,7 +42,6 @@ class Stream(enum.IntEnum):
 
     REPORT_SAMPLES = 1
     EXACT_SAMPLES = 2
-    RESOLUTIONS = 3
     SOLVER_STEPS = 4
     FLOW_SMC = 5
     EXPECTATIONS = 6

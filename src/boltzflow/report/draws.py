@@ -88,14 +88,19 @@ class Draws:
         """The pilot's findings."""
         return self.trained.pilot
 
-    @cached_property
+    @property
     def flow(self) -> Flow:
         """The sampler, with as many solver steps as its measured error needs where the settings leave them open."""
+        return self._chosen[0]
+
+    @cached_property
+    def _chosen(self) -> tuple[Flow, Resolutions | None]:
+        """The sampler, and the samples by which its number of steps was chosen, where it was."""
         flow = make_flow(self.config, self.trained.transport)
         if self.config.sample_steps:
-            return flow
+            return flow, None
         if steps := self._known.get("solver_steps"):
-            return with_resolution(flow, steps)
+            return with_resolution(flow, steps), None
         with self.programs.answering():
             return with_sufficient_steps(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
 
@@ -245,10 +250,15 @@ class Draws:
 
     @cached_property
     def resolutions(self) -> Resolutions:
-        """Samples from the same starting points in the flow's own steps and in twice as many."""
-        flow = self.flow
+        """Samples from the same starting points in the flow's own steps and in twice as many.
+
+        They are those of the search for the number of steps, drawn again where there was none.
+        """
+        flow, found = self._chosen
+        if found:
+            return found
         with self.programs.answering():
-            return two_resolutions(flow, self.target, stream_key(self.seed, Stream.RESOLUTIONS))
+            return two_resolutions(flow, self.target, stream_key(self.seed, Stream.SOLVER_STEPS))
 
     @cached_property
     def rounding(self) -> float:
@@ -266,30 +276,36 @@ def _batch(answer: Pool | Samples) -> Batch:
 def two_resolutions(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Resolutions:
     """8192 samples at both resolutions: flows of any resolution start from the same points at the same key."""
     fine = with_resolution(flow, 2 * flow.num_steps)
+    return _compared(flow, _weighted(flow, target, key), _weighted(fine, target, key))
+
+
+def _compared(flow: Flow, coarse: Weighted, fine: Weighted) -> Resolutions:
     power = 2.0 ** SOLVERS[flow.solver].order
-    return Resolutions(_weighted(flow, target, key), _weighted(fine, target, key), power / (power - 1))
+    return Resolutions(coarse, fine, power / (power - 1))
 
 
-def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Flow:
-    """`flow` with the fewest of 8, 16, 32, ... solver steps whose measured error is small enough.
+def with_sufficient_steps(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> tuple[Flow, Resolutions | None]:
+    """`flow` with the fewest of 8, 16, 32, ... solver steps whose measured error is small enough, and its samples.
 
-    Doubling these steps changes a sample's log-weight by at most 10⁻⁴ on average. The search ends at 128 steps, or
-    where rounding stops the convergence; the verdict checks the change again.
+    The samples are those of `two_resolutions`; None where no steps beyond the last were tried. Doubling these steps
+    changes a sample's log-weight by at most 10⁻⁴ on average. The search ends at 128 steps, or where rounding stops the
+    convergence; the verdict judges the change.
     """
     coarse = with_resolution(flow, FIRST_STEPS)
-    before = _weighted(coarse, target, key).log_weight
+    before = _weighted(coarse, target, key)
     last = np.inf
     while coarse.num_steps < _MOST_STEPS:
         fine = with_resolution(flow, 2 * coarse.num_steps)
-        after = _weighted(fine, target, key).log_weight
+        after = _weighted(fine, target, key)
         with np.errstate(invalid="ignore"):
-            change = np.nanmean(np.abs(after - before)) if np.isfinite(after - before).any() else 0.0
+            changes = np.abs(after.log_weight - before.log_weight)
+            change = np.nanmean(changes) if np.isfinite(changes).any() else 0.0
         if change <= _TOLERANCE or change > last / 2:
-            break
+            return coarse, _compared(coarse, before, after)
         coarse = fine
         before = after
         last = change
-    return coarse
+    return coarse, None
 
 
 def _weighted(flow: Flow, target: AbstractDensity, key: PRNGKeyArray) -> Weighted:
