@@ -216,7 +216,7 @@ def test_active_subspace_on_lattice_is_made_of_waves():
 # --- the moves of SMC -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("num", "shrink"), [(500, 0.0), (60, 0.02), (30, 0.1)])
+@pytest.mark.parametrize(("num", "shrink"), [(500, 0.02), (60, 0.02), (30, 0.1)])
 def test_preconditioner_is_a_root_of_the_covariance(num, shrink):
     x = 3 + jax.random.normal(jax.random.key(0), (num, 4)) @ jnp.tril(jnp.ones((4, 4))).T
     scale = preconditioner(x, None)
@@ -225,7 +225,7 @@ def test_preconditioner_is_a_root_of_the_covariance(num, shrink):
     np.testing.assert_allclose(scale.pull(jnp.eye(4)), scale.scale, rtol=1e-5)
     root = np.asarray(scale.scale)
     shrunk = (1 - shrink) * covariance + shrink * np.diag(np.diag(covariance))
-    np.testing.assert_allclose(root @ root.T, shrunk, rtol=1e-3)
+    np.testing.assert_allclose(root @ root.T, shrunk, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float64, 2.0), (np.float32, 20.0)])

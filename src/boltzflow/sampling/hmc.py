@@ -49,8 +49,11 @@ def preconditioner(x: Points, lattice: tuple[int, ...] | None) -> Preconditioner
     covariance = jnp.atleast_2d(jnp.cov(x, rowvar=False))
     diagonal = jnp.diag(jnp.diag(covariance) + 1e-12)
     num, dim = x.shape
-    # Shrinkage widens the narrow directions of a ridge across the coordinates: the covariance of many needs none.
-    shrink = _ROUNDINGS * float(jnp.finfo(x.dtype).eps) if num > 16 * dim else 0.02 if num > 8 * dim else 0.1
+    shrink: Scalar | float = 0.02 if num > 8 * dim else 0.1
+    if num > 16 * dim:  # so many know the narrow directions of a ridge across the coordinates, which shrinkage widens
+        root = jnp.sqrt(jnp.diag(diagonal))
+        narrowest = jnp.linalg.eigvalsh(covariance / jnp.outer(root, root))[0]
+        shrink = jnp.where(narrowest < shrink, _ROUNDINGS * jnp.finfo(x.dtype).eps, shrink)
     return Preconditioner(jnp.linalg.cholesky((1 - shrink) * covariance + shrink * diagonal), False)
 
 
