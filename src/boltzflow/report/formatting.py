@@ -137,11 +137,9 @@ def cost_lines(report: Report) -> dict[str, str]:
 
 def setting(report: Report) -> str:
     """Seed, preset, and the route that answers."""
-    route = ""
-    if report.route != "flow" or _route_of_log_z(report):
-        name = report.route if report.route != "flow" else _route_of_log_z(report)
-        route = f", answered by {_ANSWERS.get(name, name)}"
-    return f"seed {report.seed}, preset {report.preset}{route}"
+    name = report.route if report.route != "flow" else _route_of_log_z(report)
+    answered = f", answered by {_ANSWERS.get(name, name)}" if name else ""
+    return f"seed {report.seed}, preset {report.preset}{answered}"
 
 
 def _route_of_log_z(report: Report) -> str:

@@ -60,7 +60,8 @@ def fit(
         on_progress: Called with each `Progress`, also while modes are looked for and while the report is measured.
         parts: A base, path, field, penalty, loss or optimizer of the user's own.
         start: A run of a neighboring target, as at the last coupling of a scan. Its field, active subspace and trained
-            parameters are taken over, and an eighth of the steps are taken; `num_steps` of `config` holds as it is.
+            parameters are taken over. The share of the steps that are taken is the distance of its flow from the target
+            in nats, and an eighth at least; `num_steps` of `config` holds as it is.
             Where its flow is too far from the target, training is that of any run. A note of the report says which.
         keep: A folder for the state of training. After an interruption the same call continues from there and ends with
             the same numbers to the last bit.
@@ -98,7 +99,7 @@ def fit_seeds(
     Each run is bit for bit that of `fit` with its seed. Programs are compiled once for all seeds.
 
     Args:
-        seeds: Different whole numbers. All other arguments are those of `fit`.
+        seeds: Different whole numbers. All other arguments are those of `fit`, which has a `start` besides.
         keep: A folder that has a folder `seed-N` for each seed, used as in `fit`.
 
     Raises:
