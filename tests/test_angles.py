@@ -9,7 +9,7 @@ from scipy import special
 import boltzflow as bf
 from boltzflow.cli import main
 from boltzflow.densities.base import prior_of
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.interop.arviz import to_datatree
 from boltzflow.sampling.pilot import run_pilot
 from boltzflow.statistics.estimates import disagreement, exact

@@ -12,7 +12,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.config import default_preset, with_changes
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.interop.callback import Callback
 
 PRECISION = np.array([[2.0, 0.3], [0.3, 0.5]])

@@ -12,7 +12,8 @@ import pytest
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.catalog import SHIPPED, make_target
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import map_points

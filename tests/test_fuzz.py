@@ -12,7 +12,8 @@ import pytest
 from boltzflow.cli import main
 from boltzflow.cli.parser import parse
 from boltzflow.config import FIELD_TYPES, Config, checked_config, with_changes
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.errors import InputError
 from boltzflow.report.report import Report
 from boltzflow.statistics.estimates import log_z_importance, pareto_k, reverse_ess

@@ -12,7 +12,7 @@ import pytest
 
 import boltzflow as bf
 from boltzflow.densities.base import prior_of
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.interop.numpyro import Posterior, is_model
 from boltzflow.numerics.validation import is_numpyro_model

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.from_file import load_target
 from boltzflow.errors import InputError
 from boltzflow.interop.openmm import boltzmann

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.propriety import improper, slow_axes
 from boltzflow.errors import InputError
 from boltzflow.interop.callback import Callback

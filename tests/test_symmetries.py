@@ -7,7 +7,8 @@ import pytest
 
 from boltzflow.densities.base import is_sign_symmetric, lattice_of
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.energy import Energy, broken_symmetry, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import broken_symmetry, check_energy
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError
 

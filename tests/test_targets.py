@@ -17,7 +17,8 @@ import pytest
 from boltzflow.densities.base import AbstractDistribution, HasModes
 from boltzflow.densities.catalog import SHIPPED, gmm_40, make_target, mixture_2, mixture_4
 from boltzflow.densities.double_well.target import DoubleWell
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian_mixture import GaussianMixture
 from boltzflow.densities.many_well import many_well
 from boltzflow.errors import InputError

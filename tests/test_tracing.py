@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from boltzflow.densities.energy import Energy, check_energy
+from boltzflow.densities.energy import Energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.errors import InputError
 from boltzflow.numerics.constants import rounds_its_point, separate_precisions, single_constants
 from boltzflow.numerics.indexing import out_of_range

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, coordinates_of
-from boltzflow.densities.energy import check_energy, finite_advice
+from boltzflow.densities.energy_checks import check_energy, finite_advice
 from boltzflow.densities.propriety import slow_axes
 from boltzflow.errors import InputError
 from boltzflow.numerics.compiling import compiled

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.densities.energy import rounding_of, spread
+from boltzflow.densities.energy_checks import rounding_of, spread
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
 from boltzflow.densities.student_t import StudentTMixture

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, AbstractFixed
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.errors import InputError
 from boltzflow.numerics.batching import numpy_generator
 from boltzflow.testing.asserts import (

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.precision import Programs, trains_in_single
 from boltzflow.errors import TrainingError

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, sample_batch
-from boltzflow.densities.energy import check_energy
+from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.precision import programs_of
 from boltzflow.model.continuity import Transport
