@@ -10,6 +10,7 @@ import pytest
 import boltzflow as bf
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.sampling import populations
+from boltzflow.sampling.noncentering import narrowness
 from boltzflow.sampling.populations import RISE, grown, run_populations
 from boltzflow.sampling.smc import SMCSample
 
@@ -92,5 +93,5 @@ def test_a_neck_is_seen_by_the_force():
 
     for energy, x, low, high in ((lambda x: 0.5 * jnp.sum(x**2), z, 1.0, 3.0), (funnel, neck, 10.0, 1000.0)):
         with jax.enable_x64(True):
-            found = populations._scales(bf.Energy(energy, 4), x)
+            found = narrowness(bf.Energy(energy, 4), x)
         assert low < found < high

@@ -144,8 +144,9 @@ def report_of(draws: Draws, name: str = "", options: Mapping[str, Any] | None = 
 def _instead(draws: Draws, of_flow: Report, found: Report, route: str, what: str) -> Report:
     """The flow's report with the answer and the verdict of another route, and the reason as a note."""
     note = f"The flow is not relied on, and {what} answers. Of the flow: {of_flow.verdict.warnings[0]}"
-    started = [draws.trained.started.sentence] if draws.trained.started else []
-    verdict = dataclasses.replace(found.verdict, notes=(note, *started, *found.verdict.notes))
+    of_run = [draws.pilot.coordinates, draws.trained.started.sentence if draws.trained.started else ""]
+    told = [sentence for sentence in of_run if sentence and sentence not in found.verdict.notes]
+    verdict = dataclasses.replace(found.verdict, notes=(note, *told, *found.verdict.notes))
     answer = found.estimates["log_z"]
     return dataclasses.replace(
         of_flow,

@@ -15,6 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
+from boltzflow.densities.noncentered import NonCentered
 from boltzflow.densities.precision import Programs, rounding_error
 from boltzflow.model.flow import Flow, sample_flow, with_resolution
 from boltzflow.model.integrate import SOLVERS
@@ -65,7 +66,7 @@ class Resolutions(NamedTuple):
 
 @dataclass
 class Draws:
-    """The flow of a trained run and everything that is drawn from it."""
+    """The flow of a trained run and everything that is drawn from it; the target is in the coordinates of the pilot."""
 
     target: AbstractDensity
     config: Config
@@ -87,6 +88,13 @@ class Draws:
     def pilot(self) -> Pilot:
         """The pilot's findings."""
         return self.trained.pilot
+
+    def of_target(self, points: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
+        """Points that the flow moves, in the target's own coordinates."""
+        if not isinstance(self.target, NonCentered):
+            return points
+        with self.programs.answering():
+            return np.asarray(map_points(self.target.constrain, points), np.float64)
 
     @property
     def flow(self) -> Flow:

@@ -103,7 +103,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         ess_count=estimates["pooled_ess" if pooled else "reverse_ess"].value * len(answering),
         sampling_error=weights.stderr,
         uncovered_share=uncovered,
-        regions=regions,
+        regions=[dataclasses.replace(one, center=draws.of_target(one.center[None])[0]) for one in regions],
         num_unweighed=num_unweighed,
         pilot_complaints=draws.pilot.complaints,
         skipped_share=draws.trained.cost.get("skipped_steps", 0) / max(1, draws.trained.cost["steps"]),
@@ -121,6 +121,7 @@ def _evaluate(draws: Draws, name: str, options: Mapping[str, Any] | None) -> Rep
         trained_in_double=draws.trained.in_double,
         answers_in_double=draws.programs.double,
         field_choice=draws.trained.race.sentence if draws.trained.race else "",
+        coordinates=draws.pilot.coordinates,
         started=draws.trained.started.sentence if draws.trained.started else "",
     )
     trustworthy, warnings, notes = judge(findings)

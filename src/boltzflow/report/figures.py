@@ -112,7 +112,9 @@ class Plots:
         if not chosen:
             raise InputError("coordinates must name at least one coordinate, as in [0, 1]")
         answer = self._answering
-        return plots.corner(self._with_angles(answer.x), answer.log_weight, chosen, self._exact).figure(axes)
+        return plots.corner(
+            self._with_angles(self.draws.of_target(answer.x)), answer.log_weight, chosen, self._exact
+        ).figure(axes)
 
     def energy(self, ax: Any = None) -> Figure:
         """The energies of the answer's samples, raw and reweighted, beside those of exact samples if there are any.
@@ -141,7 +143,7 @@ class Plots:
             return np.asarray(sample_batch(target, stream_key(self.draws.seed, Stream.EXACT_SAMPLES), _NUM_EXACT)[0])
 
     def _marginals(self, samples: Samples) -> Picture:
-        x, pilot = samples.x, self.draws.pilot.points
+        x, pilot = (self.draws.of_target(points) for points in (samples.x, self.draws.pilot.points))
         if coordinates_of(self.draws.target) <= plots.MOST_MARGINALS:  # principal axes are those of planes
             x, pilot = self._with_angles(x), self._with_angles(pilot)
         return plots.marginals(x, samples.log_weight, pilot)

@@ -36,7 +36,8 @@ def evaluate_populations(draws: Draws, of_flow: Report) -> Report:
     populations = draws.populations
     log_z = log_z_of(populations, draws.rounding)
     with draws.programs.answering():
-        missed = [*_missed(draws, populations), *_unreached(draws, populations)]
+        found = [*_missed(draws, populations), *_unreached(draws, populations)]
+    missed = [dataclasses.replace(one, center=draws.of_target(one.center[None])[0]) for one in found]
     checks = tuple(checks_of(populations, log_z, missed, of_flow, draws.pilot.complaints))
     warnings = tuple(check.warning for check in checks if check.warning)
     if warnings and log_z.ok:

@@ -55,6 +55,7 @@ class Findings:
     trained_in_double: bool = False
     answers_in_double: bool = True
     field_choice: str = ""  # which field was trained, and why; empty where there was one
+    coordinates: str = ""  # in which the target is sampled, and why; empty where in its own
     started: str = ""  # from which other run, and what was taken over; empty where from none
 
 
@@ -315,6 +316,8 @@ def _notes(f: Findings) -> Iterator[str]:
             f"The energy was not finite (NaN, or beyond its precision) at {f.nonfinite_share:.1%} of the points "
             "that the pilot proposed; such proposals are rejected."
         )
+    if f.coordinates:
+        yield f.coordinates
     if f.started:
         yield f.started
     if f.field_choice:

@@ -17,6 +17,7 @@ from jaxtyping import Float, PRNGKeyArray
 from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, coordinates_of, of_point
 from boltzflow.densities.energy import Energy
+from boltzflow.densities.noncentered import NonCentered
 from boltzflow.densities.precision import Programs, energy_fingerprint, programs_of
 from boltzflow.errors import InputError
 from boltzflow.model.flow import Flow
@@ -30,7 +31,7 @@ from boltzflow.report.samples import Samples
 from boltzflow.report.stored import remove_others, write_numbers
 from boltzflow.run.following import OnProgress, followed
 from boltzflow.sampling.corrections import CORRECTIONS, Corrected
-from boltzflow.sampling.pilot import Pilot
+from boltzflow.sampling.pilot import Pilot, in_coordinates
 from boltzflow.statistics.estimates import Estimate
 from boltzflow.storage import run_folder
 from boltzflow.storage.files import check_writable, folder_path
@@ -85,7 +86,8 @@ class Run:
         programs = self.programs or programs_for(self.target, self.config, self.parts)
         config = with_field(self.config, self.trained.race)
         known = self.measured.sampler if self.measured else {}
-        return Draws(self.target, config, self.seed, self.trained, programs, known)
+        target = in_coordinates(self.target, self.pilot)
+        return Draws(target, config, self.seed, self.trained, programs, known)
 
     def _checked_draws(self) -> Draws:
         """The draws. Raises `InputError` where the energy reads other data than when the run was trained."""
@@ -175,10 +177,15 @@ class Run:
         return self._of_user(self._answer.correct(key, num_samples, method))
 
     def _of_user(self, samples: _Points) -> _Points:
-        """Samples of an energy with bounds or periods at their points x inside; energy and density are those of x."""
+        """Samples in the coordinates of the user: energy and density are those of x, inside bounds and periods."""
+        moved = self.draws.target
+        if isinstance(moved, NonCentered):
+            samples = self._mapped(samples, moved)
         target = self.target
-        if not isinstance(target, Energy) or not target.is_mapped:
-            return samples
+        return self._mapped(samples, target) if isinstance(target, Energy) and target.is_mapped else samples
+
+    def _mapped(self, samples: _Points, target: NonCentered | Energy) -> _Points:
+        """Samples at the points that a target's own map gives."""
         with self.draws.programs.answering():
             x = np.asarray(map_points(target.constrain, samples.x), np.float64)
             log_jacobian = np.asarray(map_points(target.log_jacobian, samples.x), np.float64)
@@ -209,7 +216,11 @@ class Run:
         if not callable(fn):
             raise InputError(f"the observable must be a function of one point, got {shown(fn)}")
         num_samples = whole_number("num_samples", num_samples, at_least=0)
-        estimates = self._answer.expect(fn if unconstrained else of_point(self.target, fn), num_samples)
+        of_target = fn if unconstrained else of_point(self.target, fn)
+        moved = self.draws.target
+        if isinstance(moved, NonCentered):
+            of_target = of_point(moved, of_target)
+        estimates = self._answer.expect(of_target, num_samples)
         return jax.tree.map(self._judged, estimates, is_leaf=lambda node: isinstance(node, Estimate))
 
     def log_z(self) -> Estimate:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of, prior_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import DefensiveMixture, SubspaceMixture, whitening_gaussian
+from boltzflow.densities.noncentered import NonCentered, NonCentering
 from boltzflow.model.interpolations import Clock, fit_clock
 from boltzflow.numerics.stages import stage
 from boltzflow.sampling.gaussian_fit import (
@@ -80,6 +81,9 @@ class Pilot:
         nonfinite_share: The share of energies that were not finite.
         complaints: A sentence for each thing that went wrong.
         enough: Whether weighted samples of `base` reach the target error of log Z, so that no flow is needed.
+        noncentering: The map from the coordinates of the pilot to those of the target; None where they are the same.
+            Base, points and minima are in the coordinates of the pilot.
+        coordinates: A sentence on why they were changed; empty where they were not.
     """
 
     base: AbstractDistribution
@@ -98,6 +102,8 @@ class Pilot:
     nonfinite_share: float
     complaints: tuple[str, ...] = ()
     enough: bool = False
+    noncentering: NonCentering | None = None
+    coordinates: str = ""
 
     def __repr__(self) -> str:
         found = [
@@ -105,6 +111,7 @@ class Pilot:
             f"base {type(self.base).__name__} in {self.base.dim} dimensions",
             f"{len(self.points):,} points, {len(self.minima)} minima, {len(self.path_times)} times",
             f"{self.num_gradients:,} gradients",
+            *([self.coordinates] if self.coordinates else []),
             *self.complaints,
         ]
         return f"<Pilot: {'; '.join(found)}>"
@@ -188,6 +195,13 @@ def run_pilot(
             *_complaints(run, "from the base of training"),
         ),
     )
+
+
+def in_coordinates(target: AbstractDensity, pilot: Pilot) -> AbstractDensity:
+    """The target in the coordinates of its pilot; a target that is in them already stays as it is."""
+    if pilot.noncentering is None or isinstance(target, NonCentered):
+        return target
+    return NonCentered(target, pilot.noncentering)
 
 
 def with_fitted_mixture(pilot: Pilot, target: AbstractDensity, key: PRNGKeyArray) -> tuple[Pilot, FittedDensity]:

@@ -12,16 +12,18 @@ from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy_checks import rounding_of, spread
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.gaussian_mixture import GaussianMixture, SubspaceMixture
+from boltzflow.densities.noncentered import ARRAYS, NonCentering
 from boltzflow.densities.student_t import StudentTMixture
 from boltzflow.errors import InputError
 from boltzflow.model.interpolations import Clock
 from boltzflow.numerics.batching import map_points
 from boltzflow.numerics.linalg import Circulant
 from boltzflow.sampling import resampling
-from boltzflow.sampling.pilot import Pilot
+from boltzflow.sampling.pilot import Pilot, in_coordinates
 
 EIGENVALUES = "base.scale.eigenvalues"  # in place of base.scale, where it is a `Circulant`
 _MIXTURE = ("weights", "means", "scales")
+_NONCENTERING = "pilot.noncentering"
 _NUM_ENERGIES = 64
 _DIFFERENCE = 1e-4  # of the spread of energies, by which they may change before a flow is of another target
 _EQUAL = 1e-9  # the same for numbers that were measured on a target
@@ -31,7 +33,7 @@ _NUMBERS = ("log_z", "log_z_stderr", "acceptance", "num_gradients", "num_particl
 
 def energies(target: AbstractDensity, pilot: Pilot) -> Float[np.ndarray, " num"]:
     """The energies at some of the pilot's points, by which a target is recognized."""
-    return np.asarray(map_points(target.energy, pilot.points[:_NUM_ENERGIES]))
+    return np.asarray(map_points(in_coordinates(target, pilot).energy, pilot.points[:_NUM_ENERGIES]))
 
 
 def check_target(path: Path, target: AbstractDensity, pilot: Pilot, kept: Float[np.ndarray, " num"]) -> None:
@@ -75,7 +77,11 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
         arrays |= _base_arrays(pilot.base)
     if pilot.active_subspace is not None:
         arrays["pilot.directions"] = pilot.active_subspace
+    if pilot.noncentering is not None:
+        arrays |= {f"{_NONCENTERING}.{name}": np.asarray(getattr(pilot.noncentering, name)) for name in ARRAYS}
     numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
+    if pilot.coordinates:
+        numbers["coordinates"] = pilot.coordinates
     return arrays, numbers | {name: getattr(pilot, name) for name in _NUMBERS}
 
 
@@ -95,8 +101,15 @@ def pilot_from(
         path_points=arrays.get("pilot.path_points", points[None]),
         complaints=tuple(numbers["complaints"]),
         enough=numbers["enough"],
+        noncentering=_noncentering(arrays),
+        coordinates=numbers.get("coordinates", ""),
         **{name: numbers[name] for name in _NUMBERS},
     )
+
+
+def _noncentering(arrays: Mapping[str, np.ndarray]) -> NonCentering | None:
+    kept = [f"{_NONCENTERING}.{name}" for name in ARRAYS]
+    return NonCentering(*(arrays[name] for name in kept)) if kept[0] in arrays else None
 
 
 def _base_arrays(base: Gaussian | SubspaceMixture) -> dict[str, Any]:

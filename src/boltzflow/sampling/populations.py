@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution, lattice_of
 from boltzflow.numerics.stages import stage
-from boltzflow.sampling.gaussian_fit import gradients_at
-from boltzflow.sampling.hmc import preconditioner
+from boltzflow.sampling.noncentering import narrowness
 from boltzflow.sampling.resampling import spread
 from boltzflow.sampling.settling import FIRST_BATCH, settle
 from boltzflow.sampling.smc import SMCSample, run_smc
@@ -34,7 +32,6 @@ _NUM_SETTLED = 4096
 _NUM_COMPARED = 4096
 _NUM_AT_ONCE = 512
 _RARE = 1e-3
-_NARROWEST = 0.995  # the quantile of the force
 RISE = 2.0  # errors, by which more moves may raise log Z
 
 
@@ -113,7 +110,7 @@ def run_populations(
         num_moves=num_moves,
         rise=_rise(before, runs),
         drift=settled.first_drift,
-        scales=_scales(target, _points(runs)),
+        scales=narrowness(target, _points(runs)),
         acceptance=min(run.acceptance for run in runs),
         num_ancestors=min(run.num_ancestors for run in runs),
         last_beta=min(float(run.betas[-1]) for run in runs),
@@ -204,16 +201,6 @@ def _rise(before: list[SMCSample], runs: list[SMCSample]) -> float:
         return np.inf
     found, earlier = _mean(runs), _mean(before)
     return (found.value - earlier.value) / max(float(np.hypot(found.stderr, earlier.stderr)), 1e-12)
-
-
-def _scales(target: AbstractDensity, points: Float[np.ndarray, "num dim"]) -> float:
-    """A high quantile of the force on a particle over its median, in units of the particles' covariance.
-
-    It is near 1 on a Gaussian, and e^{x₀/2} varies by as much in the neck of a funnel.
-    """
-    scale = preconditioner(jnp.asarray(points), lattice_of(target))
-    force = np.linalg.norm(np.asarray(scale.pull(jnp.asarray(gradients_at(target, points)))), axis=1)
-    return float(np.quantile(force, _NARROWEST) / max(float(np.median(force)), 1e-300))
 
 
 def _points(runs: list[SMCSample]) -> Float[np.ndarray, "num dim"]:

@@ -25,7 +25,7 @@ from boltzflow.model.lattice.bands import Bands
 from boltzflow.model.lattice.networks import LatticePotential
 from boltzflow.model.losses import Penalty
 from boltzflow.model.networks import Whitening
-from boltzflow.sampling.pilot import Pilot
+from boltzflow.sampling.pilot import Pilot, in_coordinates
 
 Loss = Callable[[Transport, Float[Array, " num"], Float[Array, "num dim"], PRNGKeyArray], Float[Array, ""]]
 
@@ -57,6 +57,11 @@ class Parts:
     def names(self) -> list[str]:
         """The names of the parts that are given."""
         return [name for name, part in vars(self).items() if part is not None]
+
+    @property
+    def of_transport(self) -> list[str]:
+        """The names of those in `OF_TRANSPORT`."""
+        return [name for name in self.names() if name in OF_TRANSPORT]
 
     @property
     def objective(self) -> "Objective":
@@ -115,6 +120,7 @@ def untrained(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilo
 
 def make_transport(config: Config, parts: Parts, target: AbstractDensity, pilot: Pilot, key: PRNGKeyArray) -> Transport:
     """The untrained transport for `target` after its `pilot`; where no flow is needed, one that moves nothing."""
+    target = in_coordinates(target, pilot)
     if not pilot.enough:
         return build_transport(config, parts, pilot.base, target, pilot.clock, key, pilot.active_subspace)
     rate = LogZRate(width=config.width, depth=config.depth, key=key)

@@ -96,7 +96,7 @@ def load(folder: Path, target: AbstractDensity, parts: Parts = NO_PARTS) -> tupl
     """
     arrays, record = _read(folder)
     used = [name for name in record.get("parts", []) if name in OF_TRANSPORT]
-    if used != [name for name in parts.names() if name in OF_TRANSPORT]:
+    if used != parts.of_transport:
         raise InputError(f"The run was trained with parts of its own ({', '.join(used)}): give the same to load.")
     if arrays["pilot.points"].shape[1] != target.dim:
         raise InputError(f"The run has dimension {arrays['pilot.points'].shape[1]}, the target {target.dim}.")

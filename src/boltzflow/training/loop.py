@@ -19,7 +19,8 @@ from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable
 from boltzflow.numerics.compiling import Stopwatch, make_room
 from boltzflow.numerics.stages import following
-from boltzflow.sampling.pilot import Pilot, run_pilot, with_fitted_mixture
+from boltzflow.sampling.exploring import explore
+from boltzflow.sampling.pilot import Pilot, in_coordinates, with_fitted_mixture
 from boltzflow.statistics.estimates import MOST_SAMPLES
 from boltzflow.training.build import NO_PARTS, Parts, check_field, check_parts, choose_base, untrained
 from boltzflow.training.race import Race, candidates, run_race, steps_of, with_field
@@ -120,6 +121,7 @@ def train(
         with programs.answering(), following(explored):
             kept = snapshots.read_pilot(base) if snapshots else None
             pilot = kept or _find_pilot(target, config, base, keys, parts)
+            target = in_coordinates(target, pilot)
             if start and not pilot.enough:
                 pilot = start.with_subspace(pilot, target)
             in_double = programs.double and not trains_in_single(target, pilot.points)
@@ -136,9 +138,9 @@ def _find_pilot(
 ) -> Pilot:
     """A new pilot."""
     pilot_key, *_, mixture_key = keys
-    pilot = run_pilot(target, pilot_key, base=base, pace=config.clock)
+    pilot = explore(target, pilot_key, base=base, pace=config.clock, adapt=not parts.of_transport)
     if config.loss == "continuity" and parts == NO_PARTS and base is None:
-        pilot = without_a_flow(pilot, target, config, mixture_key)
+        pilot = without_a_flow(pilot, in_coordinates(target, pilot), config, mixture_key)
     return pilot
 
 

@@ -16,7 +16,8 @@ from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.precision import programs_of
 from boltzflow.model.continuity import Transport
 from boltzflow.numerics.validation import random_key
-from boltzflow.sampling.pilot import Pilot, run_pilot
+from boltzflow.sampling import exploring
+from boltzflow.sampling.pilot import Pilot
 from boltzflow.training.build import NO_PARTS, Parts, check_field, choose_base, untrained
 from boltzflow.training.step import PilotPath
 from boltzflow.training.step import draw_points as points_of_step
@@ -42,7 +43,8 @@ def explore(target: AbstractDensity, key: PRNGKeyArray, *, config: Config = DEFA
     with programs_of(target, config.precision).answering():
         x, _ = sample_batch(base or Gaussian(np.zeros(target.dim), 1.0), check_key, _NUM_CHECKED)
         check_energy(target, x)
-        return run_pilot(target, pilot_key, base=base, pace=config.clock)
+        adapt = not parts.of_transport
+        return exploring.explore(target, pilot_key, base=base, pace=config.clock, adapt=adapt)
 
 
 def make_transport(

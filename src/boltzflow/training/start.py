@@ -142,6 +142,8 @@ class Start:
         """The transport with the parameters of this run, its distance from the target, and why it is None."""
         if self.pilot.enough:
             return None, None, "that run has no trained flow"
+        if pilot.noncentering is not None or self.pilot.noncentering is not None:
+            return None, None, "one of the two targets is sampled in non-centered coordinates"
         if not isinstance(pilot.base, type(self.pilot.base)):
             return None, None, "the base of training is of another kind"
         subspace = self.pilot.active_subspace
