@@ -120,6 +120,21 @@ def test_effects_follow_their_mean_in_the_neck():
         assert 0.85 < of_scale < 1.0  # below 1 where the likelihood bounds the scale
 
 
+def test_members_of_groups_come_after_their_group():
+    """Groups ~ N(0, e^{2 x₀}), members ~ N(group, e^{2 x₁}): the scales of members alone follow both."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=NUM)
+    second = 0.5 * first + rng.normal(size=NUM)
+    groups = np.exp(first)[:, None] * rng.normal(size=(NUM, 3))
+    members = np.repeat(groups, 2, axis=1) + np.exp(second)[:, None] * rng.normal(size=(NUM, 6))
+    found = fit_noncentering(np.concatenate([first[:, None], second[:, None], groups, members], axis=1))
+    assert found.rank == (0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+    for i in range(5, 11):
+        group = 2 + (i - 5) // 2
+        assert raw_slopes(found, i, group)[0] == pytest.approx(1.0, abs=0.02)
+        assert raw_slopes(found, i, 1)[1] == pytest.approx(1.0, abs=4 / np.sqrt(2 * NUM))
+
+
 def test_points_without_a_neck_have_no_map():
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(NUM, 4)) @ rng.normal(size=(4, 4))

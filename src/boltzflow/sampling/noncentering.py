@@ -5,7 +5,7 @@ a log-scale that are linear in these (a heteroscedastic regression). A coordinat
 others. Terms are added one at a time, by the rise of the mean log-likelihood that their score promises.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -48,18 +48,17 @@ def fit_noncentering(x: Float[np.ndarray, "num dim"]) -> NonCentering | None:
     if dim > _MOST_DIMENSIONS or not np.all(width > 0):
         return None
     u = (x - center) / width
+    order = _reordered(u, _ordered(u))
     means, log_scales = np.zeros((2, dim, dim + 1))
     rank = np.zeros(dim, int)
     gain = 0.0
-    order: list[int] = []
-    for i in _next_coordinates(u, order):
-        fitted = _select(u, i, order, order)
+    for place, i in enumerate(order):
+        fitted = _select(u, i, order[:place], order[:place])
         means[i, [0, *(1 + j for j in fitted.in_mean)]] = fitted.mean
         log_scales[i, [0, *(1 + j for j in fitted.in_scale)]] = fitted.log_scale
         before = [*fitted.in_mean, *fitted.in_scale]
         rank[i] = 1 + rank[before].max() if before else 0
         gain += _gain(u, i, fitted)
-        order.append(i)
     if gain < _LEAST_GAIN:
         return None
     s = log_scales[:, 0] + u @ log_scales[:, 1:].T
@@ -75,32 +74,58 @@ def narrowest(noncentering: NonCentering, x: Float[np.ndarray, "num dim"]) -> fl
     return float(np.quantile(np.min(s - np.median(s, axis=0), axis=1), 1 - _NARROWEST))
 
 
-def _next_coordinates(u: Float[np.ndarray, "num dim"], order: Sequence[int]) -> Iterator[int]:
-    """The coordinates one after another, while `order` grows by each.
+def _ordered(u: Float[np.ndarray, "num dim"]) -> list[int]:
+    """The coordinates, each after those that its scale follows.
 
     The next one is that whose scale follows others the least, its mean given by those before it. Where several follow
     none, it is the one that would follow the others least if these gave its mean too.
     """
     dim = u.shape[1]
-    everything = [[j for j in range(dim) if j != i] for i in range(dim)]
-    at_last = [_gain(u, i, _select(u, i, everything[i], everything[i])) for i in range(dim)]
+    others = [[j for j in range(dim) if j != i] for i in range(dim)]
+    at_last = [_gain(u, i, _select(u, i, others[i], others[i])) for i in range(dim)]
+    order: list[int] = []
     left = list(range(dim))
     while left:
-        gains = {i: _gain(u, i, _select(u, i, order, everything[i])) for i in left}
+        gains = {i: _gain(u, i, _select(u, i, order, others[i])) for i in left}
         free = [i for i in left if gains[i] < _LEAST_RISE]
-        chosen = min(free, key=lambda i: at_last[i]) if free else min(left, key=lambda i: gains[i])
-        left.remove(chosen)
-        yield chosen
+        order.append(min(free, key=lambda i: at_last[i]) if free else min(left, key=lambda i: gains[i]))
+        left.remove(order[-1])
+    return order
+
+
+def _reordered(u: Float[np.ndarray, "num dim"], order: list[int]) -> list[int]:
+    """The order in which no mean moved before what it is the mean of makes the two likelier.
+
+    Of a group and its members the order says which is given by which: both ways their means are linear in each other,
+    and one way alone their scales are simple.
+    """
+    order = list(order)
+    fits = {i: _select(u, i, order[:place], order[:place]) for place, i in enumerate(order)}
+    for _ in range(len(order)):
+        for late, early in [(i, j) for i in order for j in fits[i].in_mean]:
+            place = order.index(early)
+            sooner = _select(u, late, order[:place], order[:place])
+            later = _select(u, early, [*order[:place], late], [*order[:place], late])
+            rise = sooner.likelihood + later.likelihood - fits[late].likelihood - fits[early].likelihood
+            if rise > _LEAST_RISE:
+                order.remove(late)
+                order.insert(place, late)
+                fits |= {late: sooner, early: later}
+                break
+        else:
+            break
+    return order
 
 
 @dataclass
 class _Regression:
-    """The terms of a coordinate's mean and log-scale, their coefficients after the constant, and what is left."""
+    """The terms of a coordinate's mean and log-scale, their coefficients after the constant, and its likelihood."""
 
     in_mean: list[int] = field(default_factory=list)
     in_scale: list[int] = field(default_factory=list)
     mean: Column = field(default_factory=lambda: np.zeros(1))
     log_scale: Column = field(default_factory=lambda: np.zeros(1))
+    likelihood: float = -np.inf  # the mean log-likelihood, up to a constant
 
 
 def _select(u: Float[np.ndarray, "num dim"], i: int, for_mean: Sequence[int], for_scale: Sequence[int]) -> _Regression:
@@ -151,7 +176,9 @@ def _climb(u: Float[np.ndarray, "num dim"], i: int, found: _Regression) -> tuple
             break
     found.mean = coefficients[: in_mean.shape[1]]
     found.log_scale = log_scale
-    return residual, in_scale @ log_scale
+    s = in_scale @ log_scale
+    found.likelihood = -float(np.mean(s + 0.5 * residual**2))
+    return residual, s
 
 
 def _columns(u: Float[np.ndarray, "num dim"], terms: Sequence[int]) -> Float[np.ndarray, "num terms"]:
