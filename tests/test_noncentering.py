@@ -202,6 +202,9 @@ def test_coordinates_are_fitted_until_points_reach_no_farther(pilots):
     pilot, asked = pilots([1.5, 2.2, np.inf, np.inf])
     assert len(asked) == 4 and pilot.num_gradients == 400
     assert not pilot.complaints and "in these it is 2." in pilot.coordinates
+    assert len(pilot.wide_points) == NUM and len(pilot.minima) == 8
+    known = jax.vmap(lambda z: pilot.noncentering.forward(z)[0])(jnp.asarray(pilot.minima[4:]))
+    np.testing.assert_allclose(known, funnel_points(below=1.5)[:4], rtol=1e-4, atol=1e-4)
     moved = in_coordinates(asked[0], pilot)
     assert isinstance(moved, NonCentered) and in_coordinates(moved, pilot) is moved
 

@@ -111,7 +111,11 @@ class Run:
 
     @property
     def flow(self) -> Flow:
-        """The trained sampler, an `AbstractDistribution`, also where another route answers."""
+        """The trained sampler, an `AbstractDistribution`, also where another route answers.
+
+        Its points are those that the flow moves: standard normals of a posterior, points without bounds, and those of
+        non-centered coordinates where `pilot.coordinates` says so. `sample` gives points of the target.
+        """
         return self._checked_draws().flow
 
     @property

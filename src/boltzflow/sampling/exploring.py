@@ -8,7 +8,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from boltzflow.densities.base import (
     AbstractDensity,
@@ -17,10 +17,11 @@ from boltzflow.densities.base import (
     lattice_of,
 )
 from boltzflow.densities.energy import Energy
-from boltzflow.densities.noncentered import NonCentered
+from boltzflow.densities.noncentered import NonCentered, NonCentering
 from boltzflow.numerics.batching import map_points
 from boltzflow.sampling.noncentering import fit_noncentering, narrowest, narrowness
 from boltzflow.sampling.pilot import Pilot, run_pilot
+from boltzflow.sampling.resampling import spread
 
 _NARROW = 5.0  # from which on other coordinates are tried
 _LESS = 1.5  # times less uneven these must be
@@ -52,7 +53,8 @@ def explore(
     if first < _NARROW:
         return pilot
     most = first / _LESS
-    points = np.asarray(pilot.points, np.float64)
+    own = pilot
+    points = np.asarray(own.points, np.float64)
     for attempt in range(1, 1 + _TRIES):
         fitted = fit_noncentering(points)
         if fitted is None:
@@ -68,7 +70,8 @@ def explore(
             "The target is sampled in non-centered coordinates: one point in two hundred was in a place "
             f"{first:.0f} times narrower than most, as in the neck of a funnel; in these it is {now:.1f} times."
         )
-        pilot = dataclasses.replace(again, num_gradients=spent, noncentering=fitted, coordinates=sentence)
+        found = _with_points_of(own, again, fitted)
+        pilot = dataclasses.replace(found, num_gradients=spent, noncentering=fitted, coordinates=sentence)
         before = narrowest(fitted, points)
         points = np.asarray(map_points(there.constrain, pilot.points), np.float64)
         if narrowest(fitted, points) > before - _DEEPER:
@@ -82,6 +85,21 @@ def _may_change(target: AbstractDensity) -> bool:
     """Whether nothing that the target declares is lost in other coordinates."""
     declares = isinstance(target, AbstractDistribution) or lattice_of(target) is not None or is_sign_symmetric(target)
     return not declares and not (isinstance(target, Energy) and target.angles is not None)
+
+
+def _with_points_of(own: Pilot, pilot: Pilot, noncentering: NonCentering) -> Pilot:
+    """The pilot with the points and minima of another, which are in the target's own coordinates.
+
+    What that one has found and this one has not is seen by the checks of coverage.
+    """
+
+    def moved(x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
+        return np.asarray(map_points(lambda x: noncentering.inverse(x)[0], x))
+
+    half = len(pilot.wide_points) // 2
+    wide_points = np.concatenate([spread(pilot.wide_points, half), spread(moved(own.points), half)])
+    minima = np.concatenate([pilot.minima, moved(own.minima)])
+    return dataclasses.replace(pilot, wide_points=wide_points, minima=minima)
 
 
 def _is_worse(again: Pilot, pilot: Pilot) -> bool:
