@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 import boltzflow as bf
+from boltzflow.densities.base import prior_of
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.noncentered import NonCentered, NonCentering
 from boltzflow.model.interpolations import Clock
+from boltzflow.priors import Normal
 from boltzflow.sampling import exploring
 from boltzflow.sampling.noncentering import fit_noncentering, narrowest, narrowness
 from boltzflow.sampling.pilot import Pilot, in_coordinates
-from boltzflow.testing import check_density
+from boltzflow.testing import check_density, check_distribution
 
+FULL_PILOT = True  # of an eighth of the points the mixture lacks a part of the neck
 NUM = 4096
 STD = 2.0
 
@@ -92,6 +95,17 @@ def test_energy_in_other_coordinates_keeps_the_contract_and_log_z():
     assert float(log_z) == pytest.approx(np.log(2 * np.pi), abs=1e-6)
 
 
+def test_a_prior_is_that_of_the_target():
+    """z is the same point whatever the coordinates of the prior: its density is that of x times the Jacobian."""
+    posterior = bf.Posterior(lambda a, b: -0.5 * (a + b) ** 2, {"a": Normal(0.0, 1.0), "b": Normal(0.0, 1.0)})
+    found = NonCentering(
+        [0.3, -0.2], [1.0, 2.0], [[0, 0, 0], [0.4, 0.5, 0]], [[0.1, 0, 0], [0.0, 0.3, 0]], [-2, -2], [2, 2], [0, 1]
+    )
+    prior = prior_of(NonCentered(posterior, found))
+    check_distribution(prior, jax.random.key(0))
+    assert prior_of(NonCentered(bf.Energy(funnel, 2), found)) is None
+
+
 # --- its fit ----------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +142,7 @@ def test_members_of_groups_come_after_their_group():
     groups = np.exp(first)[:, None] * rng.normal(size=(NUM, 3))
     members = np.repeat(groups, 2, axis=1) + np.exp(second)[:, None] * rng.normal(size=(NUM, 6))
     found = fit_noncentering(np.concatenate([first[:, None], second[:, None], groups, members], axis=1))
-    assert found.rank == (0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+    assert found.rank == (0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
     for i in range(5, 11):
         group = 2 + (i - 5) // 2
         assert raw_slopes(found, i, group)[0] == pytest.approx(1.0, abs=0.02)
@@ -202,7 +216,7 @@ def test_coordinates_are_fitted_until_points_reach_no_farther(pilots):
     pilot, asked = pilots([1.5, 2.2, np.inf, np.inf])
     assert len(asked) == 4 and pilot.num_gradients == 400
     assert not pilot.complaints and "in these it is 2." in pilot.coordinates
-    assert len(pilot.wide_points) == NUM and len(pilot.minima) == 8
+    assert pilot.known_points.shape == (2, NUM, 3) and len(pilot.point_sets) == 4 and len(pilot.minima) == 8
     known = jax.vmap(lambda z: pilot.noncentering.forward(z)[0])(jnp.asarray(pilot.minima[4:]))
     np.testing.assert_allclose(known, funnel_points(below=1.5)[:4], rtol=1e-4, atol=1e-4)
     moved = in_coordinates(asked[0], pilot)
@@ -223,11 +237,28 @@ def test_coordinates_that_find_less_are_not_taken(pilots, worse):
 
 
 @pytest.mark.parametrize(
-    "declared", [{"sign_symmetric": True}, {"lattice_shape": (3,)}, {"periodic": [False, True, False]}], ids=str
+    "declared", [{}, {"sign_symmetric": True}, {"lattice_shape": (3,)}, {"periodic": [False, True, False]}], ids=str
 )
 def test_what_is_declared_keeps_its_coordinates(monkeypatch, declared):
     monkeypatch.setattr(exploring, "run_pilot", lambda target, *_, **__: pilot_of(funnel_points(target.dim)))
-    assert exploring.explore(bf.Energy(funnel, 3, **declared), jax.random.key(0)).noncentering is None
+    adapt = bool(declared)  # and a loss of the user's own
+    assert exploring.explore(bf.Energy(funnel, 3, **declared), jax.random.key(0), adapt=adapt).noncentering is None
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_uneven_places_that_cannot_be_measured_change_nothing(pilots, monkeypatch, value):
+    monkeypatch.setattr(exploring, "narrowness", lambda *_: value)
+    pilot, asked = pilots([np.inf])
+    assert len(asked) == 1 and pilot.noncentering is None
+
+
+def test_parts_that_depend_on_coordinates_keep_them():
+    parts = bf.Parts(loss=lambda transport, times, points, key: jnp.mean(times))
+    assert parts.depend_on_coordinates and not bf.Parts(penalty=jnp.abs).depend_on_coordinates
+    pilot = pilot_of(funnel_points(), noncentering=fit_noncentering(funnel_points()))
+    parts = bf.Parts(make_field=lambda base, key: None)
+    with pytest.raises(bf.InputError, match="explore with the same parts"):
+        bf.make_transport(bf.Energy(funnel, 3), pilot, jax.random.key(0), parts=parts)
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -238,7 +269,7 @@ def run():
     """A funnel of which the pilot finds all, whose flow is hardly trained."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exploring, "_NARROW", 2.0)
-        target = bf.Energy(funnel, 3, lower=[-np.inf, -np.inf, -np.inf], upper=[np.inf, np.inf, np.inf])
+        target = bf.Energy(funnel, 3, lower=[-8.0, -np.inf, -np.inf])  # at four standard deviations of x₀
         return bf.fit(target, preset="quick", config={"num_steps": 30, "width": 16, "num_networks": 2})
 
 
@@ -251,7 +282,7 @@ def test_a_run_is_sampled_in_other_coordinates_and_answers_in_its_own(run):
     found = run.expectation(lambda x: {"square": x[0] ** 2, "neck": (x[0] < -4.0).astype(float)})
     assert abs(found["square"].value - STD**2) < 4 * found["square"].stderr < 0.8
     assert abs(found["neck"].value - 0.02275) < 4 * found["neck"].stderr < 0.02
-    raw = run.expectation(lambda z: z[0] ** 2, unconstrained=True)
+    raw = run.expectation(lambda z: run.target.constrain(z)[0] ** 2, unconstrained=True)
     assert raw.value == pytest.approx(float(found["square"].value))
     samples = run.sample(jax.random.key(1), 2000)
     with jax.enable_x64(True):
@@ -271,7 +302,9 @@ def test_a_run_in_other_coordinates_is_loaded(run, tmp_path):
 
 def test_figures_are_in_the_coordinates_of_the_target(run):
     points = run.draws.of_target(np.zeros((1, 3)))
-    np.testing.assert_allclose(points[0], run.pilot.noncentering.forward(jnp.zeros(3))[0], atol=1e-6)
+    x, log_jacobian = run.pilot.noncentering.forward(jnp.zeros(3))
+    np.testing.assert_allclose(points[0], x, atol=1e-6)
+    np.testing.assert_allclose(run.draws.log_jacobian(np.zeros((1, 3)))[0], log_jacobian, atol=1e-5)
     assert run.plot.corner([0, 1]) and run.plot.marginals()
 
 

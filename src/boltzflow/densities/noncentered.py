@@ -11,9 +11,16 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from boltzflow.densities.base import AbstractDensity, AbstractFixed, coordinates_of
+from boltzflow.densities.base import (
+    AbstractDensity,
+    AbstractDistribution,
+    AbstractEnergyDistribution,
+    AbstractFixed,
+    coordinates_of,
+    prior_of,
+)
 from boltzflow.numerics.validation import frozen, one_point
 
 ARRAYS = ("center", "width", "means", "log_scales", "low", "high", "rank")
@@ -100,11 +107,45 @@ class NonCentered(AbstractDensity):
         """The target's point of R^dim at one point z."""
         return self.noncentering.forward(one_point(x, self.dim))[0]
 
+    def whiten(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """The point z at one of the target's points of R^dim."""
+        return self.noncentering.inverse(one_point(x, self.dim))[0]
+
     def log_jacobian(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
         """log |∂x/∂z| at one point z: the energy of x minus that of z."""
         return self.noncentering.forward(one_point(x, self.dim))[1]
 
     @property
+    def prior_base(self) -> "NonCenteredPrior | None":
+        """The prior that the target declares, in these coordinates."""
+        prior = prior_of(self.target)
+        return None if prior is None else NonCenteredPrior(prior, self.noncentering)
+
+    @property
     def num_coordinates(self) -> int:
         """The number of coordinates of what the user of the target calls a point."""
         return coordinates_of(self.target)
+
+
+class NonCenteredPrior(AbstractEnergyDistribution):
+    """The distribution of z where x(z) has that of a prior."""
+
+    dim: int = eqx.field(static=True)
+    prior: AbstractDistribution
+    noncentering: NonCentering
+    log_z: Any
+
+    def __init__(self, prior: AbstractDistribution, noncentering: NonCentering):
+        self.dim = prior.dim
+        self.prior = prior
+        self.noncentering = noncentering
+        self.log_z = prior.log_z
+
+    def energy(self, x: Float[Array, " dim"]) -> Float[Array, ""]:
+        at, log_jacobian = self.noncentering.forward(x)
+        return self.prior.energy(at) - log_jacobian
+
+    def sample_and_log_prob(self, key: PRNGKeyArray) -> tuple[Float[Array, " dim"], Float[Array, ""]]:
+        x, log_prob = self.prior.sample_and_log_prob(key)
+        z, log_jacobian = self.noncentering.inverse(x)
+        return z, log_prob + log_jacobian

@@ -96,6 +96,13 @@ class Draws:
         with self.programs.answering():
             return np.asarray(map_points(self.target.constrain, points), np.float64)
 
+    def log_jacobian(self, points: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, " num"]:
+        """The target's own energy at points that the flow moves, minus their energy in its coordinates."""
+        if not isinstance(self.target, NonCentered):
+            return np.zeros(len(points))
+        with self.programs.answering():
+            return np.asarray(map_points(self.target.log_jacobian, points), np.float64)
+
     @property
     def flow(self) -> Flow:
         """The sampler, with as many solver steps as its measured error needs where the settings leave them open."""

@@ -281,8 +281,8 @@ def _uncovered(draws: Draws, log_z: float) -> tuple[float, list[Region], int]:
     were left.
     """
     target = draws.target
-    points, wide = (spread(points, _NUM_COVERAGE) for points in (draws.pilot.points, draws.pilot.wide_points))
-    probes = [points, wide]
+    probes = [spread(points, _NUM_COVERAGE) for points in draws.pilot.point_sets]
+    wide = probes[1]
     minima = np.asarray(draws.pilot.minima)
     if isinstance(target, AbstractDistribution):
         probes.append(sample_batch(target, stream_key(draws.seed, Stream.COVERAGE), _NUM_COVERAGE)[0])
@@ -329,7 +329,7 @@ def _cost(draws: Draws, seconds: float, num_gradients: int) -> dict[str, float]:
     cost = dict(draws.trained.cost)
     cost["total_seconds"] = cost["train_seconds"] + cost["compile_seconds"] + seconds
     cost["gradient_evaluations"] += num_gradients
-    coverage = (2 + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
+    coverage = (len(draws.pilot.point_sets) + (forward > 0)) * _NUM_COVERAGE + len(draws.pilot.minima)
     weighed = len(draws.log_weights) + 2 * len(draws.resolutions.coarse.x) + num_heavy(len(draws.pool.x))
     cost["energy_evaluations"] = weighed + forward + coverage
     return cost

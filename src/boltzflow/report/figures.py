@@ -127,7 +127,8 @@ class Plots:
         if exact is not None:
             with self.draws.programs.answering():
                 exact = np.asarray(map_points(self.draws.target.energy, exact), np.float64)
-        return plots.energy_histogram(answer.energy, answer.log_weight, exact).figure(ax)
+        energy = answer.energy + self.draws.log_jacobian(answer.x)
+        return plots.energy_histogram(energy, answer.log_weight, exact).figure(ax)
 
     @cached_property
     def _answering(self) -> Samples:
@@ -172,11 +173,13 @@ class Plots:
             caption = "Above, the densities exp(-f_t) from base to target; below, samples and velocities."
             if draws.config.loss == "reverse-kl":
                 caption = "Samples and velocities; the reverse KL trains no path of densities."
+            if draws.pilot.noncentering is not None:
+                caption += " All of it is in non-centered coordinates."
             found.append(("The path", caption, path_panels(draws)))
         if isinstance(draws.target, DoubleWell):
             caption = "The histogram of all sites against exp(-V), as in Fig. 10, and the exact density of one site."
             found.append(("Sites", caption, _sites(draws, draws.target)))
-        if draws.target.dim != 2 or coordinates_of(draws.target) != 2:
+        if draws.target.dim != 2 or coordinates_of(draws.target) != 2 or draws.pilot.noncentering is not None:
             title = "Marginals of the flow" if answer else "Marginals"
             caption = "Samples as drawn and reweighted, and the points that the pilot found without the flow."
             found.append((title, caption, self._marginals(draws.samples)))

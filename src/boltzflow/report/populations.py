@@ -75,7 +75,7 @@ def _missed(draws: Draws, populations: Populations) -> list[Region]:
 def _unreached(draws: Draws, populations: Populations) -> list[Region]:
     """The part of the target that the pilot's points know, from the wide base or the narrow one, and no particle."""
     regions = []
-    for points in (draws.pilot.points, draws.pilot.wide_points):
+    for points in draws.pilot.point_sets:
         far = far_from_particles(populations, np.asarray(points, np.float64))
         if len(far) >= MIN_SHARE * len(points):
             regions.append(Region(far[0], len(far) / len(points)))
@@ -110,16 +110,15 @@ def checks_of(
         populations.drift,
         _MAX_DRIFT,
         f"Moves that leave the target invariant change averages of the particles by {populations.drift:.1f} of "
-        "their errors: a part of the target next to them is missing, as the neck of a funnel. Write the energy in "
-        "other coordinates, such as non-centered ones.",
+        "their errors: a part of the target next to them is missing, as the neck of a funnel.",
     )
     yield at_most(
         "how many times narrower the narrowest places are",
         populations.scales,
         _MAX_SCALES,
         f"One particle in two hundred is in a place {populations.scales:.0f} times narrower than most, as the neck "
-        "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in other "
-        "coordinates, such as non-centered ones; those of a Posterior with its priors are.",
+        "of a funnel, which moves enter too slowly to show what is missing there. Write the energy in coordinates of "
+        "which one is the log-scale of others; those of a Posterior with its priors are.",
     )
     yield at_most(
         "rise of log Z with four times the moves, in errors",

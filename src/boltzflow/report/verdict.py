@@ -99,8 +99,8 @@ def _settled(f: Findings) -> Iterator[Check]:
         f.drift,
         _MAX_DRIFT,
         f"Moves that leave the target invariant change averages of the weighted samples by {f.drift:.1f} of their "
-        "errors: a part of the target next to the samples is missing, as the neck of a funnel. Write the energy in "
-        "other coordinates, such as non-centered ones.",
+        "errors: a part of the target next to the samples is missing, as the neck of a funnel."
+        + ("" if f.coordinates else " Write the energy in other coordinates, such as non-centered ones."),
     )
 
 

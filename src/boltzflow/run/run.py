@@ -208,8 +208,8 @@ class Run:
             fn: A function of one point `(dim,)` that returns a number, an array, or a pytree of them. Of a posterior, a
                 function of the dictionary of its variables by name.
             num_samples: How many new samples to draw; 0 takes the `samples` of the report.
-            unconstrained: Give `fn` the point of R^dim that the flow moves, where the target has other coordinates:
-                the standard normals of a posterior, or the z of an energy with bounds or periods.
+            unconstrained: Give `fn` the target's point of R^dim, where its user has other coordinates: the standard
+                normals of a posterior, or the z of an energy with bounds or periods.
 
         Returns:
             The pytree of `fn` with an `Estimate` for each leaf.

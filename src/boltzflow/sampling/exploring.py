@@ -8,17 +8,19 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from boltzflow.densities.base import (
     AbstractDensity,
     AbstractDistribution,
+    HasModes,
     is_sign_symmetric,
     lattice_of,
 )
 from boltzflow.densities.energy import Energy
-from boltzflow.densities.noncentered import NonCentered, NonCentering
+from boltzflow.densities.noncentered import NonCentered
 from boltzflow.numerics.batching import map_points
+from boltzflow.sampling.coverage import energies_at
 from boltzflow.sampling.noncentering import fit_noncentering, narrowest, narrowness
 from boltzflow.sampling.pilot import Pilot, run_pilot
 from boltzflow.sampling.resampling import spread
@@ -44,13 +46,13 @@ def explore(
 ) -> Pilot:
     """The pilot of `target`, as `run_pilot` makes it, in the coordinates in which its points are most even.
 
-    `adapt` False, a base, a declared symmetry, angles, or exact samples keep the target's own coordinates.
+    `adapt` False, a base, a declared symmetry, angles, exact samples or known modes keep the target's own coordinates.
     """
     pilot = run_pilot(target, key, base=base, pace=pace)
     if not adapt or base is not None or not _may_change(target):
         return pilot
     first = narrowness(target, pilot.points)
-    if first < _NARROW:
+    if not first >= _NARROW:  # NaN too
         return pilot
     most = first / _LESS
     own = pilot
@@ -63,14 +65,15 @@ def explore(
         again = run_pilot(there, jax.random.fold_in(key, attempt), pace=pace)
         now = narrowness(there, again.points)
         spent = pilot.num_gradients + again.num_gradients
-        if now > most or _is_worse(again, pilot):
+        if not now <= most or _is_worse(again, pilot):
             doubts = (_STILL_DEEPER,) if pilot.noncentering else ()
             return dataclasses.replace(pilot, num_gradients=spent, complaints=(*pilot.complaints, *doubts))
         sentence = (
             "The target is sampled in non-centered coordinates: one point in two hundred was in a place "
             f"{first:.0f} times narrower than most, as in the neck of a funnel; in these it is {now:.1f} times."
         )
-        found = _with_points_of(own, again, fitted)
+        most = min(most, max(_NARROW, _LESS * now))
+        found = _with_points_of(own, again, there)
         pilot = dataclasses.replace(found, num_gradients=spent, noncentering=fitted, coordinates=sentence)
         before = narrowest(fitted, points)
         points = np.asarray(map_points(there.constrain, pilot.points), np.float64)
@@ -83,26 +86,26 @@ def explore(
 
 def _may_change(target: AbstractDensity) -> bool:
     """Whether nothing that the target declares is lost in other coordinates."""
-    declares = isinstance(target, AbstractDistribution) or lattice_of(target) is not None or is_sign_symmetric(target)
+    known = isinstance(target, (AbstractDistribution, HasModes, NonCentered))
+    declares = known or lattice_of(target) is not None or is_sign_symmetric(target)
     return not declares and not (isinstance(target, Energy) and target.angles is not None)
 
 
-def _with_points_of(own: Pilot, pilot: Pilot, noncentering: NonCentering) -> Pilot:
+def _with_points_of(own: Pilot, pilot: Pilot, there: NonCentered) -> Pilot:
     """The pilot with the points and minima of another, which are in the target's own coordinates.
 
     What that one has found and this one has not is seen by the checks of coverage.
     """
-
-    def moved(x: Float[Array | np.ndarray, "num dim"]) -> Float[np.ndarray, "num dim"]:
-        return np.asarray(map_points(lambda x: noncentering.inverse(x)[0], x))
-
-    half = len(pilot.wide_points) // 2
-    wide_points = np.concatenate([spread(pilot.wide_points, half), spread(moved(own.points), half)])
-    minima = np.concatenate([pilot.minima, moved(own.minima)])
-    return dataclasses.replace(pilot, wide_points=wide_points, minima=minima)
+    num = min(len(own.points), len(own.wide_points))
+    known = np.stack([map_points(there.whiten, spread(x, num)) for x in (own.points, own.wide_points)])
+    minima = pilot.minima
+    if len(own.minima):
+        moved = np.asarray(map_points(there.whiten, own.minima))
+        minima = np.concatenate([minima, moved[np.isfinite(energies_at(there, moved))]])
+    return dataclasses.replace(pilot, known_points=known, minima=minima)
 
 
 def _is_worse(again: Pilot, pilot: Pilot) -> bool:
     """Whether a pilot has found less of the target, or complains more: more of a neck raises log Z."""
     error = float(np.hypot(again.log_z_stderr, pilot.log_z_stderr))
-    return len(again.complaints) > len(pilot.complaints) or again.log_z < pilot.log_z - _FEWER * error
+    return len(again.complaints) > len(pilot.complaints) or not again.log_z >= pilot.log_z - _FEWER * error

@@ -16,6 +16,7 @@ from boltzflow.densities.base import AbstractDensity, lattice_of
 from boltzflow.densities.noncentered import NonCentering
 from boltzflow.sampling.gaussian_fit import gradients_at
 from boltzflow.sampling.hmc import preconditioner
+from boltzflow.sampling.resampling import spread
 
 _NARROWEST = 0.995  # the quantile of the force
 _LEAST_RISE = 0.01  # of a mean log-likelihood, by one more term; noise of a thousand points promises 0.001
@@ -24,7 +25,9 @@ _MOST_STEPS = 30  # of scoring
 _TOLERANCE = 1e-3
 _LARGEST_SQUARE = 50.0  # of a residual in units of its scale: one far point moves no scale by much
 _BEYOND = 1.0  # how far a log-scale goes on beyond those of the points, in units of their range
-_MOST_DIMENSIONS = 100  # dim² regressions take half a minute
+_MOST_DIMENSIONS = 64  # dim² regressions take half a minute
+_NUM_FOR_ORDER = 1024  # points, of those that the regressions at the end are fitted to
+_MOST_TERMS = 6  # of a regression: dense correlations are left to the base
 
 Column = Float[np.ndarray, " num"]
 
@@ -48,12 +51,15 @@ def fit_noncentering(x: Float[np.ndarray, "num dim"]) -> NonCentering | None:
     if dim > _MOST_DIMENSIONS or not np.all(width > 0):
         return None
     u = (x - center) / width
-    order = _reordered(u, _ordered(u))
+    few = np.asarray(spread(u, _NUM_FOR_ORDER))
+    order = _reordered(few, _ordered(few))
     means, log_scales = np.zeros((2, dim, dim + 1))
     rank = np.zeros(dim, int)
     gain = 0.0
     for place, i in enumerate(order):
         fitted = _select(u, i, order[:place], order[:place])
+        if not fitted.in_scale:  # what is linear alone is left to the base
+            continue
         means[i, [0, *(1 + j for j in fitted.in_mean)]] = fitted.mean
         log_scales[i, [0, *(1 + j for j in fitted.in_scale)]] = fitted.log_scale
         before = [*fitted.in_mean, *fitted.in_scale]
@@ -140,7 +146,8 @@ def _select(u: Float[np.ndarray, "num dim"], i: int, for_mean: Sequence[int], fo
         rises[0, of_mean] = _promised(residual, u[:, of_mean] * np.exp(-s)[:, None])
         rises[1, of_scale] = _promised(square - square.mean(), u[:, of_scale])
         which, term = np.unravel_index(np.argmax(rises), rises.shape)
-        if rises[which, term] < _LEAST_RISE:
+        num_terms = len(found.in_mean) + len(found.in_scale)
+        if rises[which, term] < _LEAST_RISE or num_terms == _MOST_TERMS:
             return found
         if which:
             found.in_scale.append(int(term))

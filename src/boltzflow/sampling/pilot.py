@@ -83,6 +83,8 @@ class Pilot:
         enough: Whether weighted samples of `base` reach the target error of log Z, so that no flow is needed.
         noncentering: The map from the coordinates of the pilot to those of the target; None where they are the same.
             Base, points and minima are in the coordinates of the pilot.
+        known_points: Points of the target, and the same from the wide run, of an earlier pilot in other coordinates,
+            `(2, num_known, dim)`; None where there was none.
         coordinates: A sentence on why they were changed; empty where they were not.
     """
 
@@ -104,6 +106,13 @@ class Pilot:
     enough: bool = False
     noncentering: NonCentering | None = None
     coordinates: str = ""
+    known_points: Float[np.ndarray, "kinds num_known dim"] | None = None
+
+    @property
+    def point_sets(self) -> list[Float[np.ndarray, "num dim"]]:
+        """All sets of points of the target: from the base of training, from the wide base, and of an earlier pilot."""
+        known = [] if self.known_points is None else list(self.known_points)
+        return [self.points, self.wide_points, *known]
 
     def __repr__(self) -> str:
         found = [

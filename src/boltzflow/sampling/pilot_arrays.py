@@ -79,6 +79,8 @@ def pilot_contents(pilot: Pilot, num_points: int | None = None) -> tuple[dict[st
         arrays["pilot.directions"] = pilot.active_subspace
     if pilot.noncentering is not None:
         arrays |= {f"{_NONCENTERING}.{name}": np.asarray(getattr(pilot.noncentering, name)) for name in ARRAYS}
+    if pilot.known_points is not None:
+        arrays["pilot.known_points"] = pilot.known_points
     numbers = {"clock_rate": float(pilot.clock.rate), "complaints": list(pilot.complaints), "enough": pilot.enough}
     if pilot.coordinates:
         numbers["coordinates"] = pilot.coordinates
@@ -103,6 +105,7 @@ def pilot_from(
         enough=numbers["enough"],
         noncentering=_noncentering(arrays),
         coordinates=numbers.get("coordinates", ""),
+        known_points=arrays.get("pilot.known_points"),
         **{name: numbers[name] for name in _NUMBERS},
     )
 

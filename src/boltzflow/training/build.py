@@ -59,6 +59,11 @@ class Parts:
         return [name for name, part in vars(self).items() if part is not None]
 
     @property
+    def depend_on_coordinates(self) -> bool:
+        """Whether a part is made for the points of the target: then these stay in its own coordinates."""
+        return bool(self.of_transport) or self.loss is not None
+
+    @property
     def of_transport(self) -> list[str]:
         """The names of those in `OF_TRANSPORT`."""
         return [name for name in self.names() if name in OF_TRANSPORT]

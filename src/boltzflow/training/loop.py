@@ -14,6 +14,7 @@ from boltzflow.config import Config
 from boltzflow.densities.base import AbstractDensity, AbstractDistribution
 from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian import Gaussian
+from boltzflow.densities.noncentered import NonCentered
 from boltzflow.densities.precision import Programs, trains_in_single
 from boltzflow.errors import TrainingError
 from boltzflow.model.continuity import Transport, trainable
@@ -138,7 +139,7 @@ def _find_pilot(
 ) -> Pilot:
     """A new pilot."""
     pilot_key, *_, mixture_key = keys
-    pilot = explore(target, pilot_key, base=base, pace=config.clock, adapt=not parts.of_transport)
+    pilot = explore(target, pilot_key, base=base, pace=config.clock, adapt=not parts.depend_on_coordinates)
     if config.loss == "continuity" and parts == NO_PARTS and base is None:
         pilot = without_a_flow(pilot, in_coordinates(target, pilot), config, mixture_key)
     return pilot
@@ -325,6 +326,10 @@ def _diverged(num_steps: int, step: int, trainer: Trainer) -> TrainingError:
     where = trainer.nonfinite_point()
     if where:
         t, x, energy = where
+        target = trainer.transport.interpolation.target
+        if isinstance(target, NonCentered):  # the energy that the user has given, at the user's point
+            energy += float(target.log_jacobian(jnp.asarray(x)))
+            x = np.asarray(target.constrain(jnp.asarray(x)))
         shown = ", ".join(f"{value:.4g}" for value in x[:4]) + (", ..." if len(x) > 4 else "")
         at = f" One such point is t = {t:.3g}, x = ({shown}), where the target's energy is {energy:.4g}."
     return TrainingError(

@@ -14,6 +14,7 @@ from boltzflow.densities.base import AbstractDensity, sample_batch
 from boltzflow.densities.energy_checks import check_energy
 from boltzflow.densities.gaussian import Gaussian
 from boltzflow.densities.precision import programs_of
+from boltzflow.errors import InputError
 from boltzflow.model.continuity import Transport
 from boltzflow.numerics.validation import random_key
 from boltzflow.sampling import exploring
@@ -29,11 +30,14 @@ DEFAULT = Config()
 def explore(target: AbstractDensity, key: PRNGKeyArray, *, config: Config = DEFAULT, parts: Parts = NO_PARTS) -> Pilot:
     """Explore the target before training: base, schedule of the path, points, minima, and a first log Z.
 
+    They are in the coordinates that a flow moves. Of a target with a neck these are non-centered ones, as `coordinates`
+    of the pilot says, and `noncentering.forward` maps a point of them to one of the target.
+
     Args:
         target: A density on R^dim.
         key: A JAX random key.
         config: The settings; `base`, `clock` and `precision` matter.
-        parts: Parts of your own; `base` matters.
+        parts: Parts of your own; `base` matters, and with a base, path, field or loss the coordinates are the target's.
 
     Raises:
         InputError: The energy cannot be used.
@@ -43,7 +47,7 @@ def explore(target: AbstractDensity, key: PRNGKeyArray, *, config: Config = DEFA
     with programs_of(target, config.precision).answering():
         x, _ = sample_batch(base or Gaussian(np.zeros(target.dim), 1.0), check_key, _NUM_CHECKED)
         check_energy(target, x)
-        adapt = not parts.of_transport
+        adapt = not parts.depend_on_coordinates
         return exploring.explore(target, pilot_key, base=base, pace=config.clock, adapt=adapt)
 
 
@@ -60,9 +64,13 @@ def make_transport(
         parts: Parts of your own; `make_interpolation` and `make_field` matter.
 
     Raises:
-        InputError: The field does not exist for this target.
+        InputError: The field does not exist for this target, or the pilot is in coordinates that the parts are not for.
     """
     check_field(config, target)
+    if parts.depend_on_coordinates and pilot.noncentering is not None:
+        raise InputError(
+            "the pilot is in non-centered coordinates: explore with the same parts, which keeps the target's"
+        )
     return untrained(config, parts, target, pilot, random_key(key))
 
 
