@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from benchmarks.trust_cases import BROKEN, HEALTHY
 from boltzflow.studies.markdown import table
 from boltzflow.studies.rows import Row
 
@@ -81,9 +82,9 @@ def draw_confusion(rows: list[Row]) -> str:
         "trusted, wrong",
     ]
     note = (
-        "Right is within four errors of the exact answer, and not known where there is none. A broken case is missed "
-        "where it is trusted and wrong or not known; a healthy one where it is refused, distrusted, or trusted and "
-        "wrong."
+        f"{len(rows)} of {len(BROKEN) + len(HEALTHY)} cases are measured so far. Right is within four errors of the "
+        "exact answer, and not known where there is none. A broken case is missed where it is trusted and wrong or not "
+        "known; a healthy one where it is refused, distrusted, or trusted and wrong."
     )
     return table(header, lines) + "\n\n" + note
 

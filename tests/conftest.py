@@ -54,7 +54,6 @@ _HEAVY = (
 
 
 def pytest_configure(config):
-    _share_processors()
     gc.set_threshold(200_000, 50, 100)  # a tracing of JAX makes many objects and few cycles: a tenth of the time
     os.environ.setdefault("XLA_FLAGS", _FLAGS)
     if _CACHE not in os.environ:
@@ -67,19 +66,6 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # for the processes that tests start
-
-
-def _share_processors():
-    """Give each worker processors of its own: XLA starts a thread for each that it sees, and these wait for another.
-
-    glibc counts them too, eight arenas for each, and threads that share one give memory back at each call.
-    """
-    os.environ.setdefault("MALLOC_ARENA_MAX", str(8 * (os.cpu_count() or 1)))  # for the workers
-    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-        number, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        own = sorted(os.sched_getaffinity(0))[number::count]
-        if own:
-            os.sched_setaffinity(0, own)
 
 
 def pytest_collection_modifyitems(items):
