@@ -230,6 +230,13 @@ def test_a_neck_without_an_end_is_a_complaint(pilots, monkeypatch):
     assert "farther into the neck" in pilot.complaints[-1]
 
 
+def test_a_neck_whose_next_map_is_not_found_is_a_complaint(pilots, monkeypatch):
+    maps = iter([fit_noncentering(funnel_points()), None])
+    monkeypatch.setattr(exploring, "fit_noncentering", lambda points: next(maps))
+    pilot, asked = pilots([1.5, np.inf])
+    assert len(asked) == 2 and pilot.noncentering is not None and "farther into the neck" in pilot.complaints[-1]
+
+
 @pytest.mark.parametrize("worse", [{"log_z": -1.0}, {"complaints": ("It failed.",)}], ids=["log Z", "complaint"])
 def test_coordinates_that_find_less_are_not_taken(pilots, worse):
     pilot, asked = pilots([np.inf, np.inf], **worse)

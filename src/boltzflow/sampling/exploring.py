@@ -60,14 +60,13 @@ def explore(
     for attempt in range(1, 1 + _TRIES):
         fitted = fit_noncentering(points)
         if fitted is None:
-            break
+            return _doubted(pilot)
         there = NonCentered(target, fitted)
         again = run_pilot(there, jax.random.fold_in(key, attempt), pace=pace)
         now = narrowness(there, again.points)
         spent = pilot.num_gradients + again.num_gradients
         if not now <= most or _is_worse(again, pilot):
-            doubts = (_STILL_DEEPER,) if pilot.noncentering else ()
-            return dataclasses.replace(pilot, num_gradients=spent, complaints=(*pilot.complaints, *doubts))
+            return _doubted(dataclasses.replace(pilot, num_gradients=spent))
         sentence = (
             "The target is sampled in non-centered coordinates: one point in two hundred was in a place "
             f"{first:.0f} times narrower than most, as in the neck of a funnel; in these it is {now:.1f} times."
@@ -78,10 +77,15 @@ def explore(
         before = narrowest(fitted, points)
         points = np.asarray(map_points(there.constrain, pilot.points), np.float64)
         if narrowest(fitted, points) > before - _DEEPER:
-            break
-    else:
-        pilot = dataclasses.replace(pilot, complaints=(*pilot.complaints, _STILL_DEEPER))
-    return pilot
+            return pilot
+    return _doubted(pilot)
+
+
+def _doubted(pilot: Pilot) -> Pilot:
+    """The pilot, with a complaint if its points reached farther into a neck at the last change of coordinates."""
+    if pilot.noncentering is None:
+        return pilot
+    return dataclasses.replace(pilot, complaints=(*pilot.complaints, _STILL_DEEPER))
 
 
 def _may_change(target: AbstractDensity) -> bool:
